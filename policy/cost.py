@@ -1,0 +1,203 @@
+"""Learns what a call costs: output tokens where they are reported and priced, dollars otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from policy.domain import FloatArray, Model, Prices
+from policy.features import COST_FEATURES
+from policy.log import Usage
+from policy.quality import ArrayState
+from policy.ridge import RecursiveLeastSquares
+
+_SLOPE_PRECISION = 3.0
+_INTERCEPT_PRECISION = 0.001
+_RATIO_LOW, _RATIO_HIGH = 0.1, 10.0
+_TYPICAL_OUTPUT_TOKENS = 300.0
+_BLEND_TOKENS = 1000.0
+
+
+def price_unit(prices: Prices) -> float:
+    """What learned dollars are counted in, so that they follow a changed price: 1 where prices are unknown."""
+    return prices.cost_usd(_BLEND_TOKENS, _BLEND_TOKENS) if prices.known else 1.0
+
+
+@dataclass
+class _Amount:
+    """How much of something a model uses: `scale` is total use over total predicted shape.
+
+    A ratio of sums, so that a model which is only sent short queries is not taken for a cheap one.
+    """
+
+    used: float = 0.0
+    shape: float = 0.0
+
+    @property
+    def scale(self) -> float:
+        return self.used / self.shape if self.shape > 0 else 0.0
+
+
+class _ModelCost:
+    def __init__(self) -> None:
+        self.tokens = _Amount()
+        self.dollars = _Amount()
+        self.own_shape = _shape_regression(0.0)
+
+
+def _shape_regression(prior: float) -> RecursiveLeastSquares:
+    return RecursiveLeastSquares(COST_FEATURES, _SLOPE_PRECISION, _INTERCEPT_PRECISION, prior)
+
+
+@dataclass(frozen=True, slots=True)
+class CostPredictor:
+    """Predicts costs with what was known at one time. Axes of `own_shapes`: (models, COST_FEATURES)."""
+
+    shared_shape: FloatArray
+    own_shapes: Mapping[str, FloatArray]
+    token_scales: Mapping[str, float]
+    dollar_scales: Mapping[str, float]
+
+    def terms(self, models: Sequence[Model]) -> CostTerms:
+        """The predictor laid out for these models, with their prices as of now."""
+        typical = [scale for scale in self.token_scales.values() if scale > 0]
+        typical_tokens = float(np.mean(typical)) if typical else _TYPICAL_OUTPUT_TOKENS
+        blank = np.zeros(COST_FEATURES)
+        fixed, per_input, per_shape, per_output, known = [], [], [], [], []
+        for model in models:
+            prices = model.spec.prices
+            tokens = self.token_scales.get(model.key, 0.0)
+            dollars = self.dollar_scales.get(model.key, 0.0)
+            by_tokens = prices.known and (tokens > 0 or dollars == 0)
+            known.append(by_tokens or dollars > 0)
+            if by_tokens:
+                fixed.append(prices.usd_per_request)
+                per_input.append(prices.input_usd_per_million_tokens * 1e-6)
+                per_output.append(prices.output_usd_per_million_tokens * 1e-6)
+                per_shape.append(tokens or typical_tokens)
+            else:
+                fixed.append(0.0)
+                per_input.append(0.0)
+                per_output.append(price_unit(prices))
+                per_shape.append(dollars)
+        shapes = np.array([self.own_shapes.get(model.key, blank) for model in models])
+        return CostTerms(
+            shape_weights=shapes.reshape(len(models), COST_FEATURES) + self.shared_shape,
+            scale=np.array(per_shape),
+            fixed_usd=np.array(fixed),
+            usd_per_input_token=np.array(per_input),
+            usd_per_unit=np.array(per_output),
+            in_tokens=np.array(per_input) > 0,
+            known=np.array(known, dtype=bool),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CostTerms:
+    """The parts of each model's cost; every field but `shape_weights` is (models,)."""
+
+    shape_weights: FloatArray
+    scale: FloatArray
+    fixed_usd: FloatArray
+    usd_per_input_token: FloatArray
+    usd_per_unit: FloatArray
+    in_tokens: Any
+    known: Any
+
+    def predict(
+        self,
+        features: FloatArray,
+        input_tokens: FloatArray | float,
+        max_output_tokens: float = 0.0,
+    ) -> FloatArray:
+        """Cost in USD; (models,) for one row of cost features, (rows, models) for many.
+
+        `input_tokens` is one number, or (rows, 1). `max_output_tokens` bounds the output, 0 does not.
+        A model of unknown cost is given 0; see `known`.
+        """
+        shape = np.clip(features @ self.shape_weights.T, _RATIO_LOW, _RATIO_HIGH)
+        amount = self.scale * shape
+        if max_output_tokens > 0:
+            amount = np.where(self.in_tokens, np.minimum(amount, max_output_tokens), amount)
+        result: FloatArray = self.fixed_usd + self.usd_per_input_token * input_tokens + self.usd_per_unit * amount
+        return result
+
+
+class CostLearner:
+    """Learns from usage how much each model uses, and how that goes with the query.
+
+    Use is a model's own scale times a shape over queries, which is a regression shared by all models
+    plus one of the model's own on what is left.
+    """
+
+    def __init__(self) -> None:
+        self._shape = _shape_regression(1.0)
+        self._models: dict[str, _ModelCost] = {}
+
+    def add(self, model: str) -> None:
+        """Begins to learn about a model."""
+        self._models[model] = _ModelCost()
+
+    def remove(self, model: str) -> None:
+        """Forgets a model."""
+        del self._models[model]
+
+    def learn(
+        self,
+        features: FloatArray,
+        model: Model,
+        usage: Usage,
+        charged_usd: float | None,
+    ) -> None:
+        """Learns one call's usage: output tokens if the model is priced and they are told, else dollars."""
+        own = self._models[model.key]
+        if model.spec.prices.known and (usage.output_tokens or usage.input_tokens):
+            self._learn_amount(features, own, own.tokens, float(usage.output_tokens))
+        elif charged_usd is not None:
+            self._learn_amount(features, own, own.dollars, charged_usd / price_unit(model.spec.prices))
+
+    def _learn_amount(self, features: FloatArray, own: _ModelCost, amount: _Amount, used: float) -> None:
+        shape = self._shape.predict(features) + own.own_shape.predict(features)
+        amount.used += used
+        amount.shape += min(_RATIO_HIGH, max(_RATIO_LOW, shape))
+        ratio = min(used / amount.scale, _RATIO_HIGH) if amount.scale > 0 else 1.0
+        self._shape.learn(features, ratio)
+        own.own_shape.learn(features, ratio - self._shape.predict(features))
+
+    def predictor(self) -> CostPredictor:
+        """What is known now."""
+        return CostPredictor(
+            shared_shape=self._shape.weights.copy(),
+            own_shapes={key: own.own_shape.weights.copy() for key, own in self._models.items()},
+            token_scales={key: own.tokens.scale for key, own in self._models.items()},
+            dollar_scales={key: own.dollars.scale for key, own in self._models.items()},
+        )
+
+    def state(self) -> ArrayState:
+        """Everything, for `restore`."""
+        arrays = {f" {name}": array for name, array in self._shape.state().items()}
+        for key, own in self._models.items():
+            arrays |= {f"{key} {name}": array for name, array in own.own_shape.state().items()}
+            arrays[f"{key} amounts"] = np.array(
+                [own.tokens.used, own.tokens.shape, own.dollars.used, own.dollars.shape]
+            )
+        return arrays
+
+    def restore(self, state: ArrayState) -> None:
+        """Takes back what `state` gave."""
+        self._shape.restore(_part(state, ""))
+        self._models = {}
+        for name in state:
+            key, last = name.rsplit(" ", 1)
+            if last == "amounts":
+                own = self._models[key] = _ModelCost()
+                own.own_shape.restore(_part(state, key))
+                amounts = state[name].tolist()
+                own.tokens, own.dollars = _Amount(*amounts[:2]), _Amount(*amounts[2:])
+
+
+def _part(state: ArrayState, key: str) -> ArrayState:
+    return {part: state[f"{key} {part}"] for part in ("base", "pending", "used", "weights")}

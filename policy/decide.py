@@ -1,0 +1,218 @@
+"""The decision: filter the candidates, predict, score, and draw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from policy.domain import (
+    Candidate,
+    Choice,
+    Exclusion,
+    FloatArray,
+    Model,
+    ModelState,
+    Preference,
+    Query,
+    Router,
+)
+from policy.exploration import draw
+from policy.features import cost_features
+from policy.learner import Aligned, PolicyView
+from policy.policies import Outlook, greedy, parse_policy
+
+Reason = tuple[Exclusion, str]
+
+
+class NoCandidateError(Exception):
+    """No model may be chosen. `reasons` says why, by model id."""
+
+    def __init__(self, router: str, reasons: dict[str, str]) -> None:
+        listed = "; ".join(f"{model}: {reason}" for model, reason in list(reasons.items())[:20])
+        super().__init__(
+            f"routers/{router} has no eligible model" + (f": {listed}" if listed else ": it has no models")
+        )
+        self.reasons = reasons
+
+
+def decide(
+    view: PolicyView,
+    router: Router,
+    query: Query,
+    decision_id: str,
+    now_us: int,
+    session_model: str = "",
+    incumbent_model: str = "",
+) -> Choice:
+    """Chooses a model. The same arguments always give the same choice.
+
+    A session keeps `session_model` while it is eligible; in shadow mode `incumbent_model` is obeyed.
+    Both are certain given what led to them, so their propensity is 1. Raises NoCandidateError.
+    """
+    forecast = _forecast(view, router, query)
+    reasons = _exclusions(router, query, forecast, now_us)
+    eligible = np.array([reason is None for reason in reasons], dtype=bool)
+    if not eligible.any():
+        named = zip(router.models, reasons, strict=True)
+        raise NoCandidateError(
+            router.id,
+            {model.id: f"{why[0].name}: {why[1]}" for model, why in named if why},
+        )
+    outlook = _outlook(view, router, forecast, eligible)
+    policy = greedy if query.preference.exploit_only else parse_policy(router.spec.policy)
+    probabilities = policy(outlook)
+    index = drawn = draw(decision_id, probabilities)
+    ids = outlook.ids
+    sticky = not incumbent_model and session_model in ids and bool(eligible[ids.index(session_model)])
+    if incumbent_model or sticky:
+        index = ids.index(incumbent_model or session_model)
+        probabilities = np.asarray(np.arange(len(ids)) == index, dtype=np.float64)
+    ranked = sorted(
+        np.flatnonzero(eligible).tolist(),
+        key=lambda each: (-forecast.scores[each], each),
+    )
+    return Choice(
+        model=ids[index],
+        probability=float(probabilities[index]),
+        candidates=_candidates(ids, probabilities, forecast, reasons),
+        fallbacks=tuple(ids[each] for each in ranked if each != index),
+        policy="exploit_only" if query.preference.exploit_only else router.spec.policy,
+        snapshot=view.snapshot,
+        price_of_money=forecast.money,
+        sticky=sticky,
+        proposed_model=ids[drawn] if incumbent_model else "",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Forecast:
+    """What is predicted of each model for one query. Arrays are (models,); scores before any exclusion."""
+
+    aligned: Aligned
+    quality: FloatArray
+    cost_usd: FloatArray
+    scores: FloatArray
+    money: float
+
+
+def _forecast(view: PolicyView, router: Router, query: Query) -> _Forecast:
+    aligned = view.aligned(router)
+    features = query.features.astype(np.float64)
+    tokens = query.charged_input_tokens
+    quality = view.quality.predict(features, aligned.keys)
+    cost = aligned.costs.predict(cost_features(features, tokens), tokens, query.max_output_tokens)
+    money, latency_price = _prices(view, router, query.preference)
+    scores = quality - money * cost - latency_price * aligned.latency_seconds
+    return _Forecast(aligned, quality, cost, scores, money)
+
+
+def _prices(view: PolicyView, router: Router, preference: Preference) -> tuple[float, float]:
+    """The price of money, in utility per USD, and of latency, in utility per second."""
+    objective = router.spec.objective
+    value = preference.quality_value_usd or objective.value_usd
+    per_second = preference.latency_usd_per_second
+    if per_second is None:
+        per_second = objective.latency_usd_per_second
+    pacer = view.pacer_price if objective.budget_usd_per_request else 0.0
+    money = pacer + 1.0 / value
+    # With only a budget quality has no value in USD of its own; the pacer's price is then the only one.
+    return money, per_second * (pacer if math.isinf(value) else 1.0 / value)
+
+
+def _outlook(
+    view: PolicyView,
+    router: Router,
+    forecast: _Forecast,
+    eligible: npt.NDArray[np.bool_],
+) -> Outlook:
+    budget = router.spec.objective.budget_usd_per_request
+    return Outlook(
+        ids=tuple(model.id for model in router.models),
+        scores=np.where(eligible, forecast.scores, -np.inf),
+        costs_usd=forecast.cost_usd,
+        costs_known=forecast.aligned.costs.known,
+        rewards=forecast.aligned.rewards,
+        money=forecast.money,
+        unit_usd=budget or float(forecast.cost_usd[eligible].mean()) or 1.0,
+        rewards_total=view.router.rewards,
+        exploration=router.spec.exploration,
+    )
+
+
+def _exclusions(router: Router, query: Query, forecast: _Forecast, now_us: int) -> list[Reason | None]:
+    """Why each model is not a candidate, None where it is.
+
+    If only their health speaks against all that are left, it is ignored: a call that may fail is
+    worth more than none.
+    """
+    reasons = [
+        _exclusion(
+            model,
+            query,
+            float(forecast.cost_usd[row]),
+            float(forecast.aligned.latency_seconds[row]),
+        )
+        for row, model in enumerate(router.models)
+    ]
+    with_health = [
+        reason or ((Exclusion.UNHEALTHY, "its calls have been failing") if until > now_us else None)
+        for reason, until in zip(reasons, forecast.aligned.open_until_us, strict=True)
+    ]
+    return with_health if None in with_health else reasons
+
+
+def _exclusion(model: Model, query: Query, cost_usd: float, latency_seconds: float) -> Reason | None:
+    constraints, spec = query.constraints, model.spec
+    if spec.state is ModelState.DISABLED:
+        return Exclusion.DISABLED, "its state is disabled"
+    if constraints.allowed_models is not None and model.id not in constraints.allowed_models:
+        return Exclusion.NOT_ALLOWED, "it is not among allowed_models"
+    if model.id in constraints.denied_models:
+        return Exclusion.DENIED, "it is among denied_models"
+    missing = constraints.required_capabilities.difference(spec.capabilities)
+    if missing:
+        return Exclusion.MISSING_CAPABILITY, f"it lacks {', '.join(sorted(missing))}"
+    tokens = query.input_tokens + query.max_output_tokens
+    if 0 < spec.context_window_tokens < tokens:
+        return (
+            Exclusion.CONTEXT_WINDOW,
+            f"{tokens} tokens do not fit {spec.context_window_tokens}",
+        )
+    if constraints.max_cost_usd is not None and cost_usd > constraints.max_cost_usd:
+        return (
+            Exclusion.COST_LIMIT,
+            f"predicted cost {cost_usd:.6g} USD is above {constraints.max_cost_usd:.6g}",
+        )
+    limit = constraints.max_latency_seconds
+    if limit is not None and latency_seconds > limit:
+        return (
+            Exclusion.LATENCY_LIMIT,
+            f"predicted latency {latency_seconds:.3g} s is above {limit:.3g}",
+        )
+    return None
+
+
+def _candidates(
+    ids: Sequence[str],
+    probabilities: FloatArray,
+    forecast: _Forecast,
+    reasons: Sequence[Reason | None],
+) -> tuple[Candidate, ...]:
+    columns = zip(
+        ids,
+        probabilities.tolist(),
+        forecast.quality.tolist(),
+        forecast.cost_usd.tolist(),
+        forecast.aligned.latency_seconds.tolist(),
+        forecast.scores.tolist(),
+        [reason or (None, "") for reason in reasons],
+        strict=True,
+    )
+    return tuple(
+        Candidate(model, probability, quality, cost_usd, latency_seconds, score, exclusion, detail)
+        for model, probability, quality, cost_usd, latency_seconds, score, (exclusion, detail) in columns
+    )

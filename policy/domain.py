@@ -1,0 +1,345 @@
+"""The words everything else is said in: routers, models, queries, and what a decision consists of."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+Features = npt.NDArray[np.float32]
+
+DEFAULT_ROUTER = "default"
+DEFAULT_QUALITY_VALUE_USD = 0.05
+DEFAULT_EMBEDDING_DIMENSIONS = 256
+MODELS_PER_ROUTER_MAX = 128
+EMBEDDING_DIMENSIONS_MAX = 4096
+CAPABILITIES_MAX = 64
+WINDOW_SECONDS_MAX = 90 * 86_400.0
+TOKENS_MAX = 1_000_000_000
+
+_ROUTER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
+_MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-/:@]{0,126}\Z")
+
+
+class InvalidFieldError(ValueError):
+    """A value that cannot be taken; `field` is its path and the message says what would be right."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
+
+def require_number(field: str, value: float, low: float, high: float = math.inf, *, above: bool = False) -> None:
+    """Raises InvalidFieldError unless `value` is finite and in [low, high], or in (low, high] if `above`."""
+    if math.isfinite(value) and (value > low if above else value >= low) and value <= high:
+        return
+    bound = f"above {low:g}" if above else f"{low:g} or more"
+    bound += f", at most {high:g}" if math.isfinite(high) else ""
+    raise InvalidFieldError(field, f"must be a finite number {bound}, not {value!r}")
+
+
+def require_router_id(field: str, value: str) -> None:
+    """Raises InvalidFieldError unless `value` can name a router."""
+    if not _ROUTER_ID.match(value):
+        raise InvalidFieldError(
+            field,
+            "must be 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit, "
+            f"not {value[:80]!r}",
+        )
+
+
+def require_model_id(field: str, value: str) -> None:
+    """Raises InvalidFieldError unless `value` can name a model."""
+    if not _MODEL_ID.match(value):
+        raise InvalidFieldError(
+            field,
+            "must be 1 to 127 letters, digits, '.', '_', '-', '/', ':' or '@', beginning with a "
+            f"letter or digit, not {value[:160]!r}",
+        )
+
+
+class ModelState(StrEnum):
+    ACTIVE = "active"
+    DISABLED = "disabled"
+
+
+class LearnerKind(StrEnum):
+    RIDGE = "ridge"
+    VOWPAL_WABBIT = "vowpal_wabbit"
+
+
+class RouterMode(StrEnum):
+    LIVE = "live"
+    SHADOW = "shadow"
+
+
+class ModelError(StrEnum):
+    """Why a call failed. Only the first three count against a model's health."""
+
+    UNAVAILABLE = "unavailable"
+    TIMEOUT = "timeout"
+    RATE_LIMITED = "rate_limited"
+    REFUSED = "refused"
+    INVALID_OUTPUT = "invalid_output"
+
+    @property
+    def is_outage(self) -> bool:
+        return self in (
+            ModelError.UNAVAILABLE,
+            ModelError.TIMEOUT,
+            ModelError.RATE_LIMITED,
+        )
+
+
+class Exclusion(Enum):
+    """Why a model was not a candidate."""
+
+    DISABLED = "disabled"
+    UNHEALTHY = "unhealthy"
+    NOT_ALLOWED = "not_allowed"
+    DENIED = "denied"
+    MISSING_CAPABILITY = "missing_capability"
+    CONTEXT_WINDOW = "context_window"
+    COST_LIMIT = "cost_limit"
+    LATENCY_LIMIT = "latency_limit"
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What a call costs; all zero means that only reports tell."""
+
+    input_usd_per_million_tokens: float = 0.0
+    output_usd_per_million_tokens: float = 0.0
+    usd_per_request: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in (
+            "input_usd_per_million_tokens",
+            "output_usd_per_million_tokens",
+            "usd_per_request",
+        ):
+            require_number(f"prices.{name}", getattr(self, name), 0.0, 1e6)
+
+    @property
+    def known(self) -> bool:
+        return bool(
+            self.input_usd_per_million_tokens or self.output_usd_per_million_tokens or self.usd_per_request
+        )
+
+    def cost_usd(self, input_tokens: float, output_tokens: float) -> float:
+        """The cost of one call in USD."""
+        return (
+            self.input_usd_per_million_tokens * input_tokens + self.output_usd_per_million_tokens * output_tokens
+        ) * 1e-6 + self.usd_per_request
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What the registry says of a model."""
+
+    display_name: str = ""
+    prices: Prices = Prices()
+    context_window_tokens: int = 0
+    capabilities: tuple[str, ...] = ()
+    state: ModelState = ModelState.ACTIVE
+
+    def __post_init__(self) -> None:
+        require_number("context_window_tokens", self.context_window_tokens, 0, TOKENS_MAX)
+        if len(self.capabilities) > CAPABILITIES_MAX:
+            raise InvalidFieldError("capabilities", f"must be at most {CAPABILITIES_MAX}")
+        if any(not capability or len(capability) > 64 for capability in self.capabilities):
+            raise InvalidFieldError("capabilities", "must be of 1 to 64 characters each")
+        if len(self.display_name) > 256:
+            raise InvalidFieldError("display_name", "must be at most 256 characters")
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What a router is after; see `money_price` for how the two dials on cost meet."""
+
+    budget_usd_per_request: float | None = None
+    quality_value_usd: float | None = None
+    latency_usd_per_second: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.budget_usd_per_request is not None:
+            require_number(
+                "objective.budget_usd_per_request",
+                self.budget_usd_per_request,
+                0,
+                above=True,
+            )
+        if self.quality_value_usd is not None:
+            require_number("objective.quality_value_usd", self.quality_value_usd, 0, above=True)
+        require_number("objective.latency_usd_per_second", self.latency_usd_per_second, 0)
+
+    @property
+    def value_usd(self) -> float:
+        """USD that quality from 0 to 1 is worth: infinite where only a budget is set."""
+        if self.quality_value_usd is not None:
+            return self.quality_value_usd
+        return DEFAULT_QUALITY_VALUE_USD if self.budget_usd_per_request is None else math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class RewardRule:
+    """How reports become the reward that is learned."""
+
+    join_window_seconds: float = 86_400.0
+    signal_weights: Mapping[str, float] = field(default_factory=dict)
+    missing_reward: float | None = None
+    error_reward: float | None = None
+
+    def __post_init__(self) -> None:
+        require_number(
+            "reward_rule.join_window",
+            self.join_window_seconds,
+            0,
+            WINDOW_SECONDS_MAX,
+            above=True,
+        )
+        if len(self.signal_weights) > 64:
+            raise InvalidFieldError("reward_rule.signal_weights", "must be at most 64")
+        for name, weight in self.signal_weights.items():
+            require_number(f"reward_rule.signal_weights[{name}]", weight, 0, 1e6, above=True)
+        for name in ("missing_reward", "error_reward"):
+            value = getattr(self, name)
+            if value is not None:
+                require_number(f"reward_rule.{name}", value, 0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Exploration:
+    """How much is tried."""
+
+    strength: float = 1.0
+    burn_in_rewards: int = 10
+    max_utility_loss: float = 0.01
+
+    def __post_init__(self) -> None:
+        require_number("exploration.strength", self.strength, 0, 1e6)
+        require_number("exploration.burn_in_rewards", self.burn_in_rewards, 0, 100_000)
+        require_number("exploration.max_utility_loss", self.max_utility_loss, 0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class RouterSpec:
+    """What the registry says of a router."""
+
+    display_name: str = ""
+    objective: Objective = Objective()
+    reward_rule: RewardRule = RewardRule()
+    exploration: Exploration = Exploration()
+    embedding_dimensions: int = DEFAULT_EMBEDDING_DIMENSIONS
+    learner: LearnerKind = LearnerKind.RIDGE
+    policy: str = "learned"
+    store_prompts: bool = False
+    session_ttl_seconds: float = 3600.0
+    mode: RouterMode = RouterMode.LIVE
+
+    def __post_init__(self) -> None:
+        require_number(
+            "features.embedding_dimensions",
+            self.embedding_dimensions,
+            1,
+            EMBEDDING_DIMENSIONS_MAX,
+        )
+        require_number("session_ttl", self.session_ttl_seconds, 0, WINDOW_SECONDS_MAX)
+        if len(self.display_name) > 256:
+            raise InvalidFieldError("display_name", "must be at most 256 characters")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model of a router. `uid` tells two models of the same id apart when one was deleted and added again."""
+
+    id: str
+    uid: int
+    spec: ModelSpec
+
+    @property
+    def key(self) -> str:
+        """The name that learners know the model by."""
+        return f"{self.id}#{self.uid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Router:
+    """A router with its models, in the order they were added, as one decision sees it."""
+
+    id: str
+    spec: RouterSpec
+    models: tuple[Model, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Constraints:
+    """What the chosen model must satisfy."""
+
+    allowed_models: frozenset[str] | None = None
+    denied_models: frozenset[str] = frozenset()
+    required_capabilities: frozenset[str] = frozenset()
+    max_cost_usd: float | None = None
+    max_latency_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """What one request is worth, where it differs from the router's objective."""
+
+    quality_value_usd: float | None = None
+    latency_usd_per_second: float | None = None
+    exploit_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One request as the policy sees it."""
+
+    features: Features
+    input_tokens: int = 0
+    prompt_tokens: float = 0.0
+    max_output_tokens: int = 0
+    constraints: Constraints = Constraints()
+    preference: Preference = Preference()
+
+    @property
+    def charged_input_tokens(self) -> float:
+        """What the caller said of the input's length, or else the estimate from the prompt."""
+        return self.input_tokens or self.prompt_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One model as a decision saw it."""
+
+    model: str
+    probability: float
+    quality: float
+    cost_usd: float
+    latency_seconds: float
+    score: float
+    exclusion: Exclusion | None = None
+    exclusion_detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a decision came to: the model, its propensity, and all that led there."""
+
+    model: str
+    probability: float
+    candidates: tuple[Candidate, ...]
+    fallbacks: tuple[str, ...]
+    policy: str
+    snapshot: int
+    price_of_money: float
+    sticky: bool = False
+    proposed_model: str = ""

@@ -1,0 +1,381 @@
+"""A router's learner: folds decisions, reports and closed windows into what is known of its models."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policy.cost import CostLearner, CostPredictor, CostTerms
+from policy.domain import FloatArray, LearnerKind, Model, Router
+from policy.exploration import gap_weight, inverse_gap_weighting
+from policy.features import COST_FEATURES, HASHED, STRUCTURE, cost_features
+from policy.join import Joined
+from policy.log import DecisionRecord, ReportRecord
+from policy.pacer import ContextWindow, Pacer
+from policy.quality import ArrayState, Predictor, QualityLearner
+from policy.ridge import RidgeQuality
+from policy.vowpal import VowpalQuality
+
+STATE_VERSION = 1
+
+_PLAN_EVERY = 32
+_PLAN_EVERY_EARLY = 4
+_EARLY = 64
+_FAILURES_TO_OPEN = 5
+_OPEN_US = 30_000_000
+_LATENCY_MEMORY = 200.0
+
+
+@dataclass
+class ModelRecord:
+    """What a model has done. `open_until_us` is when it may be called again after failures in a row."""
+
+    decisions: int = 0
+    rewards: int = 0
+    reward_sum: float = 0.0
+    calls_charged: int = 0
+    cost_sum_usd: float = 0.0
+    closed: int = 0
+    missing: int = 0
+    errors: int = 0
+    failures_in_a_row: int = 0
+    open_until_us: int = 0
+    latencies: int = 0
+    latency_seconds: float = 0.0
+
+    @property
+    def healthy(self) -> bool:
+        """Whether its last calls have not all failed."""
+        return self.failures_in_a_row < _FAILURES_TO_OPEN
+
+    def add_latency(self, seconds: float) -> None:
+        """Follows the mean latency, with a memory of some hundred calls."""
+        self.latencies += 1
+        self.latency_seconds += (seconds - self.latency_seconds) / min(self.latencies, _LATENCY_MEMORY)
+
+
+@dataclass
+class RouterRecord:
+    """What a router has done. `charged` counts the decisions whose cost is settled."""
+
+    decisions: int = 0
+    rewards: int = 0
+    charged: int = 0
+    spent_usd: float = 0.0
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A view laid out for a router's models, in their order. Arrays are (models,)."""
+
+    keys: tuple[str, ...]
+    costs: CostTerms
+    latency_seconds: FloatArray
+    rewards: FloatArray
+    open_until_us: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PolicyView:
+    """What decisions are made with: everything learned up to one position of the log. Immutable.
+
+    `pacer_price` is in utility per USD, 0 without a budget.
+    """
+
+    snapshot: int
+    quality: Predictor
+    cost: CostPredictor
+    pacer_price: float
+    router: RouterRecord
+    models: Mapping[str, ModelRecord]
+    _aligned: list[tuple[Router, Aligned]] = field(default_factory=list)
+
+    @staticmethod
+    def blank(router: Router) -> PolicyView:
+        """The view of a router that the learner has not seen yet."""
+        return RouterLearner(router).view(0)
+
+    def aligned(self, router: Router) -> Aligned:
+        """The view laid out for the router as it is now, which may differ from what was learned with."""
+        if self._aligned and self._aligned[0][0] is router:
+            return self._aligned[0][1]
+        keys = tuple(model.key for model in router.models)
+        records = [self.models.get(key) or ModelRecord() for key in keys]
+        aligned = Aligned(
+            keys=keys,
+            costs=self.cost.terms(router.models),
+            latency_seconds=np.array([each.latency_seconds for each in records]),
+            rewards=np.array([each.rewards for each in records], dtype=np.float64),
+            open_until_us=tuple(each.open_until_us for each in records),
+        )
+        self._aligned[:] = [(router, aligned)]
+        return aligned
+
+
+class RouterLearner:
+    """Learns one router's models from its part of the log, one record after another."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = Router(router.id, router.spec)
+        size = router.spec.embedding_dimensions + STRUCTURE + HASHED + 1
+        self._window = ContextWindow(size, COST_FEATURES)
+        self._quality = _new_quality(router.spec.learner, size)
+        self._cost = CostLearner()
+        self._pacer = Pacer()
+        self._record = RouterRecord()
+        self._models: dict[str, ModelRecord] = {}
+        self._by_id: dict[str, Model] = {}
+        self.on_registry(router)
+
+    def on_registry(self, router: Router) -> None:
+        """The router or its models have changed. What is known of the models that stay is kept."""
+        old, self._router = self._router, router
+        if router.spec.learner is not old.spec.learner or (
+            router.spec.embedding_dimensions != old.spec.embedding_dimensions
+        ):
+            self._restart_quality()
+        wanted = {model.key: model for model in router.models}
+        for key in [key for key in self._models if key not in wanted]:
+            del self._models[key]
+            self._quality.remove(key)
+            self._cost.remove(key)
+        for key in wanted:
+            if key not in self._models:
+                self._models[key] = ModelRecord()
+                self._quality.add(key)
+                self._cost.add(key)
+        self._by_id = {model.id: model for model in router.models}
+        before, after = old.spec.objective.budget_usd_per_request, self._budget
+        if before and after and before != after:
+            self._pacer.rescale(after / before)
+        self._plan()
+
+    def on_decision(self, decision: DecisionRecord) -> None:
+        """A decision was logged."""
+        vector = decision.features.astype(np.float64)
+        tokens = decision.query.charged_input_tokens
+        self._window.add(vector, cost_features(vector, tokens), tokens)
+        if not decision.deferred:
+            self._activate(decision)
+        added = self._window.added
+        if added % _PLAN_EVERY == 0 or (added < _EARLY and added % _PLAN_EVERY_EARLY == 0):
+            self._plan()
+
+    def on_report(self, report: ReportRecord, decision: DecisionRecord) -> None:
+        """A report on one of the router's decisions was logged."""
+        if report.late:
+            return
+        if report.activates:
+            self._activate(decision)
+        model = self._by_id.get(report.subject)
+        if model is None or model.uid > decision.seq:
+            model = None  # It was removed since, or is another model of the same id.
+        if report.charged_usd is not None:
+            self._charge(report.charged_usd, report.settles, decision)
+        if model is None:
+            return
+        record = self._models[model.key]
+        self._follow_health(report, record)
+        if report.latency_seconds is not None:
+            record.add_latency(report.latency_seconds)
+        if report.usage is None and report.learned_reward is None:
+            return
+        vector = decision.features.astype(np.float64)
+        if report.usage is not None:
+            features = cost_features(vector, decision.query.charged_input_tokens)
+            self._cost.learn(features, model, report.usage, report.charged_usd)
+            if report.charged_usd is not None:
+                record.calls_charged += 1
+                record.cost_sum_usd += report.charged_usd
+        if report.learned_reward is not None:
+            self._learn(vector, model, report.learned_reward)
+
+    def on_close(self, decision: DecisionRecord, joined: Joined) -> None:
+        """A decision's window has closed: what never came is settled now."""
+        if not joined.active:
+            return
+        if joined.charged_usd is None:
+            self._record.charged += 1
+            self._record.spent_usd += _predicted_cost_usd(decision)
+        model = self._by_id.get(decision.choice.model)
+        if model is None or model.uid > decision.seq:
+            return
+        record = self._models[model.key]
+        record.closed += 1
+        if joined.reward is None:
+            record.missing += 1
+            missing_reward = self._router.spec.reward_rule.missing_reward
+            if missing_reward is not None:
+                self._learn(decision.features.astype(np.float64), model, missing_reward)
+
+    def view(self, snapshot: int) -> PolicyView:
+        """What is known now, for decisions; `snapshot` is the position of the log it stands for."""
+        budget = self._budget
+        return PolicyView(
+            snapshot=snapshot,
+            quality=self._quality.predictor(),
+            cost=self._cost.predictor(),
+            pacer_price=self._pacer.price / budget if budget else 0.0,
+            router=RouterRecord(**vars(self._record)),
+            models={key: ModelRecord(**vars(record)) for key, record in self._models.items()},
+        )
+
+    @property
+    def _budget(self) -> float | None:
+        return self._router.spec.objective.budget_usd_per_request
+
+    def _activate(self, decision: DecisionRecord) -> None:
+        self._record.decisions += 1
+        model = self._by_id.get(decision.choice.model)
+        if model is not None:
+            self._models[model.key].decisions += 1
+        if self._budget:
+            self._pacer.commit(_predicted_cost_usd(decision) / self._budget)
+
+    def _charge(self, charged_usd: float, settles: bool, decision: DecisionRecord) -> None:
+        self._record.spent_usd += charged_usd
+        self._record.charged += settles
+        if not self._budget:
+            return
+        if settles:
+            self._pacer.settle(_predicted_cost_usd(decision) / self._budget, charged_usd / self._budget)
+        else:
+            self._pacer.charge(charged_usd / self._budget)
+
+    def _follow_health(self, report: ReportRecord, record: ModelRecord) -> None:
+        if report.error is None:
+            record.failures_in_a_row = 0
+            return
+        record.errors += 1
+        if report.error.is_outage:
+            record.failures_in_a_row += 1
+            if record.failures_in_a_row >= _FAILURES_TO_OPEN:
+                record.open_until_us = report.time_us + _OPEN_US
+
+    def _learn(self, vector: FloatArray, model: Model, reward: float) -> None:
+        self._quality.learn(vector, model.key, reward)
+        record = self._models[model.key]
+        record.rewards += 1
+        record.reward_sum += reward
+        self._record.rewards += 1
+
+    def _restart_quality(self) -> None:
+        """Another kind of learner, or other features: rewards before this are not known to it."""
+        size = self._router.spec.embedding_dimensions + STRUCTURE + HASHED + 1
+        self._window = ContextWindow(size, COST_FEATURES)
+        self._quality = _new_quality(self._router.spec.learner, size)
+        for key, record in self._models.items():
+            self._quality.add(key)
+            record.rewards, record.reward_sum = 0, 0.0
+
+    def _plan(self) -> None:
+        """Solves for the price of money on the recent queries, at today's prices."""
+        budget, rows = self._budget, len(self._window)
+        models = [model for model in self._router.models if model.spec.state == "active"]
+        if not budget or not rows or not models:
+            return
+        quality = self._quality.predict(self._window.features[:rows], [model.key for model in models])
+        terms = self._cost.predictor().terms(models)
+        cost = terms.predict(self._window.cost_features[:rows], self._window.input_tokens[:rows])
+        cost /= budget
+        objective, exploration = (
+            self._router.spec.objective,
+            self._router.spec.exploration,
+        )
+        money = 0.0 if math.isinf(objective.value_usd) else budget / objective.value_usd
+        gamma = gap_weight(self._record.rewards, exploration.strength)
+
+        def spend_at(price: float) -> float:
+            scores = quality - (price + money) * cost
+            shares = inverse_gap_weighting(scores, gamma, exploration.max_utility_loss)
+            return float((shares * cost).sum()) / rows
+
+        self._pacer.plan(spend_at)
+
+    @property
+    def router(self) -> Router:
+        """The router as the log last had it."""
+        return self._router
+
+    def fingerprint(self) -> str:
+        """Equal for two learners exactly if they are in the same state, to the last bit."""
+        digest = blake2b(json.dumps(self._meta(), sort_keys=True).encode(), digest_size=16)
+        for name, array in sorted({**self._arrays(), **_prefixed("quality", self._quality.evidence())}.items()):
+            digest.update(f"{name} {array.dtype} {array.shape} ".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def state(self) -> bytes:
+        """The whole state but the router itself; `restore` gives a learner that goes on to the same bits."""
+        buffer = io.BytesIO()
+        header = np.frombuffer(json.dumps(self._meta()).encode(), dtype=np.uint8)
+        arrays = {**self._arrays(), **_prefixed("quality", self._quality.state())}
+        np.savez(buffer, allow_pickle=False, meta=header, **arrays)
+        return buffer.getvalue()
+
+    def _meta(self) -> dict[str, Any]:
+        return {
+            "version": STATE_VERSION,
+            "pacer": self._pacer.state(),
+            "record": asdict(self._record),
+            "models": {key: asdict(record) for key, record in self._models.items()},
+            "added": self._window.added,
+        }
+
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        window = self._window
+        return {
+            **_prefixed("cost", self._cost.state()),
+            "window features": window.features,
+            "window cost_features": window.cost_features,
+            "window input_tokens": window.input_tokens,
+        }
+
+    @classmethod
+    def restore(cls, router: Router, state: bytes) -> RouterLearner:
+        """The learner that gave `state` when its router was this. Raises ValueError for another version."""
+        with np.load(io.BytesIO(state), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        meta = json.loads(arrays["meta"].tobytes())
+        if meta["version"] != STATE_VERSION:
+            raise ValueError(f"the snapshot has version {meta['version']}, this learner {STATE_VERSION}")
+        learner = cls(router)
+        learner._quality.restore(_part(arrays, "quality "))
+        learner._cost.restore(_part(arrays, "cost "))
+        window = learner._window
+        window.features, window.cost_features = (
+            arrays["window features"],
+            arrays["window cost_features"],
+        )
+        window.input_tokens, window.added = arrays["window input_tokens"], meta["added"]
+        learner._pacer = Pacer(**meta["pacer"])
+        learner._record = RouterRecord(**meta["record"])
+        learner._models = {key: ModelRecord(**record) for key, record in meta["models"].items()}
+        return learner
+
+
+def _prefixed(prefix: str, state: ArrayState) -> dict[str, npt.NDArray[Any]]:
+    return {f"{prefix} {name}": array for name, array in state.items()}
+
+
+def _part(arrays: ArrayState, prefix: str) -> ArrayState:
+    return {name.removeprefix(prefix): each for name, each in arrays.items() if name.startswith(prefix)}
+
+
+def _predicted_cost_usd(decision: DecisionRecord) -> float:
+    choice = decision.choice
+    return next(each.cost_usd for each in choice.candidates if each.model == choice.model)
+
+
+def _new_quality(kind: LearnerKind, size: int) -> QualityLearner:
+    if kind is LearnerKind.VOWPAL_WABBIT:
+        return VowpalQuality(size)
+    return RidgeQuality(size)

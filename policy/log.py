@@ -1,0 +1,97 @@
+"""The records of the log: what a decision was, and what was reported of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from policy.domain import Choice, Features, ModelError, Query, Router
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    """A decision as logged. `seq` is its position in the log; times are microseconds since 1970."""
+
+    seq: int
+    time_us: int
+    expire_us: int
+    router: str
+    decision_id: str
+    choice: Choice
+    features: Features
+    prompt_tokens: float
+    input_tokens: int
+    max_output_tokens: int
+    deferred: bool = False
+    exploit_only: bool = False
+    request_id: str = ""
+    session_id: str = ""
+    incumbent_model: str = ""
+    feature_version: str = ""
+    prompt: str | None = None
+
+    @property
+    def query(self) -> Query:
+        """The request without its constraints: what the learner needs of it."""
+        return Query(self.features, self.input_tokens, self.prompt_tokens, self.max_output_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a call used."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRecord:
+    """A report as logged; an activation is a report that says nothing.
+
+    The last five fields are the join, resolved once, when the report is stored, and kept with it:
+    so the learner reads facts that neither a changed rule nor a changed price can alter afterwards.
+    `learned_reward` is the reward it teaches about `subject`, `charged_usd` what it adds to the
+    decision's cost, `settles` that it is the first to do so, and `activates` that it is the first to
+    make a deferred decision count.
+    """
+
+    seq: int
+    time_us: int
+    decision_id: str
+    report_id: str = ""
+    reward: float | None = None
+    signals: Mapping[str, float] = field(default_factory=dict)
+    usage: Usage | None = None
+    latency_seconds: float | None = None
+    served_model: str = ""
+    error: ModelError | None = None
+    event_time_us: int | None = None
+    late: bool = False
+    activation: bool = False
+    subject: str = ""
+    learned_reward: float | None = None
+    charged_usd: float | None = None
+    settles: bool = False
+    activates: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryRecord:
+    """A router as it was from this position of the log on; None once it was deleted."""
+
+    seq: int
+    time_us: int
+    router_id: str
+    router: Router | None
+
+
+@dataclass(frozen=True, slots=True)
+class TickRecord:
+    """Nothing but the passing of time, logged so that windows close in an idle log too."""
+
+    seq: int
+    time_us: int
+
+
+LogRecord = DecisionRecord | ReportRecord | RegistryRecord | TickRecord

@@ -1,0 +1,114 @@
+"""The pacer: finds the price of money at which the policy spends its budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from policy.domain import FloatArray
+
+_MEMORY_OUTCOMES = 300.0
+_DEBT_MEMORY_DECISIONS = 2000.0
+_DEBT_HORIZON_DECISIONS = 500.0
+_DEBT_REPAID_MAX = 0.04
+_RATIO_LOW, _RATIO_HIGH = 0.5, 2.0
+_OUTLIER = 50.0
+_PRICE_LOW, _PRICE_HIGH = 1e-7, 1e3
+_STEPS_FAR, _STEPS_NEAR = 30, 8
+
+SpendAt = Callable[[float], float]
+"""Expected spend a request, in budgets, at a price of money in utility per budget."""
+
+
+@dataclass
+class Pacer:
+    """Prices money so that the average spend meets the budget. All amounts are in budgets a request.
+
+    Model-predictive: at each plan the price is solved for, on recent queries and under the policy's
+    own distribution, instead of being stepped towards. Two corrections close the loop: how real
+    costs compare with predicted ones, and a debt that repays past over- or underspending slowly
+    and within bounds. Decisions in flight are owed at their prediction until real usage arrives.
+    """
+
+    price: float = 0.0
+    debt: float = 0.0
+    realised: float = 1.0
+    predicted: float = 1.0
+
+    def commit(self, predicted: float) -> None:
+        """A decision was made at this predicted cost."""
+        keep = 1.0 - 1.0 / _DEBT_MEMORY_DECISIONS
+        self._owe(keep * self.debt + predicted - 1.0)
+
+    def settle(self, predicted: float, real: float) -> None:
+        """The real cost of a committed decision has become known."""
+        self._owe(self.debt + real - predicted)
+        if predicted > 0:
+            keep = 1.0 - 1.0 / _MEMORY_OUTCOMES
+            self.realised = keep * self.realised + min(real, _OUTLIER * predicted)
+            self.predicted = keep * self.predicted + predicted
+
+    def charge(self, real: float) -> None:
+        """A further call of a settled decision has cost this."""
+        self._owe(self.debt + real)
+
+    def rescale(self, factor: float) -> None:
+        """The budget has become `factor` times what it was: the amounts stay the same in USD."""
+        self.price *= factor
+        self.debt /= factor
+
+    def _owe(self, debt: float) -> None:
+        limit = _DEBT_REPAID_MAX * _DEBT_HORIZON_DECISIONS
+        self.debt = min(limit, max(-limit, debt))
+
+    @property
+    def target(self) -> float:
+        """The predicted spend to plan for."""
+        ratio = min(_RATIO_HIGH, max(_RATIO_LOW, self.realised / self.predicted))
+        return (1.0 - self.debt / _DEBT_HORIZON_DECISIONS) / ratio
+
+    def plan(self, spend_at: SpendAt) -> None:
+        """Solves for the price by bisection of its logarithm, near the last price if it is there."""
+        target = self.target
+        if spend_at(0.0) <= target:
+            self.price = 0.0
+            return
+        low, high, steps = _PRICE_LOW, _PRICE_HIGH, _STEPS_FAR
+        if self.price > 0:
+            near_low, near_high = self.price / 1.5, min(self.price * 1.5, _PRICE_HIGH)
+            if spend_at(near_low) < target:
+                high = near_low
+            elif spend_at(near_high) > target:
+                low = near_high
+            else:
+                low, high, steps = near_low, near_high, _STEPS_NEAR
+        for _ in range(steps):
+            middle = float(np.sqrt(low * high))
+            low, high = (middle, high) if spend_at(middle) > target else (low, middle)
+        self.price = high
+
+    def state(self) -> dict[str, float]:
+        """Everything: the fields by name."""
+        return asdict(self)
+
+
+class ContextWindow:
+    """The most recent queries, for planning. Axes: (queries, features)."""
+
+    def __init__(self, features: int, cost_features: int, size: int = 256) -> None:
+        self.features: FloatArray = np.zeros((size, features))
+        self.cost_features: FloatArray = np.zeros((size, cost_features))
+        self.input_tokens: FloatArray = np.zeros((size, 1))
+        self.added = 0
+
+    def add(self, features: FloatArray, cost_features: FloatArray, input_tokens: float) -> None:
+        """Puts one query in the place of the oldest."""
+        row = self.added % len(self.features)
+        self.features[row], self.cost_features[row] = features, cost_features
+        self.input_tokens[row] = input_tokens
+        self.added += 1
+
+    def __len__(self) -> int:
+        return min(self.added, len(self.features))

@@ -1,0 +1,64 @@
+"""What a learner of quality is: add and remove models, predict, learn, and be saved."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from policy.domain import FloatArray
+
+ArrayState = Mapping[str, npt.NDArray[Any]]
+"""A saved state: arrays by name."""
+
+
+class Predictor(Protocol):
+    """Predicts quality and never changes; decisions are made with it while the learner goes on."""
+
+    def predict(self, features: FloatArray, models: Sequence[str]) -> FloatArray:
+        """Quality of each model; (models,) for one row of features, (rows, models) for many.
+
+        A model that the learner did not know is given the learner's prior.
+        """
+        ...
+
+
+class QualityLearner(ABC):
+    """Learns from rewards in [0, 1] how good each model's answers are. Models are named by uid.
+
+    Not safe to use from two threads. Features are float64 rows whose last entry is 1.
+    """
+
+    @abstractmethod
+    def add(self, model: str) -> None:
+        """Begins to learn about a model."""
+
+    @abstractmethod
+    def remove(self, model: str) -> None:
+        """Forgets a model; nothing else changes."""
+
+    @abstractmethod
+    def learn(self, features: FloatArray, model: str, reward: float) -> None:
+        """Learns one reward. Raises KeyError for a model that was not added."""
+
+    @abstractmethod
+    def predict(self, features: FloatArray, models: Sequence[str]) -> FloatArray:
+        """As Predictor.predict, with what is known now, of models that were added."""
+
+    @abstractmethod
+    def predictor(self) -> Predictor:
+        """What is known now, to be used from one other thread."""
+
+    @abstractmethod
+    def state(self) -> ArrayState:
+        """Everything, for `restore`."""
+
+    @abstractmethod
+    def restore(self, state: ArrayState) -> None:
+        """Takes back what `state` gave."""
+
+    def evidence(self) -> ArrayState:
+        """Arrays that are equal for two learners exactly if they have learned the same."""
+        return self.state()

@@ -1,0 +1,125 @@
+"""Vowpal Wabbit as the learner of quality; the only module that touches it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import vowpalwabbit
+
+from policy.domain import FloatArray
+from policy.quality import ArrayState, Predictor, QualityLearner
+
+_OPTIONS = "--quiet -q dm --ignore_linear d --coin --noconstant -b 18"
+_PRIOR = 1.0
+
+
+class VowpalQuality(QualityLearner):
+    """One regression on every pair of model and feature, by coin betting (Orabona and Pal 2016).
+
+    It learns reward - 1, so that a model without rewards is taken to be as good as can be.
+    Removing a model leaves its weights behind; they are keyed by uid and never read again.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._models: list[str] = []
+        self._workspace = vowpalwabbit.Workspace(f"{_OPTIONS} --save_resume")
+
+    def add(self, model: str) -> None:
+        self._models.append(model)
+
+    def remove(self, model: str) -> None:
+        self._models.remove(model)
+
+    def learn(self, features: FloatArray, model: str, reward: float) -> None:
+        if model not in self._models:
+            raise KeyError(model)
+        self._workspace.learn(f"{reward - _PRIOR!r} {_example(features, model)}")
+
+    def predict(self, features: FloatArray, models: Sequence[str]) -> FloatArray:
+        return _predict(self._workspace, features, models)
+
+    def predictor(self) -> Predictor:
+        return _FrozenVowpal(_saved(self._workspace))
+
+    def state(self) -> ArrayState:
+        return {
+            "workspace": np.frombuffer(_saved(self._workspace), dtype=np.uint8),
+            "models": np.array(self._models, dtype=np.str_),
+        }
+
+    def restore(self, state: ArrayState) -> None:
+        self._workspace.finish()
+        self._workspace = _loaded(state["workspace"].tobytes(), "--save_resume")
+        self._models = [str(model) for model in state["models"]]
+
+    def evidence(self) -> ArrayState:
+        # Saved files of equal workspaces differ in their headers; a prediction reads a weight.
+        probes = np.eye(self._size)
+        return {
+            "models": np.array(self._models, dtype=np.str_),
+            "weights": self.predict(probes, self._models),
+        }
+
+
+class _FrozenVowpal:
+    """A copy of a workspace, loaded when it is first asked: most views are never decided with."""
+
+    def __init__(self, saved: bytes) -> None:
+        self._saved = saved
+        self._workspace: vowpalwabbit.Workspace | None = None
+
+    def predict(self, features: FloatArray, models: Sequence[str]) -> FloatArray:
+        if self._workspace is None:
+            self._workspace = _loaded(self._saved, "-t")
+        return _predict(self._workspace, features, models)
+
+
+def _predict(workspace: vowpalwabbit.Workspace, features: FloatArray, models: Sequence[str]) -> FloatArray:
+    if features.ndim == 2:
+        return np.array([_predict(workspace, row, models) for row in features])
+    dense = _dense(features)
+    return np.array([workspace.predict(f"|m {_name(model)} {dense}") + _PRIOR for model in models])
+
+
+def _example(features: FloatArray, model: str) -> str:
+    return f"|m {_name(model)} {_dense(features)}"
+
+
+def _dense(features: FloatArray) -> str:
+    values = features.astype(np.float32).tolist()
+    return "|d " + " ".join(f"{index}:{value:.6g}" for index, value in enumerate(values) if value)
+
+
+def _name(model: str) -> str:
+    """The model's uid: ids may hold characters that mean something in VW's text format."""
+    return "u" + model.rpartition("#")[2]
+
+
+def _saved(workspace: vowpalwabbit.Workspace) -> bytes:
+    with _Scratch() as path:
+        workspace.save(str(path))
+        return path.read_bytes()
+
+
+def _loaded(saved: bytes, options: str) -> vowpalwabbit.Workspace:
+    with _Scratch() as path:
+        path.write_bytes(saved)
+        return vowpalwabbit.Workspace(f"--quiet -i {path} {options}")
+
+
+class _Scratch:
+    """A file that exists as long as the block: pyvw saves to and loads from files only."""
+
+    def __enter__(self) -> Path:
+        handle, name = tempfile.mkstemp(suffix=".vw")
+        os.close(handle)
+        self._path = Path(name)
+        return self._path
+
+    def __exit__(self, *_: object) -> None:
+        self._path.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""The service: gRPC, use cases, storage, the learner loop, settings and the command line."""

@@ -1,0 +1,168 @@
+"""The wiring: builds a server from its settings, starts it and stops it. The only file that knows all parts."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from pointsman.v1 import (
+    registry_service_pb2,
+    registry_service_pb2_grpc,
+    router_service_pb2,
+    router_service_pb2_grpc,
+)
+from sqlalchemy import Engine
+
+from policy.domain import DEFAULT_ROUTER, RouterSpec
+from policy.features import Featuriser
+from server.clock import new_decision_id, now_us
+from server.config_file import DeclaredRouter
+from server.learner_loop import LearnerLoop
+from server.registry import Registry
+from server.services.registry_service import RegistryService
+from server.services.router_service import RouterService
+from server.settings import Settings
+from server.storage import registry_store
+from server.storage.codec import dump_spec
+from server.storage.engine import migrate, open_engine
+from server.storage.group_commit import GroupCommit
+from server.storage.reader import LogReader
+from server.usecases.change_registry import ChangeRegistry
+from server.usecases.get_decision import GetDecision
+from server.usecases.report_reward import ReportReward
+from server.usecases.route import Route
+from server.views import Views
+
+logger = logging.getLogger(__name__)
+
+_SERVICES = (
+    router_service_pb2.DESCRIPTOR.services_by_name["RouterService"].full_name,
+    registry_service_pb2.DESCRIPTOR.services_by_name["RegistryService"].full_name,
+)
+
+
+class App:
+    """A router and a learner in one process. Use `start`, then `stop`, in one event loop."""
+
+    def __init__(self, settings: Settings, featuriser: Featuriser | None = None) -> None:
+        self._settings = settings
+        self._engine: Engine = open_engine(settings.database_url, settings.durability)
+        self._reader = LogReader(self._engine)
+        self._registry = Registry()
+        self._views = Views()
+        self._log = GroupCommit(
+            self._engine, self._registry, now_us, self._notify_learner, settings.write_queue_max
+        )
+        self._change = ChangeRegistry(self._registry, self._log)
+        self._health = health.aio.HealthServicer()
+        self._server = self._build_server(featuriser or Featuriser())
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._learner: LearnerLoop | None = None
+        self.port = 0
+
+    async def start(self, declared: list[DeclaredRouter]) -> None:
+        """Migrates, applies what a file declares, and serves. Raises OSError if the address is taken."""
+        loop = asyncio.get_running_loop()
+        await asyncio.to_thread(migrate, self._engine)
+        for entry in await asyncio.to_thread(registry_store.load_entries, self._engine):
+            self._registry.replace(entry.router.id, entry)
+        self._spawn(self._log.run())
+        if self._registry.entry(DEFAULT_ROUTER) is None:
+            await self._change.put_router(DEFAULT_ROUTER, RouterSpec(), create=True)
+        for router in declared:
+            await self._apply(router)
+        self._learner = LearnerLoop(
+            self._reader,
+            self._views,
+            lambda write: asyncio.run_coroutine_threadsafe(self._log.submit(write), loop).result(),
+            now_us,
+            lambda healthy: loop.call_soon_threadsafe(self._set_health, healthy),
+            self._settings.snapshot_seconds,
+        )
+        await self._report_health(False)
+        address = f"{self._settings.host}:{self._settings.port}"
+        try:
+            self.port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}: is another server running there?") from error
+        self._learner.start()
+        await self._server.start()
+        if not _is_loopback(self._settings.host):
+            logger.warning("listening on %s without keys or TLS: anyone who reaches it may use it", address)
+
+    async def stop(self) -> None:
+        """Finishes what is in flight, learns it, saves a snapshot, and ends."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(self._settings.grace_seconds)
+        if self._learner is not None:
+            await asyncio.to_thread(self._learner.stop)
+        self._log.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._engine.dispose()
+
+    async def wait(self) -> None:
+        """Serves until `stop`."""
+        await self._server.wait_for_termination()
+
+    def _build_server(self, featuriser: Featuriser) -> grpc.aio.Server:
+        largest = self._settings.message_bytes_max
+        server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", largest),
+                ("grpc.max_send_message_length", largest),
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        route = Route(self._registry, self._views, featuriser, self._log, self._reader, now_us, new_decision_id)
+        data_plane = RouterService(route, ReportReward(self._log), GetDecision(self._reader))
+        control_plane = RegistryService(self._registry, self._views, self._change)
+        router_service_pb2_grpc.add_RouterServiceServicer_to_server(data_plane, server)
+        registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(control_plane, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        return server
+
+    async def _apply(self, declared: DeclaredRouter) -> None:
+        """Takes over what has changed in the file since it was last applied; what was changed here stays."""
+        entry = self._registry.entry(declared.id)
+        text = dump_spec(declared.spec)
+        if entry is None or registry_store.declared_router(self._engine, declared.id) != text:
+            await self._change.put_router(declared.id, declared.spec, create=entry is None, declared=text)
+        for model_id, spec in declared.models.items():
+            entry = self._registry.entry(declared.id)
+            missing = entry is None or entry.model(model_id) is None
+            text = dump_spec(spec)
+            known = registry_store.declared_model(self._engine, declared.id, model_id)
+            if missing or known != text:
+                await self._change.put_model(declared.id, model_id, spec, create=missing, declared=text)
+
+    def _notify_learner(self) -> None:
+        if self._learner is not None:
+            self._learner.notify()
+
+    def _set_health(self, healthy: bool) -> None:
+        self._spawn(self._report_health(healthy))
+
+    async def _report_health(self, healthy: bool) -> None:
+        status = health_pb2.HealthCheckResponse
+        for service in ("", *_SERVICES):
+            await self._health.set(service, status.SERVING if healthy else status.NOT_SERVING)
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,47 @@
+"""The entry point: gathers the commands, and turns bad input into one line and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from policy.domain import InvalidFieldError
+from server.cli.bench import bench
+from server.cli.models import models
+from server.cli.replay import replay
+from server.cli.serve import serve
+from server.cli.verify import verify
+from server.config_file import ConfigError
+from server.errors import PointsmanError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="pointsman")
+def cli() -> None:
+    """Pointsman routes each query to the language model that is worth its cost, and learns from rewards."""
+
+
+for command in (serve, replay, models, bench, verify):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Runs the command line."""
+    try:
+        sys.exit(cli.main(standalone_mode=False))
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except (ConfigError, InvalidFieldError, PointsmanError, OSError) as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> None:
+    click.echo(f"pointsman: {' '.join(message.split())}", err=True)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""pointsman serve: runs a server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import ValidationError
+
+from server.app import App
+from server.config_file import read_config
+from server.settings import Settings
+
+
+@click.command()
+@click.option("--config", type=click.Path(path_type=Path), help="YAML file of routers and models.")
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=int, help="Port to listen on; 0 takes a free one.  [default: 50051]")
+@click.option("--database-url", help="SQLAlchemy URL.  [default: sqlite:///pointsman.db]")
+def serve(**given: Any) -> None:
+    """Serve Route and ReportReward over gRPC, and learn.
+
+    Every setting can also be given in the environment, as POINTSMAN_PORT and so on; the README lists them.
+    """
+    settings = load_settings({key: value for key, value in given.items() if value is not None})
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    asyncio.run(_serve(settings))
+
+
+def load_settings(given: dict[str, Any]) -> Settings:
+    """The settings from the command line and the environment. Raises ClickException naming the setting."""
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        raise click.UsageError(f"setting {name} (POINTSMAN_{name.upper()}): {first['msg']}") from error
+
+
+async def _serve(settings: Settings) -> None:
+    declared = read_config(settings.config) if settings.config else []
+    app = App(settings)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(number, stopping.set)
+    try:
+        await app.start(declared)
+        click.echo(f"Pointsman listens on {settings.host}:{app.port}", err=True)
+        await stopping.wait()
+    finally:
+        await app.stop()

@@ -1,0 +1,88 @@
+"""The errors that callers see, free of gRPC; the services map each to its canonical status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class PointsmanError(Exception):
+    """An error with a message for the caller. `reason` is the ErrorInfo reason."""
+
+    reason = "INTERNAL"
+
+    def __init__(self, message: str, metadata: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata = dict(metadata or {})
+
+
+class RouterNotFoundError(PointsmanError):
+    reason = "ROUTER_NOT_FOUND"
+
+    def __init__(self, router: str) -> None:
+        super().__init__(f"there is no router {router!r}", {"router": router})
+
+
+class ModelNotFoundError(PointsmanError):
+    reason = "MODEL_NOT_FOUND"
+
+    def __init__(self, router: str, model: str, field: str = "") -> None:
+        where = f"{field}: " if field else ""
+        super().__init__(
+            f"{where}routers/{router} has no model {model!r}",
+            {"router": router, "model": model, "field": field},
+        )
+
+
+class DecisionNotFoundError(PointsmanError):
+    reason = "DECISION_NOT_FOUND"
+
+    def __init__(self, decision_id: str) -> None:
+        super().__init__(f"there is no decision {decision_id!r}", {"decision_id": decision_id})
+
+
+class DecisionExpiredError(PointsmanError):
+    reason = "DECISION_EXPIRED"
+
+    def __init__(self, decision_id: str) -> None:
+        super().__init__(
+            f"the window of decision {decision_id!r} has closed",
+            {"decision_id": decision_id},
+        )
+
+
+class NoEligibleModelError(PointsmanError):
+    """Carries each model's reason in the metadata, by model id."""
+
+    reason = "NO_ELIGIBLE_MODEL"
+
+
+class AlreadyExistsError(PointsmanError):
+    reason = "ALREADY_EXISTS"
+
+
+class StaleEtagError(PointsmanError):
+    reason = "STALE_ETAG"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} was changed in between: read it again and retry", {"name": name})
+
+
+class NotAllowedNowError(PointsmanError):
+    """The request is well formed, but the present state rules it out."""
+
+    reason = "FAILED_PRECONDITION"
+
+
+class QueueFullError(PointsmanError):
+    reason = "QUEUE_FULL"
+
+    def __init__(self) -> None:
+        super().__init__("the write queue is full: retry with backoff")
+
+
+class StorageUnavailableError(PointsmanError):
+    reason = "STORAGE_UNAVAILABLE"
+
+    def __init__(self) -> None:
+        super().__init__("storage is not available: nothing was stored, retry with backoff")

@@ -1,0 +1,167 @@
+"""The learner at work: follows the log, publishes views, saves snapshots; says so if it dies."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from server.errors import PointsmanError
+from server.learner_fold import LearnerFold
+from server.storage.codec import dump_router
+from server.storage.reader import LogReader, StoredSnapshot
+from server.storage.schema import changes, snapshots
+from server.storage.writes import Transact
+from server.views import Views
+
+logger = logging.getLogger(__name__)
+
+_PAGE = 256
+_SNAPSHOTS_KEPT = 3
+_SNAPSHOT_GAP_MAX = 100_000
+_RETRY_SECONDS = 1.0
+_IDLE_SECONDS_MAX = 60.0
+
+Submit = Callable[[Transact], object]
+"""Hands a write to the log's writer from the learner's thread and waits for it."""
+
+
+class LearnerLoop:
+    """Runs in a thread of its own. `notify` wakes it when something was committed.
+
+    Views are published after every page of the log, snapshots at most every `snapshot_seconds`,
+    each with its position in one transaction. `on_health` hears whether the learner works.
+    """
+
+    def __init__(
+        self,
+        reader: LogReader,
+        views: Views,
+        submit: Submit,
+        clock_us: Callable[[], int],
+        on_health: Callable[[bool], object],
+        snapshot_seconds: float,
+    ) -> None:
+        self._reader = reader
+        self._views = views
+        self._submit = submit
+        self._clock_us = clock_us
+        self._on_health = on_health
+        self._snapshot_us = round(snapshot_seconds * 1e6)
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="learner", daemon=True)
+
+    def start(self) -> None:
+        """Starts following the log."""
+        self._thread.start()
+
+    def notify(self) -> None:
+        """Says that the log has grown."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Learns what is in the log, saves a snapshot, and ends."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._follow()
+                return
+            except (SQLAlchemyError, OSError, PointsmanError) as error:
+                logger.error("the learner cannot reach the log, and starts again: %s", error)
+                self._on_health(False)
+                if self._stopping:
+                    return
+                self._wake.clear()
+                self._wake.wait(_RETRY_SECONDS)
+            except Exception:
+                logger.exception("the learner has died")
+                self._on_health(False)
+                return
+
+    def _follow(self) -> None:
+        fold = LearnerFold(self._reader, self._reader.latest_snapshots())
+        saved = dict.fromkeys(fold.routers, fold.seq)
+        self._publish(fold, set(fold.routers))
+        due_us = self._clock_us() + self._snapshot_us
+        unsaved: set[str] = set()
+        healthy = False
+        while True:
+            advanced = fold.advance(_PAGE)
+            unsaved |= fold.changed
+            self._publish(fold, fold.changed)
+            fold.changed = set()
+            if not healthy and advanced < _PAGE:
+                self._on_health(True)
+                healthy = True
+            if advanced == _PAGE and self._clock_us() < due_us:
+                continue
+            finished = self._stopping and advanced == 0
+            if finished or self._clock_us() >= due_us:
+                self._save(fold, unsaved, saved)
+                unsaved = set()
+                due_us = self._clock_us() + self._snapshot_us
+            if finished:
+                return
+            if advanced == 0:
+                self._rest(fold, due_us if unsaved else None)
+
+    def _publish(self, fold: LearnerFold, routers: set[str]) -> None:
+        for router in routers:
+            self._views.publish(router, fold.view(router))
+
+    def _rest(self, fold: LearnerFold, due_us: int | None) -> None:
+        """Waits for the log to grow, a snapshot to be due, or a window to close in the quiet."""
+        expiry_us = fold.next_expiry_us()
+        now_us = self._clock_us()
+        if expiry_us is not None and expiry_us < now_us:
+            self._submit(Transact(_tick))
+            return
+        times = [each for each in (due_us, None if expiry_us is None else expiry_us + 1) if each]
+        seconds = min((each - now_us) * 1e-6 for each in times) if times else _IDLE_SECONDS_MAX
+        self._wake.wait(min(max(seconds, 0.001), _IDLE_SECONDS_MAX))
+        self._wake.clear()
+
+    def _save(self, fold: LearnerFold, routers: set[str], saved: dict[str, int]) -> None:
+        """Saves what changed, and what has not for so long that a restart would read too much."""
+        stale = {each for each in fold.routers if fold.seq - saved.get(each, 0) > _SNAPSHOT_GAP_MAX}
+        for router in sorted(routers | stale):
+            snapshot = fold.snapshot(router)
+            self._submit(Transact(_store(router, snapshot)))
+            saved[router] = fold.seq
+
+
+def _tick(connection: Connection, seq: int, time_us: int) -> None:
+    connection.execute(insert(changes).values(seq=seq, time_us=time_us, kind="tick", router=""))
+
+
+def _store(router: str, snapshot: StoredSnapshot | None) -> Callable[[Connection, int, int], None]:
+    """Stores the newest snapshot and drops all but the last few; drops all of a deleted router."""
+
+    def apply(connection: Connection, _seq: int, time_us: int) -> None:
+        mine = snapshots.c.router == router
+        if snapshot is None:
+            connection.execute(delete(snapshots).where(mine))
+            return
+        connection.execute(delete(snapshots).where(mine, snapshots.c.seq == snapshot.seq))
+        connection.execute(
+            insert(snapshots).values(
+                router=router,
+                seq=snapshot.seq,
+                time_us=time_us,
+                closed_through_us=snapshot.closed_through_us,
+                payload=dump_router(snapshot.router),
+                state=snapshot.state,
+            )
+        )
+        kept = select(snapshots.c.seq).where(mine).order_by(snapshots.c.seq.desc()).limit(_SNAPSHOTS_KEPT)
+        connection.execute(delete(snapshots).where(mine, snapshots.c.seq.not_in(kept)))
+
+    return apply

@@ -1,0 +1,114 @@
+"""Reads replay files: JSON lines, optionally gzipped, one query with every model's outcome a line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from policy.domain import (
+    MODELS_PER_ROUTER_MAX,
+    TOKENS_MAX,
+    InvalidFieldError,
+    require_model_id,
+    require_number,
+)
+from policy.simulation import Outcome
+
+_PROMPT_MAX = 1 << 20
+
+
+class ReplayFileError(Exception):
+    """A file that cannot be replayed. The message names the file, the line and the field."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayRow:
+    """One query with the outcome of every model."""
+
+    prompt: str
+    split: str | None
+    outcomes: dict[str, Outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayFile:
+    """The rows of a file; every row has an outcome for every one of `models`."""
+
+    models: tuple[str, ...]
+    rows: list[ReplayRow]
+
+
+def read_replay(path: Path, on_line: Callable[[], object] = lambda: None) -> ReplayFile:
+    """Reads the whole file; `on_line` is called for each line. Raises ReplayFileError."""
+    rows: list[ReplayRow] = []
+    for number, line in _lines(path):
+        try:
+            row = _row(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ReplayFileError(f"{path}:{number}: is not JSON: {error}") from error
+        except InvalidFieldError as error:
+            raise ReplayFileError(f"{path}:{number}: {error}") from error
+        if rows and row.outcomes.keys() != rows[0].outcomes.keys():
+            odd = sorted(row.outcomes.keys() ^ rows[0].outcomes.keys())
+            raise ReplayFileError(
+                f"{path}:{number}: outcomes: must be of the same models in every line; {odd[0]!r} is not"
+            )
+        rows.append(row)
+        on_line()
+    if len(rows) < 2:
+        raise ReplayFileError(f"{path}: must have at least two lines, not {len(rows)}")
+    return ReplayFile(tuple(rows[0].outcomes), rows)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        with path.open("rb") as raw:
+            zipped = raw.read(2) == b"\x1f\x8b"
+        opened: IO[str] = gzip.open(path, "rt", encoding="utf-8") if zipped else path.open(encoding="utf-8")
+        with opened as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield number, line
+    except (OSError, EOFError) as error:
+        raise ReplayFileError(f"{path}: cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ReplayFileError(f"{path}: is not UTF-8: {error}") from error
+
+
+def _row(value: Any) -> ReplayRow:
+    if not isinstance(value, dict):
+        raise InvalidFieldError("line", "must be a JSON object")
+    prompt, split, outcomes = value.get("prompt"), value.get("split"), value.get("outcomes")
+    if not isinstance(prompt, str) or len(prompt) > _PROMPT_MAX:
+        raise InvalidFieldError("prompt", f"must be a text of at most {_PROMPT_MAX:,} characters")
+    if split not in (None, "learn", "measure"):
+        raise InvalidFieldError("split", f"must be 'learn' or 'measure' if it is there, not {split!r}")
+    if not isinstance(outcomes, dict) or not 1 <= len(outcomes) <= MODELS_PER_ROUTER_MAX:
+        raise InvalidFieldError(
+            "outcomes", f"must be an object of 1 to {MODELS_PER_ROUTER_MAX} models and what came of them"
+        )
+    return ReplayRow(prompt, split, {str(key): _outcome(str(key), each) for key, each in outcomes.items()})
+
+
+def _outcome(model: str, value: Any) -> Outcome:
+    require_model_id("outcomes", model)
+    place = f"outcomes[{model}]"
+    if not isinstance(value, dict):
+        raise InvalidFieldError(place, "must be an object with quality and cost_usd")
+    return Outcome(
+        quality=_number(f"{place}.quality", value.get("quality"), 1.0),
+        cost_usd=_number(f"{place}.cost_usd", value.get("cost_usd"), 1e6),
+        input_tokens=int(_number(f"{place}.input_tokens", value.get("input_tokens", 0), TOKENS_MAX)),
+        output_tokens=int(_number(f"{place}.output_tokens", value.get("output_tokens", 0), TOKENS_MAX)),
+    )
+
+
+def _number(field: str, value: Any, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidFieldError(field, f"must be a number, not {value!r}")
+    require_number(field, value, 0, most)
+    return float(value)

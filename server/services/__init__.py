@@ -1,0 +1,1 @@
+"""The gRPC services: they translate between protobuf and the use cases, and decide nothing."""

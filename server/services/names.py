@@ -1,0 +1,41 @@
+"""Resource names on the wire, and the ids they stand for."""
+
+from __future__ import annotations
+
+from policy.domain import DEFAULT_ROUTER, InvalidFieldError
+
+_ROUTERS = "routers/"
+_MODELS = "/models/"
+
+
+def router_name(router_id: str) -> str:
+    """The full name of a router."""
+    return _ROUTERS + router_id
+
+
+def model_name(router_id: str, model_id: str) -> str:
+    """The full name of a model."""
+    return f"{_ROUTERS}{router_id}{_MODELS}{model_id}"
+
+
+def parse_router(field: str, name: str) -> str:
+    """The router's id; an empty name is the default router. Raises InvalidFieldError."""
+    if not name:
+        return DEFAULT_ROUTER
+    router_id = name.removeprefix(_ROUTERS)
+    if router_id == name or not router_id or "/" in router_id:
+        raise InvalidFieldError(field, f"must be 'routers/ROUTER', not {name[:80]!r}")
+    return router_id
+
+
+def parse_model(field: str, name: str) -> tuple[str, str]:
+    """The ids of the router and the model of a full name. Raises InvalidFieldError."""
+    router, separator, model_id = name.removeprefix(_ROUTERS).partition(_MODELS)
+    if not name.startswith(_ROUTERS) or not separator or not router or not model_id:
+        raise InvalidFieldError(field, f"must be 'routers/ROUTER/models/MODEL', not {name[:160]!r}")
+    return router, model_id
+
+
+def short_model(router_id: str, name: str) -> str:
+    """A model's id from its id or its full name."""
+    return name.removeprefix(f"{_ROUTERS}{router_id}{_MODELS}")

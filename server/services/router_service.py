@@ -1,0 +1,230 @@
+"""RouterService: the data plane on the wire."""
+
+from __future__ import annotations
+
+from pointsman.v1 import router_service_pb2 as pb
+from pointsman.v1 import router_service_pb2_grpc as pb_grpc
+
+from policy.domain import Candidate, Exclusion, InvalidFieldError, ModelError, Preference
+from policy.log import DecisionRecord, ReportRecord, Usage
+from server.services.names import parse_router, router_name, short_model
+from server.services.status import Context, code_and_reason, translated
+from server.services.times import seconds, timestamp
+from server.storage.writes import Disposition
+from server.usecases.get_decision import GetDecision, JoinedDecision
+from server.usecases.report_reward import ReportReward
+from server.usecases.route import Route, RouteCommand
+
+_EXCLUSIONS = {each: pb.Exclusion.Value(f"EXCLUSION_{each.name}") for each in Exclusion}
+_DISPOSITIONS = {each: pb.Disposition.Value(f"DISPOSITION_{each.name}") for each in Disposition}
+_ERRORS = {pb.ModelError.Value(f"MODEL_ERROR_{each.name}"): each for each in ModelError}
+_ERROR_VALUES = {each: value for value, each in _ERRORS.items()}
+
+
+class RouterService(pb_grpc.RouterServiceServicer):
+    """Translates; the use cases decide."""
+
+    def __init__(self, route: Route, report_reward: ReportReward, get_decision: GetDecision) -> None:
+        self._route = route
+        self._report_reward = report_reward
+        self._get_decision = get_decision
+
+    @translated
+    async def Route(self, request: pb.RouteRequest, context: Context) -> pb.RouteResponse:
+        """Picks a model."""
+        decision = await self._route(_command(request))
+        choice = decision.choice
+        return pb.RouteResponse(
+            decision_id=decision.decision_id,
+            model=choice.model,
+            probability=choice.probability,
+            candidates=[_candidate(each) for each in choice.candidates],
+            fallback_models=choice.fallbacks,
+            policy=choice.policy,
+            snapshot=str(choice.snapshot),
+            create_time=timestamp(decision.time_us),
+            expire_time=timestamp(decision.expire_us),
+            proposed_model=choice.proposed_model,
+        )
+
+    @translated
+    async def ReportReward(self, request: pb.ReportRewardRequest, context: Context) -> pb.ReportRewardResponse:
+        """Takes a report."""
+        disposition = await self._report_reward(_report(request))
+        return pb.ReportRewardResponse(disposition=_DISPOSITIONS[disposition])
+
+    @translated
+    async def BatchReportRewards(
+        self, request: pb.BatchReportRewardsRequest, context: Context
+    ) -> pb.BatchReportRewardsResponse:
+        """Takes many reports, each by itself."""
+        parsed = [_report_or_refusal(each) for each in request.requests]
+        good = [each for each in parsed if isinstance(each, ReportRecord)]
+        fates = iter(await self._report_reward.batch(good))
+        results = [each if isinstance(each, Exception) else next(fates) for each in parsed]
+        return pb.BatchReportRewardsResponse(results=[_result(each) for each in results])
+
+    @translated
+    async def ActivateDecision(
+        self, request: pb.ActivateDecisionRequest, context: Context
+    ) -> pb.ActivateDecisionResponse:
+        """Makes a deferred decision count."""
+        activation = ReportRecord(0, 0, request.decision_id, activation=True)
+        disposition = await self._report_reward(activation)
+        return pb.ActivateDecisionResponse(disposition=_DISPOSITIONS[disposition])
+
+    @translated
+    async def GetDecision(self, request: pb.GetDecisionRequest, context: Context) -> pb.GetDecisionResponse:
+        """Reads a decision."""
+        if not request.decision_id:
+            raise InvalidFieldError("decision_id", "must be set")
+        return pb.GetDecisionResponse(decision=_decision(await self._get_decision(request.decision_id)))
+
+
+def _command(request: pb.RouteRequest) -> RouteCommand:
+    router_id = parse_router("router", request.router)
+    constraints, preference = request.constraints, request.preference
+    return RouteCommand(
+        router_id=router_id,
+        request_id=request.request_id,
+        prompt=request.prompt,
+        embedding=request.embedding,
+        numeric_features=dict(request.numeric_features),
+        categorical_features=dict(request.categorical_features),
+        allowed_models=[short_model(router_id, name) for name in constraints.allowed_models],
+        denied_models=[short_model(router_id, name) for name in constraints.denied_models],
+        required_capabilities=list(constraints.required_capabilities),
+        max_cost_usd=constraints.max_cost_usd if constraints.HasField("max_cost_usd") else None,
+        max_latency_seconds=(seconds(constraints.max_latency) if constraints.HasField("max_latency") else None),
+        preference=Preference(
+            preference.quality_value_usd if preference.HasField("quality_value_usd") else None,
+            preference.latency_usd_per_second if preference.HasField("latency_usd_per_second") else None,
+            preference.exploit_only,
+        ),
+        input_tokens=request.input_tokens,
+        max_output_tokens=request.max_output_tokens,
+        session_id=request.session_id,
+        incumbent_model=short_model(router_id, request.incumbent_model),
+        defer_activation=request.defer_activation,
+    )
+
+
+def _candidate(candidate: Candidate) -> pb.Candidate:
+    return pb.Candidate(
+        model=candidate.model,
+        probability=candidate.probability,
+        predicted_quality=candidate.quality,
+        predicted_cost_usd=candidate.cost_usd,
+        predicted_latency_seconds=candidate.latency_seconds,
+        exclusion=_EXCLUSIONS[candidate.exclusion] if candidate.exclusion else pb.EXCLUSION_UNSPECIFIED,
+        exclusion_detail=candidate.exclusion_detail,
+        score=candidate.score,
+    )
+
+
+def _report(request: pb.ReportRewardRequest) -> ReportRecord:
+    if request.error and request.error not in _ERRORS:
+        raise InvalidFieldError("error", f"must be a MODEL_ERROR value, not {request.error}")
+    served = request.served_model
+    if served.startswith("routers/"):
+        # Whether that is the decision's own router shows when the name is looked up there.
+        served = served.partition("/models/")[2] or served
+    usage = request.usage
+    return ReportRecord(
+        seq=0,
+        time_us=0,
+        decision_id=request.decision_id,
+        report_id=request.report_id,
+        reward=request.reward if request.HasField("reward") else None,
+        signals=dict(request.signals),
+        usage=(
+            Usage(
+                usage.input_tokens,
+                usage.output_tokens,
+                usage.cost_usd if usage.HasField("cost_usd") else None,
+            )
+            if request.HasField("usage")
+            else None
+        ),
+        latency_seconds=seconds(request.latency) if request.HasField("latency") else None,
+        served_model=served,
+        error=_ERRORS[request.error] if request.error else None,
+        event_time_us=_event_time_us(request),
+    )
+
+
+def _event_time_us(request: pb.ReportRewardRequest) -> int | None:
+    if not request.HasField("event_time"):
+        return None
+    time = request.event_time
+    if not 0 <= time.nanos < 1_000_000_000 or not 0 <= time.seconds < 253_402_300_800:
+        raise InvalidFieldError("event_time", "must be a time between 1970 and 9999")
+    return time.seconds * 1_000_000 + time.nanos // 1000
+
+
+def _report_or_refusal(request: pb.ReportRewardRequest) -> ReportRecord | InvalidFieldError:
+    try:
+        return _report(request)
+    except InvalidFieldError as refusal:
+        return refusal
+
+
+def _result(fate: Disposition | Exception) -> pb.ReportResult:
+    if isinstance(fate, Disposition):
+        return pb.ReportResult(disposition=_DISPOSITIONS[fate])
+    code, reason, message = code_and_reason(fate)
+    return pb.ReportResult(code=code, message=message, reason=reason)
+
+
+def _decision(found: JoinedDecision) -> pb.Decision:
+    decision: DecisionRecord = found.decision
+    choice = decision.choice
+    state = found.joined
+    return pb.Decision(
+        decision_id=decision.decision_id,
+        router=router_name(decision.router),
+        request_id=decision.request_id,
+        session_id=decision.session_id,
+        model=choice.model,
+        probability=choice.probability,
+        candidates=[_candidate(each) for each in choice.candidates],
+        fallback_models=choice.fallbacks,
+        policy=choice.policy,
+        snapshot=str(choice.snapshot),
+        create_time=timestamp(decision.time_us),
+        expire_time=timestamp(decision.expire_us),
+        active=state.active,
+        incumbent_model=decision.incumbent_model,
+        proposed_model=choice.proposed_model,
+        price_of_money=choice.price_of_money,
+        reward=state.reward,
+        cost_usd=state.charged_usd,
+        reports=[_stored_report(each) for each in found.reports if not each.activation],
+        prompt=decision.prompt or "",
+        feature_version=decision.feature_version,
+        sticky=choice.sticky,
+    )
+
+
+def _stored_report(report: ReportRecord) -> pb.Report:
+    request = pb.ReportRewardRequest(
+        decision_id=report.decision_id,
+        report_id=report.report_id,
+        reward=report.reward,
+        signals=report.signals,
+        served_model=report.served_model,
+        error=_ERROR_VALUES[report.error] if report.error else pb.MODEL_ERROR_UNSPECIFIED,
+    )
+    if report.usage is not None:
+        request.usage.CopyFrom(
+            pb.Usage(
+                input_tokens=report.usage.input_tokens,
+                output_tokens=report.usage.output_tokens,
+                cost_usd=report.usage.cost_usd,
+            )
+        )
+    if report.latency_seconds is not None:
+        request.latency.FromNanoseconds(round(report.latency_seconds * 1e9))
+    if report.event_time_us is not None:
+        request.event_time.CopyFrom(timestamp(report.event_time_us))
+    return pb.Report(report=request, create_time=timestamp(report.time_us), late=report.late)

@@ -1,0 +1,153 @@
+"""Specs of routers and models on the wire."""
+
+from __future__ import annotations
+
+from pointsman.v1 import registry_service_pb2 as pb
+
+from policy.domain import (
+    Exploration,
+    InvalidFieldError,
+    LearnerKind,
+    ModelSpec,
+    ModelState,
+    Objective,
+    Prices,
+    RewardRule,
+    RouterMode,
+    RouterSpec,
+)
+from server.services.times import duration, seconds
+
+_LEARNERS = {
+    pb.LEARNER_UNSPECIFIED: LearnerKind.RIDGE,
+    pb.LEARNER_RIDGE: LearnerKind.RIDGE,
+    pb.LEARNER_VOWPAL_WABBIT: LearnerKind.VOWPAL_WABBIT,
+}
+_MODES = {
+    pb.ROUTER_MODE_UNSPECIFIED: RouterMode.LIVE,
+    pb.ROUTER_MODE_LIVE: RouterMode.LIVE,
+    pb.ROUTER_MODE_SHADOW: RouterMode.SHADOW,
+}
+_STATES = {
+    pb.MODEL_STATE_UNSPECIFIED: ModelState.ACTIVE,
+    pb.MODEL_STATE_ACTIVE: ModelState.ACTIVE,
+    pb.MODEL_STATE_DISABLED: ModelState.DISABLED,
+}
+# Of two values that mean the same the later one, which says so explicitly, is given back.
+_LEARNER_VALUES = {kind: value for value, kind in _LEARNERS.items()}
+_MODE_VALUES = {mode: value for value, mode in _MODES.items()}
+_STATE_VALUES = {state: value for value, state in _STATES.items()}
+
+
+def router_spec_from_proto(message: pb.Router) -> RouterSpec:
+    """The spec of a router. Raises InvalidFieldError."""
+    if message.learner not in _LEARNERS:
+        raise InvalidFieldError("learner", f"must be a LEARNER value, not {message.learner}")
+    if message.mode not in _MODES:
+        raise InvalidFieldError("mode", f"must be a ROUTER_MODE value, not {message.mode}")
+    default = RouterSpec()
+    return RouterSpec(
+        display_name=message.display_name,
+        objective=_objective(message.objective),
+        reward_rule=_reward_rule(message.reward_rule),
+        exploration=_exploration(message.exploration),
+        embedding_dimensions=message.features.embedding_dimensions or default.embedding_dimensions,
+        learner=_LEARNERS[message.learner],
+        policy=message.policy or default.policy,
+        store_prompts=message.store_prompts,
+        session_ttl_seconds=(
+            seconds(message.session_ttl) if message.HasField("session_ttl") else default.session_ttl_seconds
+        ),
+        mode=_MODES[message.mode],
+    )
+
+
+def _objective(message: pb.Objective) -> Objective:
+    return Objective(
+        message.budget_usd_per_request if message.HasField("budget_usd_per_request") else None,
+        message.quality_value_usd if message.HasField("quality_value_usd") else None,
+        message.latency_usd_per_second,
+    )
+
+
+def _reward_rule(message: pb.RewardRule) -> RewardRule:
+    default = RewardRule()
+    return RewardRule(
+        seconds(message.join_window) if message.HasField("join_window") else default.join_window_seconds,
+        dict(message.signal_weights),
+        message.missing_reward if message.HasField("missing_reward") else None,
+        message.error_reward if message.HasField("error_reward") else None,
+    )
+
+
+def _exploration(message: pb.Exploration) -> Exploration:
+    default = Exploration()
+    return Exploration(
+        message.strength if message.HasField("strength") else default.strength,
+        message.burn_in_rewards if message.HasField("burn_in_rewards") else default.burn_in_rewards,
+        message.max_utility_loss if message.HasField("max_utility_loss") else default.max_utility_loss,
+    )
+
+
+def router_spec_to_proto(spec: RouterSpec) -> pb.Router:
+    """The spec of a router, every default spelled out."""
+    objective = pb.Objective(
+        budget_usd_per_request=spec.objective.budget_usd_per_request,
+        quality_value_usd=spec.objective.quality_value_usd,
+        latency_usd_per_second=spec.objective.latency_usd_per_second,
+    )
+    rule = pb.RewardRule(
+        join_window=duration(spec.reward_rule.join_window_seconds),
+        signal_weights=spec.reward_rule.signal_weights,
+        missing_reward=spec.reward_rule.missing_reward,
+        error_reward=spec.reward_rule.error_reward,
+    )
+    exploration = pb.Exploration(
+        strength=spec.exploration.strength,
+        burn_in_rewards=spec.exploration.burn_in_rewards,
+        max_utility_loss=spec.exploration.max_utility_loss,
+    )
+    return pb.Router(
+        display_name=spec.display_name,
+        objective=objective,
+        reward_rule=rule,
+        exploration=exploration,
+        features=pb.Features(embedding_dimensions=spec.embedding_dimensions),
+        learner=_LEARNER_VALUES[spec.learner],
+        policy=spec.policy,
+        store_prompts=spec.store_prompts,
+        session_ttl=duration(spec.session_ttl_seconds),
+        mode=_MODE_VALUES[spec.mode],
+    )
+
+
+def model_spec_from_proto(message: pb.Model) -> ModelSpec:
+    """The spec of a model. Raises InvalidFieldError."""
+    if message.state not in _STATES:
+        raise InvalidFieldError("state", f"must be a MODEL_STATE value, not {message.state}")
+    return ModelSpec(
+        display_name=message.display_name,
+        prices=Prices(
+            message.prices.input_usd_per_million_tokens,
+            message.prices.output_usd_per_million_tokens,
+            message.prices.usd_per_request,
+        ),
+        context_window_tokens=message.context_window_tokens,
+        capabilities=tuple(message.capabilities),
+        state=_STATES[message.state],
+    )
+
+
+def model_spec_to_proto(spec: ModelSpec) -> pb.Model:
+    """The spec of a model."""
+    return pb.Model(
+        display_name=spec.display_name,
+        prices=pb.Prices(
+            input_usd_per_million_tokens=spec.prices.input_usd_per_million_tokens,
+            output_usd_per_million_tokens=spec.prices.output_usd_per_million_tokens,
+            usd_per_request=spec.prices.usd_per_request,
+        ),
+        context_window_tokens=spec.context_window_tokens,
+        capabilities=spec.capabilities,
+        state=_STATE_VALUES[spec.state],
+    )

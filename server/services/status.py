@@ -1,0 +1,93 @@
+"""Maps errors to canonical gRPC status with google.rpc details; callers never see a cause that is ours."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from policy.domain import InvalidFieldError
+from server import errors
+
+logger = logging.getLogger(__name__)
+
+DOMAIN = "pointsman"
+INVALID_FIELD = "INVALID_FIELD"
+
+_CODES: dict[type[errors.PointsmanError], int] = {
+    errors.RouterNotFoundError: code_pb2.NOT_FOUND,
+    errors.ModelNotFoundError: code_pb2.NOT_FOUND,
+    errors.DecisionNotFoundError: code_pb2.NOT_FOUND,
+    errors.DecisionExpiredError: code_pb2.FAILED_PRECONDITION,
+    errors.NoEligibleModelError: code_pb2.FAILED_PRECONDITION,
+    errors.NotAllowedNowError: code_pb2.FAILED_PRECONDITION,
+    errors.AlreadyExistsError: code_pb2.ALREADY_EXISTS,
+    errors.StaleEtagError: code_pb2.ABORTED,
+    errors.QueueFullError: code_pb2.RESOURCE_EXHAUSTED,
+    errors.StorageUnavailableError: code_pb2.UNAVAILABLE,
+}
+_METADATA_MAX = 100
+_MESSAGE_MAX = 1500
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def code_and_reason(error: Exception) -> tuple[int, str, str]:
+    """The canonical code, the ErrorInfo reason and the public message of an error."""
+    if isinstance(error, InvalidFieldError):
+        return code_pb2.INVALID_ARGUMENT, INVALID_FIELD, str(error)
+    if isinstance(error, errors.PointsmanError):
+        return _CODES.get(type(error), code_pb2.INTERNAL), error.reason, error.message
+    return code_pb2.INTERNAL, "INTERNAL", "internal error; the server's log has the cause"
+
+
+def to_status(error: Exception) -> status_pb2.Status:
+    """The error as google.rpc.Status: ErrorInfo always, BadRequest where a field is at fault."""
+    code, reason, message = code_and_reason(error)
+    info = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)
+    if isinstance(error, errors.PointsmanError):
+        for key, value in list(error.metadata.items())[:_METADATA_MAX]:
+            info.metadata[key] = value[:200]
+    details: list[Any] = [info]
+    if isinstance(error, InvalidFieldError):
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=error.field[:300], description=error.message[:_MESSAGE_MAX]
+        )
+        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    status = status_pb2.Status(code=code, message=message[:_MESSAGE_MAX])
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
+
+
+async def _abort(context: Context, error: Exception) -> NoReturn:
+    status = rpc_status.to_status(to_status(error))
+    await context.abort(status.code, status.details, status.trailing_metadata)
+
+
+def translated(
+    handler: Callable[[Any, Request, Context], Awaitable[Response]],
+) -> Callable[[Any, Request, Context], Awaitable[Response]]:
+    """Makes a handler answer every error by the error model."""
+
+    @wraps(handler)
+    async def answer(self: Any, request: Request, context: Context) -> Response:
+        try:
+            return await handler(self, request, context)
+        except (InvalidFieldError, errors.PointsmanError) as error:
+            await _abort(context, error)
+        except Exception as error:
+            logger.exception("%s failed", handler.__name__)
+            await _abort(context, error)
+
+    return answer

@@ -1,0 +1,43 @@
+"""The settings of a server, from the environment (POINTSMAN_...) and the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from server.storage.engine import Durability
+
+
+class Settings(BaseSettings):
+    """Every setting has a default that is safe on one machine."""
+
+    model_config = SettingsConfigDict(env_prefix="POINTSMAN_", frozen=True)
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    database_url: str = Field(
+        "sqlite:///pointsman.db", description="SQLAlchemy URL of the database; it is created if need be"
+    )
+    durability: Durability = Field(
+        Durability.POWER_LOSS,
+        description="what an acknowledged write survives: power_loss (every commit is forced to the disk) or "
+        "process_crash (faster; a crash of the machine may lose the last commits)",
+    )
+    config: Path | None = Field(None, description="YAML file of routers and models to apply at the start")
+    write_queue_max: int = Field(
+        4096,
+        ge=1,
+        description="writes that may wait for the disk; one more is refused with RESOURCE_EXHAUSTED",
+    )
+    snapshot_seconds: float = Field(
+        5.0,
+        gt=0,
+        description="how often the learner saves its state; a restart reads the log from there",
+    )
+    message_bytes_max: int = Field(16 << 20, ge=1 << 16, description="largest gRPC message taken")
+    grace_seconds: float = Field(10.0, ge=0, description="how long a stop waits for requests in flight")
+    log_level: str = Field(
+        "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="what the log on stderr shows"
+    )

@@ -1,0 +1,219 @@
+"""Between rows and records: how decisions, reports and specs are written down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import astuple
+from typing import Any, TypeVar
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from policy.domain import (
+    Candidate,
+    Choice,
+    Exclusion,
+    InvalidFieldError,
+    ModelError,
+    ModelSpec,
+    Router,
+    RouterSpec,
+)
+from policy.log import DecisionRecord, ReportRecord, Usage
+
+_ROUTER = TypeAdapter(Router)
+_ROUTER_SPEC = TypeAdapter(RouterSpec)
+_MODEL_SPEC = TypeAdapter(ModelSpec)
+
+AnyRow = Any
+"""A row of a table, whose columns are its attributes."""
+
+
+def dump_router(router: Router) -> str:
+    """A router with its models as JSON."""
+    return _ROUTER.dump_json(router).decode()
+
+
+def load_router(text: str) -> Router:
+    """The inverse of `dump_router`."""
+    return _ROUTER.validate_json(text)
+
+
+def dump_spec(spec: RouterSpec | ModelSpec) -> str:
+    """A spec as JSON; equal specs give equal texts."""
+    adapter: TypeAdapter[Any] = _ROUTER_SPEC if isinstance(spec, RouterSpec) else _MODEL_SPEC
+    return adapter.dump_json(spec).decode()
+
+
+def load_router_spec(text: str) -> RouterSpec:
+    """The inverse of `dump_spec`."""
+    return _ROUTER_SPEC.validate_json(text)
+
+
+def load_model_spec(text: str) -> ModelSpec:
+    """The inverse of `dump_spec`."""
+    return _MODEL_SPEC.validate_json(text)
+
+
+Spec = TypeVar("Spec", RouterSpec, ModelSpec)
+
+
+def parse_spec(kind: type[Spec], values: Mapping[str, Any]) -> Spec:
+    """A spec from a mapping that a person wrote. Raises InvalidFieldError naming the field at fault."""
+    adapter: TypeAdapter[Spec] = TypeAdapter(kind)
+    try:
+        return adapter.validate_python(values, extra="forbid")
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        path = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise InvalidFieldError(path or kind.__name__, message) from error
+
+
+def decision_row(record: DecisionRecord) -> dict[str, Any]:
+    """The columns of a decision."""
+    return {
+        "seq": record.seq,
+        "time_us": record.time_us,
+        "expire_us": record.expire_us,
+        "router": record.router,
+        "decision_id": record.decision_id,
+        "request_id": record.request_id or None,
+        "session_id": record.session_id or None,
+        "model": record.choice.model,
+        "propensity": record.choice.probability,
+        "policy": record.choice.policy,
+        "snapshot": record.choice.snapshot,
+        "deferred": record.deferred,
+        "features": record.features.astype("<f4", copy=False).tobytes(),
+        "details": _dump_details(record),
+        "prompt": record.prompt,
+    }
+
+
+def _dump_details(record: DecisionRecord) -> str:
+    choice = record.choice
+    return json.dumps(
+        {
+            "candidates": [
+                [
+                    each.model,
+                    each.probability,
+                    each.quality,
+                    each.cost_usd,
+                    each.latency_seconds,
+                    each.score,
+                    each.exclusion.value if each.exclusion else None,
+                    each.exclusion_detail,
+                ]
+                for each in choice.candidates
+            ],
+            "fallbacks": choice.fallbacks,
+            "price_of_money": choice.price_of_money,
+            "sticky": choice.sticky,
+            "proposed_model": choice.proposed_model,
+            "prompt_tokens": record.prompt_tokens,
+            "input_tokens": record.input_tokens,
+            "max_output_tokens": record.max_output_tokens,
+            "exploit_only": record.exploit_only,
+            "incumbent_model": record.incumbent_model,
+            "feature_version": record.feature_version,
+        },
+        separators=(",", ":"),
+    )
+
+
+def load_decision(row: AnyRow) -> DecisionRecord:
+    """The decision of a row of the decisions table."""
+    details = json.loads(row.details)
+    choice = Choice(
+        model=row.model,
+        probability=row.propensity,
+        candidates=tuple(_load_candidate(values) for values in details["candidates"]),
+        fallbacks=tuple(details["fallbacks"]),
+        policy=row.policy,
+        snapshot=row.snapshot,
+        price_of_money=details["price_of_money"],
+        sticky=details["sticky"],
+        proposed_model=details["proposed_model"],
+    )
+    return DecisionRecord(
+        seq=row.seq,
+        time_us=row.time_us,
+        expire_us=row.expire_us,
+        router=row.router,
+        decision_id=row.decision_id,
+        choice=choice,
+        features=np.frombuffer(row.features, dtype="<f4"),
+        prompt_tokens=details["prompt_tokens"],
+        input_tokens=details["input_tokens"],
+        max_output_tokens=details["max_output_tokens"],
+        deferred=row.deferred,
+        exploit_only=details["exploit_only"],
+        request_id=row.request_id or "",
+        session_id=row.session_id or "",
+        incumbent_model=details["incumbent_model"],
+        feature_version=details["feature_version"],
+        prompt=row.prompt,
+    )
+
+
+def _load_candidate(values: list[Any]) -> Candidate:
+    model, probability, quality, cost_usd, latency_seconds, score, exclusion, detail = values
+    reason = Exclusion(exclusion) if exclusion else None
+    return Candidate(model, probability, quality, cost_usd, latency_seconds, score, reason, detail)
+
+
+def report_row(record: ReportRecord) -> dict[str, Any]:
+    """The columns of a report."""
+    tokens_in, tokens_out, cost = astuple(record.usage) if record.usage else (None, None, None)
+    return {
+        "seq": record.seq,
+        "time_us": record.time_us,
+        "decision_id": record.decision_id,
+        "report_id": record.report_id or None,
+        "activation": record.activation,
+        "reward": record.reward,
+        "signals": json.dumps(dict(record.signals)) if record.signals else None,
+        "input_tokens": tokens_in,
+        "output_tokens": tokens_out,
+        "cost_usd": cost,
+        "latency_seconds": record.latency_seconds,
+        "served_model": record.served_model or None,
+        "error": record.error.value if record.error else None,
+        "event_time_us": record.event_time_us,
+        "late": record.late,
+        "subject": record.subject,
+        "learned_reward": record.learned_reward,
+        "charged_usd": record.charged_usd,
+        "settles": record.settles,
+        "activates": record.activates,
+    }
+
+
+def load_report(row: AnyRow) -> ReportRecord:
+    """The report of a row of the reports table."""
+    usage = None
+    if row.input_tokens is not None:
+        usage = Usage(row.input_tokens, row.output_tokens, row.cost_usd)
+    return ReportRecord(
+        seq=row.seq,
+        time_us=row.time_us,
+        decision_id=row.decision_id,
+        report_id=row.report_id or "",
+        reward=row.reward,
+        signals=json.loads(row.signals) if row.signals else {},
+        usage=usage,
+        latency_seconds=row.latency_seconds,
+        served_model=row.served_model or "",
+        error=ModelError(row.error) if row.error else None,
+        event_time_us=row.event_time_us,
+        late=row.late,
+        activation=row.activation,
+        subject=row.subject,
+        learned_reward=row.learned_reward,
+        charged_usd=row.charged_usd,
+        settles=row.settles,
+        activates=row.activates,
+    )

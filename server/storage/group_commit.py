@@ -1,0 +1,101 @@
+"""Group commit: requests that arrive while a transaction runs share the next one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from server.errors import QueueFullError, StorageUnavailableError
+from server.storage.writes import Catalogue, Write, write_batch
+
+logger = logging.getLogger(__name__)
+
+_BATCH_MAX = 512
+
+Pending = tuple[Write, "asyncio.Future[Any]"]
+
+
+class GroupCommit:
+    """The one writer of the log. `submit` returns once the write is on disk.
+
+    At most `queue_max` writes wait; one more is refused with QueueFullError. `on_commit` is called
+    in the event loop after every commit.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        catalogue: Catalogue,
+        clock_us: Callable[[], int],
+        on_commit: Callable[[], None],
+        queue_max: int,
+    ) -> None:
+        self._engine = engine
+        self._catalogue = catalogue
+        self._clock_us = clock_us
+        self._on_commit = on_commit
+        self._queue_max = queue_max
+        self._pending: deque[Pending] = deque()
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="log-writer")
+
+    async def submit(self, write: Write) -> Any:
+        """Writes and commits; gives the write's result or raises its refusal.
+
+        Raises QueueFullError, and StorageUnavailableError if nothing could be stored.
+        """
+        if len(self._pending) >= self._queue_max or self._closing:
+            raise QueueFullError
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._pending.append((write, done))
+        self._wake.set()
+        return await done
+
+    async def run(self) -> None:
+        """Commits batches until `close`; what is pending then is still written."""
+        loop = asyncio.get_running_loop()
+        while self._pending or not self._closing:
+            if not self._pending:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            batch = [self._pending.popleft() for _ in range(min(_BATCH_MAX, len(self._pending)))]
+            try:
+                writes = [write for write, _ in batch]
+                results = await loop.run_in_executor(self._thread, self._commit, writes)
+                self._on_commit()
+            except (SQLAlchemyError, OSError):
+                logger.exception("a batch of %d writes was not stored", len(batch))
+                results = [StorageUnavailableError() for _ in batch]
+            except Exception as error:  # A fault of ours must not end the only writer.
+                logger.exception("a batch of %d writes was not stored", len(batch))
+                results = [error for _ in batch]
+            _settle(batch, results)
+        self._thread.shutdown()
+
+    def close(self) -> None:
+        """Lets `run` end once everything pending is written."""
+        self._closing = True
+        self._wake.set()
+
+    def _commit(self, writes: list[Write]) -> list[Any]:
+        with self._engine.begin() as connection:
+            return write_batch(connection, writes, self._clock_us(), self._catalogue)
+
+
+def _settle(batch: list[Pending], results: list[Any]) -> None:
+    for (_, done), result in zip(batch, results, strict=True):
+        if done.done():
+            continue  # The caller has gone; what it asked for is stored all the same.
+        if isinstance(result, Exception):
+            done.set_exception(result)
+        else:
+            done.set_result(result)

@@ -1,0 +1,223 @@
+"""The log, the registry and the snapshots.
+
+Revision ID: 0001
+Revises:
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "changes",
+        sa.Column(
+            "seq",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=False,
+            nullable=False,
+        ),
+        sa.Column("time_us", sa.BigInteger(), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False, comment="registry or tick"),
+        sa.Column("router", sa.String(length=63), nullable=False),
+        sa.Column(
+            "payload",
+            sa.Text(),
+            nullable=True,
+            comment="JSON of the router with its models; null once deleted",
+        ),
+        sa.PrimaryKeyConstraint("seq"),
+    )
+    op.create_table(
+        "decisions",
+        sa.Column(
+            "seq",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=False,
+            nullable=False,
+        ),
+        sa.Column("time_us", sa.BigInteger(), nullable=False),
+        sa.Column("expire_us", sa.BigInteger(), nullable=False),
+        sa.Column("router", sa.String(length=63), nullable=False),
+        sa.Column("decision_id", sa.String(length=32), nullable=False),
+        sa.Column("request_id", sa.String(length=128), nullable=True),
+        sa.Column("session_id", sa.String(length=128), nullable=True),
+        sa.Column("model", sa.String(length=127), nullable=False),
+        sa.Column("propensity", sa.Double(), nullable=False),
+        sa.Column("policy", sa.String(length=160), nullable=False),
+        sa.Column("snapshot", sa.BigInteger(), nullable=False),
+        sa.Column("deferred", sa.Boolean(), nullable=False),
+        sa.Column(
+            "features",
+            sa.LargeBinary(),
+            nullable=False,
+            comment="float32, little endian",
+        ),
+        sa.Column(
+            "details",
+            sa.Text(),
+            nullable=False,
+            comment="JSON, see server.storage.codec",
+        ),
+        sa.Column(
+            "prompt",
+            sa.Text(),
+            nullable=True,
+            comment="only where the router stores prompts",
+        ),
+        sa.PrimaryKeyConstraint("seq"),
+        sa.UniqueConstraint("decision_id"),
+    )
+    op.create_index("ix_decisions_expire", "decisions", ["expire_us"], unique=False)
+    op.create_index("ix_decisions_request", "decisions", ["router", "request_id"], unique=True)
+    op.create_index(
+        "ix_decisions_session",
+        "decisions",
+        ["router", "session_id", "seq"],
+        unique=False,
+        sqlite_where=sa.text("session_id IS NOT NULL"),
+        postgresql_where=sa.text("session_id IS NOT NULL"),
+    )
+    op.create_table(
+        "log_head",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.Column("time_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        comment="One row: the last position and time given out. Its update orders all writers.",
+    )
+    op.create_table(
+        "models",
+        sa.Column("router", sa.String(length=63), nullable=False),
+        sa.Column("id", sa.String(length=127), nullable=False),
+        sa.Column(
+            "uid",
+            sa.BigInteger(),
+            nullable=False,
+            comment="position in the log that created it",
+        ),
+        sa.Column("spec", sa.Text(), nullable=False),
+        sa.Column(
+            "declared",
+            sa.Text(),
+            nullable=True,
+            comment="the spec last taken from a file",
+        ),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("create_us", sa.BigInteger(), nullable=False),
+        sa.Column("update_us", sa.BigInteger(), nullable=False),
+        sa.Column("delete_us", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("router", "id"),
+    )
+    op.create_table(
+        "reports",
+        sa.Column(
+            "seq",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=False,
+            nullable=False,
+        ),
+        sa.Column("time_us", sa.BigInteger(), nullable=False),
+        sa.Column("decision_id", sa.String(length=32), nullable=False),
+        sa.Column("report_id", sa.String(length=128), nullable=True),
+        sa.Column("activation", sa.Boolean(), nullable=False),
+        sa.Column("reward", sa.Double(), nullable=True),
+        sa.Column("signals", sa.Text(), nullable=True, comment="JSON object of numbers"),
+        sa.Column("input_tokens", sa.BigInteger(), nullable=True),
+        sa.Column("output_tokens", sa.BigInteger(), nullable=True),
+        sa.Column("cost_usd", sa.Double(), nullable=True),
+        sa.Column("latency_seconds", sa.Double(), nullable=True),
+        sa.Column("served_model", sa.String(length=127), nullable=True),
+        sa.Column("error", sa.String(length=32), nullable=True),
+        sa.Column("event_time_us", sa.BigInteger(), nullable=True),
+        sa.Column("late", sa.Boolean(), nullable=False),
+        sa.Column(
+            "subject",
+            sa.String(length=127),
+            nullable=False,
+            comment="the model it is about",
+        ),
+        sa.Column(
+            "learned_reward",
+            sa.Double(),
+            nullable=True,
+            comment="what it teaches, if it is the first reward",
+        ),
+        sa.Column(
+            "charged_usd",
+            sa.Double(),
+            nullable=True,
+            comment="what it adds to the decision's cost",
+        ),
+        sa.Column("settles", sa.Boolean(), nullable=False, comment="the first to tell a cost"),
+        sa.Column(
+            "activates",
+            sa.Boolean(),
+            nullable=False,
+            comment="the first to make it count",
+        ),
+        sa.PrimaryKeyConstraint("seq"),
+    )
+    op.create_index("ix_reports_decision", "reports", ["decision_id", "report_id"], unique=True)
+    op.create_table(
+        "routers",
+        sa.Column("id", sa.String(length=63), nullable=False),
+        sa.Column("uid", sa.BigInteger(), nullable=False),
+        sa.Column("spec", sa.Text(), nullable=False),
+        sa.Column(
+            "declared",
+            sa.Text(),
+            nullable=True,
+            comment="the spec last taken from a file",
+        ),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("create_us", sa.BigInteger(), nullable=False),
+        sa.Column("update_us", sa.BigInteger(), nullable=False),
+        sa.Column("delete_us", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "snapshots",
+        sa.Column("router", sa.String(length=63), nullable=False),
+        sa.Column(
+            "seq",
+            sa.BigInteger(),
+            nullable=False,
+            comment="learned up to here, inclusive",
+        ),
+        sa.Column("time_us", sa.BigInteger(), nullable=False),
+        sa.Column("closed_through_us", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "payload",
+            sa.Text(),
+            nullable=False,
+            comment="JSON of the router with its models",
+        ),
+        sa.Column("state", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("router", "seq"),
+    )
+    op.execute("INSERT INTO log_head (id, seq, time_us) VALUES (1, 0, 0)")
+
+
+def downgrade() -> None:
+    op.drop_table("snapshots")
+    op.drop_table("routers")
+    op.drop_index("ix_reports_decision", table_name="reports")
+    op.drop_table("reports")
+    op.drop_table("models")
+    op.drop_table("log_head")
+    op.drop_index(
+        "ix_decisions_session",
+        table_name="decisions",
+        sqlite_where=sa.text("session_id IS NOT NULL"),
+        postgresql_where=sa.text("session_id IS NOT NULL"),
+    )
+    op.drop_index("ix_decisions_request", table_name="decisions")
+    op.drop_index("ix_decisions_expire", table_name="decisions")
+    op.drop_table("decisions")
+    op.drop_table("changes")

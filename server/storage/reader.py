@@ -1,0 +1,179 @@
+"""Reads of the log: in order for the learner, by id for everyone else."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+
+from sqlalchemy import Engine, func, select
+
+from policy.domain import Router
+from policy.log import (
+    DecisionRecord,
+    LogRecord,
+    RegistryRecord,
+    ReportRecord,
+    TickRecord,
+)
+from server.storage.codec import AnyRow, load_decision, load_report, load_router
+from server.storage.schema import changes, decisions, log_head, reports, snapshots
+
+_KEYS_PER_QUERY = 400
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """Records in order, and the position up to which nothing is missing from them."""
+
+    records: list[LogRecord]
+    upto: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSnapshot:
+    """A learner's saved state: it has learned every record of the log up to `seq`.
+
+    Of the windows, those that ended up to `closed_through_us` are closed.
+    """
+
+    router: Router
+    seq: int
+    closed_through_us: int
+    state: bytes
+
+
+class LogReader:
+    """Reads what has been committed. Safe to use from any thread."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine.execution_options(read_only=True)
+
+    def page(self, after: int, limit: int) -> LogPage:
+        """The records at the `limit` positions above `after`, as far as they are given out."""
+        with self._engine.connect() as connection:
+            head = connection.execute(select(log_head.c.seq)).scalar_one()
+            upto = min(after + limit, head)
+            if upto <= after:
+                return LogPage([], after)
+            records: list[LogRecord] = []
+            for table, load in _LOADERS:
+                query = select(table).where(table.c.seq > after, table.c.seq <= upto)
+                records.extend(load(row) for row in connection.execute(query))
+        records.sort(key=attrgetter("seq"))
+        return LogPage(records, upto)
+
+    def head(self) -> int:
+        """The last position given out; 0 in an empty log."""
+        with self._engine.connect() as connection:
+            return int(connection.execute(select(log_head.c.seq)).scalar_one())
+
+    def decision(self, decision_id: str) -> DecisionRecord | None:
+        """The decision of this id, or None."""
+        with self._engine.connect() as connection:
+            row = connection.execute(select(decisions).where(decisions.c.decision_id == decision_id)).one_or_none()
+        return None if row is None else load_decision(row)
+
+    def decisions(self, decision_ids: Sequence[str]) -> dict[str, DecisionRecord]:
+        """The decisions of these ids that exist, by id."""
+        found = {}
+        with self._engine.connect() as connection:
+            for start in range(0, len(decision_ids), _KEYS_PER_QUERY):
+                keys = decision_ids[start : start + _KEYS_PER_QUERY]
+                query = select(decisions).where(decisions.c.decision_id.in_(keys))
+                for row in connection.execute(query):
+                    found[row.decision_id] = load_decision(row)
+        return found
+
+    def reports(self, decision_ids: Sequence[str]) -> dict[str, list[ReportRecord]]:
+        """The reports on these decisions, in the order of the log, by decision."""
+        found: dict[str, list[ReportRecord]] = defaultdict(list)
+        with self._engine.connect() as connection:
+            for start in range(0, len(decision_ids), _KEYS_PER_QUERY):
+                keys = decision_ids[start : start + _KEYS_PER_QUERY]
+                query = select(reports).where(reports.c.decision_id.in_(keys)).order_by(reports.c.seq)
+                for row in connection.execute(query):
+                    found[row.decision_id].append(load_report(row))
+        return found
+
+    def expired(self, after_us: int, upto_us: int, limit: int) -> list[DecisionRecord]:
+        """Decisions whose window closes in (after_us, upto_us], by closing time, at most about `limit`.
+
+        A closing time is never split between two calls, so the caller can go on from the last one.
+        """
+        with self._engine.connect() as connection:
+            bound = connection.execute(
+                select(decisions.c.expire_us)
+                .where(decisions.c.expire_us > after_us, decisions.c.expire_us <= upto_us)
+                .order_by(decisions.c.expire_us)
+                .offset(limit)
+                .limit(1)
+            ).scalar_one_or_none()
+            query = (
+                select(decisions)
+                .where(
+                    decisions.c.expire_us > after_us,
+                    decisions.c.expire_us <= (upto_us if bound is None else bound),
+                )
+                .order_by(decisions.c.expire_us, decisions.c.seq)
+            )
+            return [load_decision(row) for row in connection.execute(query)]
+
+    def next_expiry_us(self, after_us: int) -> int | None:
+        """The first closing time after this one, or None."""
+        with self._engine.connect() as connection:
+            query = select(func.min(decisions.c.expire_us)).where(decisions.c.expire_us > after_us)
+            expiry: int | None = connection.execute(query).scalar_one()
+            return expiry
+
+    def session_model(self, router: str, session_id: str, since_us: int) -> tuple[str, int] | None:
+        """The model of the session's last decision at or after `since_us`, and when that was."""
+        with self._engine.connect() as connection:
+            row = connection.execute(
+                select(decisions.c.model, decisions.c.time_us)
+                .where(decisions.c.router == router, decisions.c.session_id == session_id)
+                .order_by(decisions.c.seq.desc())
+                .limit(1)
+            ).one_or_none()
+        return None if row is None or row.time_us < since_us else (row.model, row.time_us)
+
+    def has_decisions(self, router: str) -> bool:
+        """Whether the router has ever decided anything."""
+        with self._engine.connect() as connection:
+            query = select(decisions.c.seq).where(decisions.c.router == router).limit(1)
+            return connection.execute(query).one_or_none() is not None
+
+    def latest_snapshots(self) -> list[StoredSnapshot]:
+        """The newest snapshot of each router."""
+        newest = (
+            select(snapshots.c.router, func.max(snapshots.c.seq).label("seq"))
+            .group_by(snapshots.c.router)
+            .subquery()
+        )
+        query = select(snapshots).join(
+            newest,
+            (snapshots.c.router == newest.c.router) & (snapshots.c.seq == newest.c.seq),
+        )
+        with self._engine.connect() as connection:
+            return [_load_snapshot(row) for row in connection.execute(query)]
+
+    def all_snapshots(self) -> list[StoredSnapshot]:
+        """Every snapshot kept, oldest first."""
+        with self._engine.connect() as connection:
+            query = select(snapshots).order_by(snapshots.c.seq, snapshots.c.router)
+            return [_load_snapshot(row) for row in connection.execute(query)]
+
+
+def _load_snapshot(row: AnyRow) -> StoredSnapshot:
+    return StoredSnapshot(load_router(row.payload), row.seq, row.closed_through_us, row.state)
+
+
+def _load_change(row: AnyRow) -> RegistryRecord | TickRecord:
+    if row.kind == "tick":
+        return TickRecord(row.seq, row.time_us)
+    router = None if row.payload is None else load_router(row.payload)
+    return RegistryRecord(row.seq, row.time_us, row.router, router)
+
+
+_LOADERS = ((decisions, load_decision), (reports, load_report), (changes, _load_change))

@@ -1,0 +1,147 @@
+"""The tables. Migrations create them; a test holds the two together."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData()
+
+log_head = Table(
+    "log_head",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("time_us", BigInteger, nullable=False),
+    comment="One row: the last position and time given out. Its update orders all writers.",
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column(
+        "seq",
+        BigInteger().with_variant(Integer, "sqlite"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("time_us", BigInteger, nullable=False),
+    Column("expire_us", BigInteger, nullable=False),
+    Column("router", String(63), nullable=False),
+    Column("decision_id", String(32), nullable=False, unique=True),
+    Column("request_id", String(128)),
+    Column("session_id", String(128)),
+    Column("model", String(127), nullable=False),
+    Column("propensity", Double, nullable=False),
+    Column("policy", String(160), nullable=False),
+    Column("snapshot", BigInteger, nullable=False),
+    Column("deferred", Boolean, nullable=False),
+    Column("features", LargeBinary, nullable=False, comment="float32, little endian"),
+    Column("details", Text, nullable=False, comment="JSON, see server.storage.codec"),
+    Column("prompt", Text, comment="only where the router stores prompts"),
+)
+Index("ix_decisions_request", decisions.c.router, decisions.c.request_id, unique=True)
+Index("ix_decisions_expire", decisions.c.expire_us)
+Index(
+    "ix_decisions_session",
+    decisions.c.router,
+    decisions.c.session_id,
+    decisions.c.seq,
+    sqlite_where=decisions.c.session_id.is_not(None),
+    postgresql_where=decisions.c.session_id.is_not(None),
+)
+
+reports = Table(
+    "reports",
+    metadata,
+    Column(
+        "seq",
+        BigInteger().with_variant(Integer, "sqlite"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("time_us", BigInteger, nullable=False),
+    Column("decision_id", String(32), nullable=False),
+    Column("report_id", String(128)),
+    Column("activation", Boolean, nullable=False),
+    Column("reward", Double),
+    Column("signals", Text, comment="JSON object of numbers"),
+    Column("input_tokens", BigInteger),
+    Column("output_tokens", BigInteger),
+    Column("cost_usd", Double),
+    Column("latency_seconds", Double),
+    Column("served_model", String(127)),
+    Column("error", String(32)),
+    Column("event_time_us", BigInteger),
+    Column("late", Boolean, nullable=False),
+    Column("subject", String(127), nullable=False, comment="the model it is about"),
+    Column("learned_reward", Double, comment="what it teaches, if it is the first reward"),
+    Column("charged_usd", Double, comment="what it adds to the decision's cost"),
+    Column("settles", Boolean, nullable=False, comment="the first to tell a cost"),
+    Column("activates", Boolean, nullable=False, comment="the first to make it count"),
+)
+Index("ix_reports_decision", reports.c.decision_id, reports.c.report_id, unique=True)
+
+changes = Table(
+    "changes",
+    metadata,
+    Column(
+        "seq",
+        BigInteger().with_variant(Integer, "sqlite"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("time_us", BigInteger, nullable=False),
+    Column("kind", String(16), nullable=False, comment="registry or tick"),
+    Column("router", String(63), nullable=False),
+    Column("payload", Text, comment="JSON of the router with its models; null once deleted"),
+)
+
+routers = Table(
+    "routers",
+    metadata,
+    Column("id", String(63), primary_key=True),
+    Column("uid", BigInteger, nullable=False),
+    Column("spec", Text, nullable=False),
+    Column("declared", Text, comment="the spec last taken from a file"),
+    Column("revision", BigInteger, nullable=False),
+    Column("create_us", BigInteger, nullable=False),
+    Column("update_us", BigInteger, nullable=False),
+    Column("delete_us", BigInteger),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("router", String(63), primary_key=True),
+    Column("id", String(127), primary_key=True),
+    Column("uid", BigInteger, nullable=False, comment="position in the log that created it"),
+    Column("spec", Text, nullable=False),
+    Column("declared", Text, comment="the spec last taken from a file"),
+    Column("revision", BigInteger, nullable=False),
+    Column("create_us", BigInteger, nullable=False),
+    Column("update_us", BigInteger, nullable=False),
+    Column("delete_us", BigInteger),
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("router", String(63), primary_key=True),
+    Column("seq", BigInteger, primary_key=True, comment="learned up to here, inclusive"),
+    Column("time_us", BigInteger, nullable=False),
+    Column("closed_through_us", BigInteger, nullable=False),
+    Column("payload", Text, nullable=False, comment="JSON of the router with its models"),
+    Column("state", LargeBinary, nullable=False),
+)

@@ -1,0 +1,248 @@
+"""What can be appended to the log, and how a batch of it is written in one transaction."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Protocol
+
+from sqlalchemy import Connection, case, insert, select, update
+
+from policy.domain import InvalidFieldError, RewardRule, Router
+from policy.join import joined, resolve
+from policy.log import DecisionRecord, ReportRecord
+from server.errors import (
+    DecisionExpiredError,
+    DecisionNotFoundError,
+    ModelNotFoundError,
+    PointsmanError,
+)
+from server.storage.codec import (
+    AnyRow,
+    decision_row,
+    load_decision,
+    load_report,
+    report_row,
+)
+from server.storage.schema import decisions, log_head, reports
+
+_KEYS_PER_QUERY = 400
+
+
+class Disposition(StrEnum):
+    """What became of a report."""
+
+    RECORDED = "recorded"
+    DUPLICATE = "duplicate"
+    LATE = "late"
+
+
+class Catalogue(Protocol):
+    """What the join needs to know of the registry."""
+
+    def router(self, router_id: str) -> Router | None:
+        """The router as it is now, or None."""
+        ...
+
+    def knows_model(self, router_id: str, model_id: str) -> bool:
+        """Whether the router has, or once had, this model."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionWrite:
+    """Appends a decision; gives it as logged, or the earlier one with the same request_id."""
+
+    draft: DecisionRecord
+    window_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReportWrite:
+    """Appends a report or an activation; gives its disposition."""
+
+    draft: ReportRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Transact:
+    """Runs `apply(connection, seq, time_us)` in the batch's transaction; gives what it returns.
+
+    A PointsmanError or InvalidFieldError that it raises undoes it alone, not the batch.
+    """
+
+    apply: Callable[[Connection, int, int], Any]
+
+
+Write = DecisionWrite | ReportWrite | Transact
+
+
+def write_batch(connection: Connection, writes: Sequence[Write], now_us: int, catalogue: Catalogue) -> list[Any]:
+    """Writes the batch; gives one result for each write, an exception object for each that is refused.
+
+    The update of `log_head` comes first: it holds off every other writer until the commit, so that
+    positions become visible in their order, and the log's time never runs backwards.
+    """
+    first, time_us = _reserve(connection, len(writes), now_us)
+    results: list[Any] = [None] * len(writes)
+    decision_drafts: list[tuple[int, DecisionRecord]] = []
+    report_drafts: list[tuple[int, ReportRecord]] = []
+    for index, write in enumerate(writes):
+        seq = first + index
+        if isinstance(write, DecisionWrite):
+            expire_us = time_us + write.window_us
+            draft = replace(write.draft, seq=seq, time_us=time_us, expire_us=expire_us)
+            decision_drafts.append((index, draft))
+        elif isinstance(write, ReportWrite):
+            report_drafts.append((index, replace(write.draft, seq=seq, time_us=time_us)))
+        else:
+            results[index] = _transact(connection, write, seq, time_us)
+    for index, decision in _write_decisions(connection, decision_drafts):
+        results[index] = decision
+    for index, fate in _write_reports(connection, report_drafts, catalogue):
+        results[index] = fate
+    return results
+
+
+def _reserve(connection: Connection, count: int, now_us: int) -> tuple[int, int]:
+    """The first of `count` positions of the log, and the log's time for them."""
+    later = case((log_head.c.time_us > now_us, log_head.c.time_us), else_=now_us)
+    head = connection.execute(
+        update(log_head)
+        .values(seq=log_head.c.seq + count, time_us=later)
+        .returning(log_head.c.seq, log_head.c.time_us)
+    ).one()
+    return head.seq - count + 1, head.time_us
+
+
+def _transact(connection: Connection, write: Transact, seq: int, time_us: int) -> Any:
+    savepoint = connection.begin_nested()
+    try:
+        result = write.apply(connection, seq, time_us)
+    except (PointsmanError, InvalidFieldError) as refusal:
+        savepoint.rollback()
+        return refusal
+    savepoint.commit()
+    return result
+
+
+def _write_decisions(
+    connection: Connection, drafts: Sequence[tuple[int, DecisionRecord]]
+) -> Iterator[tuple[int, DecisionRecord]]:
+    known = _decisions_by_request(connection, drafts)
+    fresh = []
+    for index, draft in drafts:
+        key = (draft.router, draft.request_id)
+        if draft.request_id and key in known:
+            yield index, known[key]
+            continue
+        known[key] = draft
+        fresh.append(decision_row(draft))
+        yield index, draft
+    if fresh:
+        connection.execute(insert(decisions), fresh)
+
+
+def _decisions_by_request(
+    connection: Connection, drafts: Iterable[tuple[int, DecisionRecord]]
+) -> dict[tuple[str, str], DecisionRecord]:
+    by_router: dict[str, list[str]] = defaultdict(list)
+    for _, draft in drafts:
+        if draft.request_id:
+            by_router[draft.router].append(draft.request_id)
+    found: dict[tuple[str, str], DecisionRecord] = {}
+    for router, request_ids in by_router.items():
+        for keys in _chunks(request_ids):
+            query = select(decisions).where(decisions.c.router == router, decisions.c.request_id.in_(keys))
+            for row in connection.execute(query):
+                found[router, row.request_id] = load_decision(row)
+    return found
+
+
+def _write_reports(
+    connection: Connection,
+    drafts: Sequence[tuple[int, ReportRecord]],
+    catalogue: Catalogue,
+) -> Iterator[tuple[int, Disposition | Exception]]:
+    decision_ids = sorted({draft.decision_id for _, draft in drafts})
+    subjects = _report_subjects(connection, decision_ids)
+    earlier = _earlier_reports(connection, decision_ids)
+    fresh = []
+    for index, draft in drafts:
+        try:
+            decision = subjects.get(draft.decision_id)
+            if decision is None:
+                raise DecisionNotFoundError(draft.decision_id)
+            siblings = earlier[draft.decision_id]
+            report, disposition = _judge(draft, decision, siblings, catalogue)
+        except (PointsmanError, InvalidFieldError) as refusal:
+            yield index, refusal
+            continue
+        if disposition is not Disposition.DUPLICATE:
+            siblings.append(report)
+            fresh.append(report_row(report))
+        yield index, disposition
+    if fresh:
+        connection.execute(insert(reports), fresh)
+
+
+def _judge(
+    draft: ReportRecord,
+    decision: AnyRow,
+    siblings: Sequence[ReportRecord],
+    catalogue: Catalogue,
+) -> tuple[ReportRecord, Disposition]:
+    """The report with its part in the join, and its disposition. Raises for one that is refused."""
+    if draft.report_id and any(each.report_id == draft.report_id for each in siblings):
+        return draft, Disposition.DUPLICATE
+    state = joined(decision.deferred, siblings)
+    if draft.activation and state.active:
+        return draft, Disposition.DUPLICATE
+    late = draft.time_us > decision.expire_us
+    if draft.activation and late:
+        raise DecisionExpiredError(draft.decision_id)
+    if draft.served_model and not catalogue.knows_model(decision.router, draft.served_model):
+        raise ModelNotFoundError(decision.router, draft.served_model, "served_model")
+    router = catalogue.router(decision.router)
+    rule = router.spec.reward_rule if router else RewardRule()
+    for name in rule.signal_weights:
+        if not 0.0 <= draft.signals.get(name, 0.0) <= 1.0:
+            raise InvalidFieldError(
+                f"signals[{name}]",
+                f"must be in [0, 1], since the router's reward rule weighs it, not {draft.signals[name]!r}",
+            )
+    subject = draft.served_model or decision.model
+    prices = {each.id: each.spec.prices for each in router.models}.get(subject) if router else None
+    report = resolve(replace(draft, late=late), state, decision.model, rule, prices)
+    return report, Disposition.LATE if late else Disposition.RECORDED
+
+
+def _report_subjects(connection: Connection, decision_ids: Sequence[str]) -> dict[str, AnyRow]:
+    columns = (
+        decisions.c.decision_id,
+        decisions.c.router,
+        decisions.c.model,
+        decisions.c.expire_us,
+        decisions.c.deferred,
+    )
+    return {
+        row.decision_id: row
+        for keys in _chunks(decision_ids)
+        for row in connection.execute(select(*columns).where(decisions.c.decision_id.in_(keys)))
+    }
+
+
+def _earlier_reports(connection: Connection, decision_ids: Sequence[str]) -> dict[str, list[ReportRecord]]:
+    found: dict[str, list[ReportRecord]] = defaultdict(list)
+    for keys in _chunks(decision_ids):
+        query = select(reports).where(reports.c.decision_id.in_(keys)).order_by(reports.c.seq)
+        for row in connection.execute(query):
+            found[row.decision_id].append(load_report(row))
+    return found
+
+
+def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(keys), _KEYS_PER_QUERY):
+        yield keys[start : start + _KEYS_PER_QUERY]

@@ -1,0 +1,93 @@
+"""Creates, changes and deletes routers and models; a change is in force when the answer is given."""
+
+from __future__ import annotations
+
+import asyncio
+
+from policy.domain import (
+    DEFAULT_ROUTER,
+    ModelSpec,
+    RouterSpec,
+    require_model_id,
+    require_router_id,
+)
+from policy.policies import parse_policy
+from server.errors import NotAllowedNowError, RouterNotFoundError
+from server.registry import Registry, RouterEntry
+from server.storage import registry_store as store
+from server.storage.group_commit import GroupCommit
+from server.storage.writes import Transact
+
+
+class ChangeRegistry:
+    """The only one that changes the registry, on disk and in memory, one change after another."""
+
+    def __init__(self, registry: Registry, log: GroupCommit) -> None:
+        self._registry = registry
+        self._log = log
+        self._turn = asyncio.Lock()
+
+    async def put_router(
+        self,
+        router_id: str,
+        spec: RouterSpec,
+        *,
+        create: bool,
+        revision: int | None = None,
+        declared: str | None = None,
+    ) -> RouterEntry:
+        """The router as created or changed.
+
+        Raises InvalidFieldError, AlreadyExistsError, RouterNotFoundError, StaleEtagError,
+        NotAllowedNowError, QueueFullError, StorageUnavailableError.
+        """
+        require_router_id("router_id", router_id)
+        parse_policy(spec.policy)
+        return await self._apply(
+            router_id,
+            store.put_router(router_id, spec, create=create, revision=revision, declared=declared),
+        )
+
+    async def delete_router(self, router_id: str, revision: int | None = None) -> None:
+        """Deletes the router. Raises as put_router."""
+        if router_id == DEFAULT_ROUTER:
+            raise NotAllowedNowError("routers/default always exists and cannot be deleted")
+        async with self._turn:
+            await self._log.submit(Transact(store.delete_router(router_id, revision)))
+            self._registry.replace(router_id, None)
+
+    async def put_model(
+        self,
+        router_id: str,
+        model_id: str,
+        spec: ModelSpec,
+        *,
+        create: bool,
+        revision: int | None = None,
+        declared: str | None = None,
+    ) -> RouterEntry:
+        """The router with the model as created or changed. Raises as put_router, and ModelNotFoundError."""
+        require_model_id("model_id", model_id)
+        return await self._apply(
+            router_id,
+            store.put_model(
+                router_id,
+                model_id,
+                spec,
+                create=create,
+                revision=revision,
+                declared=declared,
+            ),
+        )
+
+    async def delete_model(self, router_id: str, model_id: str, revision: int | None = None) -> None:
+        """Removes the model. Raises as put_model."""
+        if self._registry.entry(router_id) is None:
+            raise RouterNotFoundError(router_id)
+        await self._apply(router_id, store.delete_model(router_id, model_id, revision))
+
+    async def _apply(self, router_id: str, change: store.Change) -> RouterEntry:
+        async with self._turn:
+            entry: RouterEntry = await self._log.submit(Transact(change))
+            self._registry.replace(router_id, entry)
+            return entry

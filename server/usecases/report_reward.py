@@ -1,0 +1,85 @@
+"""ReportReward and ActivateDecision: take what came of a decision; the answer means it is on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+
+from policy.domain import TOKENS_MAX, InvalidFieldError, require_number
+from policy.log import ReportRecord
+from server.errors import DecisionNotFoundError, PointsmanError
+from server.storage.group_commit import GroupCommit
+from server.storage.writes import Disposition, ReportWrite
+
+BATCH_MAX = 1000
+SIGNALS_MAX = 64
+ID_LENGTH_MAX = 128
+COST_USD_MAX = 1e6
+LATENCY_SECONDS_MAX = 7 * 86_400.0
+
+_DECISION_ID = re.compile(r"[0-9a-f]{32}\Z")
+
+
+class ReportReward:
+    """Stores reports. Each is joined to its decision when it is stored, and learned from after that."""
+
+    def __init__(self, log: GroupCommit) -> None:
+        self._log = log
+
+    async def __call__(self, report: ReportRecord) -> Disposition:
+        """The report's disposition.
+
+        Raises InvalidFieldError, DecisionNotFoundError, ModelNotFoundError, DecisionExpiredError (of
+        an activation), QueueFullError, StorageUnavailableError.
+        """
+        _check(report)
+        disposition: Disposition = await self._log.submit(ReportWrite(report))
+        return disposition
+
+    async def batch(self, reports: Sequence[ReportRecord]) -> list[Disposition | Exception]:
+        """The fate of each report, in order. Raises InvalidFieldError if there are too many."""
+        if len(reports) > BATCH_MAX:
+            raise InvalidFieldError("requests", f"must be at most {BATCH_MAX:,}")
+        fates = await asyncio.gather(*(self(report) for report in reports), return_exceptions=True)
+        for fate in fates:
+            if isinstance(fate, BaseException) and not isinstance(fate, (PointsmanError, InvalidFieldError)):
+                raise fate
+        return [fate for fate in fates if not isinstance(fate, BaseException) or isinstance(fate, Exception)]
+
+
+def _check(report: ReportRecord) -> None:
+    if not report.decision_id:
+        raise InvalidFieldError("decision_id", "must be set to the decision_id of a RouteResponse")
+    if not _DECISION_ID.match(report.decision_id):
+        raise DecisionNotFoundError(report.decision_id[:64])
+    if len(report.report_id) > ID_LENGTH_MAX:
+        raise InvalidFieldError("report_id", f"must be at most {ID_LENGTH_MAX} characters")
+    if report.activation:
+        return
+    if report.reward is not None:
+        require_number("reward", report.reward, 0, 1)
+    if len(report.signals) > SIGNALS_MAX:
+        raise InvalidFieldError("signals", f"must be at most {SIGNALS_MAX}")
+    for name, value in report.signals.items():
+        if len(name) > ID_LENGTH_MAX:
+            raise InvalidFieldError("signals", f"names must be at most {ID_LENGTH_MAX} characters")
+        require_number(f"signals[{name}]", value, -1e300)
+    if report.usage is not None:
+        require_number("usage.input_tokens", report.usage.input_tokens, 0, TOKENS_MAX)
+        require_number("usage.output_tokens", report.usage.output_tokens, 0, TOKENS_MAX)
+        if report.usage.cost_usd is not None:
+            require_number("usage.cost_usd", report.usage.cost_usd, 0, COST_USD_MAX)
+    if report.latency_seconds is not None:
+        require_number("latency", report.latency_seconds, 0, LATENCY_SECONDS_MAX)
+    if (
+        report.reward is None
+        and not report.signals
+        and report.usage is None
+        and report.latency_seconds is None
+        and report.error is None
+    ):
+        raise InvalidFieldError(
+            "reward",
+            "must be set, or else signals, usage, latency or error: the report says nothing",
+        )

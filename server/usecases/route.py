@@ -1,0 +1,264 @@
+"""Route: picks a model for one query and logs the decision before answering."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from policy.decide import NoCandidateError, decide
+from policy.domain import (
+    TOKENS_MAX,
+    Constraints,
+    InvalidFieldError,
+    Preference,
+    Query,
+    RouterMode,
+    require_number,
+)
+from policy.features import FEATURE_VERSION, Featuriser, QueryFeatures
+from policy.learner import PolicyView
+from policy.log import DecisionRecord
+from server.errors import ModelNotFoundError, NoEligibleModelError, RouterNotFoundError
+from server.registry import Registry, RouterEntry
+from server.sessions import Sessions
+from server.storage.group_commit import GroupCommit
+from server.storage.reader import LogReader
+from server.storage.writes import DecisionWrite
+from server.views import Views
+
+PROMPT_BYTES_MAX = 1 << 20
+ID_LENGTH_MAX = 128
+NAMES_MAX = 1000
+CAPABILITIES_MAX = 64
+FEATURES_MAX = 256
+FEATURE_NAME_LENGTH_MAX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class RouteCommand:
+    """A request to route, as the caller made it. Models are named by their ids."""
+
+    router_id: str
+    request_id: str = ""
+    prompt: str = ""
+    embedding: Sequence[float] = ()
+    numeric_features: Mapping[str, float] = field(default_factory=dict)
+    categorical_features: Mapping[str, str] = field(default_factory=dict)
+    allowed_models: Sequence[str] = ()
+    denied_models: Sequence[str] = ()
+    required_capabilities: Sequence[str] = ()
+    max_cost_usd: float | None = None
+    max_latency_seconds: float | None = None
+    preference: Preference = Preference()
+    input_tokens: int = 0
+    max_output_tokens: int = 0
+    session_id: str = ""
+    incumbent_model: str = ""
+    defer_activation: bool = False
+
+
+class Route:
+    """Decides with the newest view; the decision is on disk when the answer is given."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        views: Views,
+        featuriser: Featuriser,
+        log: GroupCommit,
+        reader: LogReader,
+        clock_us: Callable[[], int],
+        new_decision_id: Callable[[int], str],
+    ) -> None:
+        self._registry = registry
+        self._views = views
+        self._featuriser = featuriser
+        self._log = log
+        self._reader = reader
+        self._clock_us = clock_us
+        self._new_decision_id = new_decision_id
+        self._sessions = Sessions()
+
+    async def __call__(self, command: RouteCommand) -> DecisionRecord:
+        """The decision as logged.
+
+        Raises InvalidFieldError, RouterNotFoundError, ModelNotFoundError, NoEligibleModelError,
+        QueueFullError, StorageUnavailableError.
+        """
+        _check(command)
+        entry = self._registry.entry(command.router_id)
+        if entry is None:
+            raise RouterNotFoundError(command.router_id)
+        _check_models(command, entry)
+        features = self._featurise(command, entry)
+        now_us = self._clock_us()
+        draft = self._decide(
+            command,
+            entry,
+            features,
+            await self._session_model(command, entry, now_us),
+            now_us,
+        )
+        window_us = round(entry.router.spec.reward_rule.join_window_seconds * 1e6)
+        logged: DecisionRecord = await self._log.submit(DecisionWrite(draft, max(1, window_us)))
+        if command.session_id:
+            self._remember(command, logged.choice.model, now_us)
+        return logged
+
+    def _featurise(self, command: RouteCommand, entry: RouterEntry) -> QueryFeatures:
+        return self._featuriser.featurise(
+            entry.router.spec.embedding_dimensions,
+            command.prompt,
+            command.embedding,
+            command.numeric_features,
+            command.categorical_features,
+        )
+
+    def _decide(
+        self,
+        command: RouteCommand,
+        entry: RouterEntry,
+        features: QueryFeatures,
+        session_model: str,
+        now_us: int,
+    ) -> DecisionRecord:
+        decision_id = self._new_decision_id(now_us)
+        router = entry.router
+        view = self._views.get(router.id) or PolicyView.blank(router)
+        query = Query(
+            features=features.vector,
+            input_tokens=command.input_tokens,
+            prompt_tokens=features.prompt_tokens,
+            max_output_tokens=command.max_output_tokens,
+            constraints=_constraints(command),
+            preference=command.preference,
+        )
+        incumbent = command.incumbent_model if router.spec.mode is RouterMode.SHADOW else ""
+        try:
+            choice = decide(view, router, query, decision_id, now_us, session_model, incumbent)
+        except NoCandidateError as error:
+            raise NoEligibleModelError(str(error), error.reasons) from error
+        if command.session_id:
+            self._remember(command, choice.model, now_us)
+        return DecisionRecord(
+            seq=0,
+            time_us=0,
+            expire_us=0,
+            router=router.id,
+            decision_id=decision_id,
+            choice=choice,
+            features=features.vector,
+            prompt_tokens=features.prompt_tokens,
+            input_tokens=command.input_tokens,
+            max_output_tokens=command.max_output_tokens,
+            deferred=command.defer_activation,
+            exploit_only=command.preference.exploit_only,
+            request_id=command.request_id,
+            session_id=command.session_id,
+            incumbent_model=command.incumbent_model,
+            feature_version=FEATURE_VERSION,
+            prompt=command.prompt if router.spec.store_prompts else None,
+        )
+
+    async def _session_model(self, command: RouteCommand, entry: RouterEntry, now_us: int) -> str:
+        """The model that the session was given last, empty if none or too long ago."""
+        if not command.session_id:
+            return ""
+        router_id = entry.router.id
+        since_us = now_us - round(entry.router.spec.session_ttl_seconds * 1e6)
+        known = self._sessions.get(router_id, command.session_id)
+        if known is None:
+            found = await asyncio.to_thread(self._reader.session_model, router_id, command.session_id, since_us)
+            # Another request of the session may have been decided while the log was read.
+            known = self._sessions.get(router_id, command.session_id)
+            if known is None:
+                return found[0] if found else ""
+        return known.model if known.time_us >= since_us else ""
+
+    def _remember(self, command: RouteCommand, model: str, now_us: int) -> None:
+        self._sessions.put(command.router_id, command.session_id, model, now_us)
+
+
+def _constraints(command: RouteCommand) -> Constraints:
+    return Constraints(
+        frozenset(command.allowed_models) if command.allowed_models else None,
+        frozenset(command.denied_models),
+        frozenset(command.required_capabilities),
+        command.max_cost_usd,
+        command.max_latency_seconds,
+    )
+
+
+def _check(command: RouteCommand) -> None:
+    """Raises InvalidFieldError for what is wrong whatever the router."""
+    if len(command.prompt.encode()) > PROMPT_BYTES_MAX:
+        raise InvalidFieldError(
+            "prompt",
+            f"must be at most {PROMPT_BYTES_MAX:,} bytes; send its beginning, or an embedding",
+        )
+    for name in ("request_id", "session_id"):
+        if len(getattr(command, name)) > ID_LENGTH_MAX:
+            raise InvalidFieldError(name, f"must be at most {ID_LENGTH_MAX} characters")
+    for name, most in (
+        ("allowed_models", NAMES_MAX),
+        ("denied_models", NAMES_MAX),
+        ("required_capabilities", CAPABILITIES_MAX),
+    ):
+        if len(getattr(command, name)) > most:
+            raise InvalidFieldError(f"constraints.{name}", f"must be at most {most:,}")
+    for name in ("input_tokens", "max_output_tokens"):
+        require_number(name, getattr(command, name), 0, TOKENS_MAX)
+    if command.max_cost_usd is not None:
+        require_number("constraints.max_cost_usd", command.max_cost_usd, 0)
+    if command.max_latency_seconds is not None:
+        require_number("constraints.max_latency", command.max_latency_seconds, 0)
+    if command.preference.quality_value_usd is not None:
+        require_number(
+            "preference.quality_value_usd",
+            command.preference.quality_value_usd,
+            0,
+            above=True,
+        )
+    if command.preference.latency_usd_per_second is not None:
+        require_number(
+            "preference.latency_usd_per_second",
+            command.preference.latency_usd_per_second,
+            0,
+        )
+    _check_features(command)
+
+
+def _check_features(command: RouteCommand) -> None:
+    for name in ("numeric_features", "categorical_features"):
+        features = getattr(command, name)
+        if len(features) > FEATURES_MAX:
+            raise InvalidFieldError(name, f"must be at most {FEATURES_MAX}")
+        if any(len(key) > FEATURE_NAME_LENGTH_MAX for key in features):
+            raise InvalidFieldError(name, f"names must be at most {FEATURE_NAME_LENGTH_MAX} characters")
+    for key, value in command.numeric_features.items():
+        require_number(f"numeric_features[{key}]", value, -1e6, 1e6)
+    for key, text in command.categorical_features.items():
+        if len(text) > FEATURE_NAME_LENGTH_MAX:
+            raise InvalidFieldError(
+                f"categorical_features[{key}]",
+                f"must be at most {FEATURE_NAME_LENGTH_MAX} characters",
+            )
+
+
+def _check_models(command: RouteCommand, entry: RouterEntry) -> None:
+    """Raises for a named model that the router never had; one that was removed is simply not there."""
+    named = {
+        "constraints.allowed_models": command.allowed_models,
+        "constraints.denied_models": command.denied_models,
+        "incumbent_model": [command.incumbent_model] if command.incumbent_model else [],
+    }
+    for name, ids in named.items():
+        for model_id in ids:
+            if model_id not in entry.by_id and model_id not in entry.removed_models:
+                raise ModelNotFoundError(entry.router.id, model_id, name)
+    if entry.router.spec.mode is RouterMode.SHADOW and command.incumbent_model not in entry.by_id:
+        raise InvalidFieldError(
+            "incumbent_model",
+            f"must name a present model, since routers/{entry.router.id} is in shadow mode",
+        )
