@@ -112,10 +112,12 @@ class Featuriser:
                 f"must have {size} values: the router's features.embedding_dimensions is not the "
                 f"text embedding's {DEFAULT_EMBEDDING_DIMENSIONS}",
             )
-        tokens = self._tokenizer.encode(text, add_special_tokens=False).ids if text else []
+        tokens = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids if text else []
         if not tokens:
             return np.zeros(size)
-        return _unit(self._vectors[tokens].mean(axis=0, dtype=np.float64))
+        # A sum: the mean's direction is all that is kept. As a product it is the quickest there is.
+        total = np.ones(len(tokens), dtype=np.float32) @ self._vectors.take(tokens, axis=0)
+        return _unit(total.astype(np.float64))
 
 
 def cost_features(vector: FloatArray, input_tokens: float) -> FloatArray:
@@ -136,12 +138,12 @@ def _bounded(prompt: str) -> str:
 
 
 def _unit(values: FloatArray) -> FloatArray:
-    # In two steps, so that huge values do not overflow.
-    largest = float(np.abs(values).max())
+    """The values scaled to length 1; in two steps, so that huge ones do not overflow."""
+    largest = float(max(values.max(), -values.min()))
     if largest == 0.0:
         return values
     scaled = values / largest
-    return np.asarray(scaled / np.sqrt(scaled @ scaled))
+    return np.asarray(scaled / math.sqrt(scaled @ scaled))
 
 
 def _structure(text: str, full_length: int) -> FloatArray:
