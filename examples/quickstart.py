@@ -1,7 +1,6 @@
 """Both calls: ask for a model, then say what came of it. Needs a server: scripts/serve."""
 
 import grpc
-
 from pointsman.v1 import router_service_pb2 as pb
 from pointsman.v1.router_service_pb2_grpc import RouterServiceStub
 
