@@ -64,34 +64,30 @@ class CostPredictor:
     def terms(self, models: Sequence[Model]) -> CostTerms:
         """The predictor laid out for these models, with their prices as of now."""
         typical = [scale for scale in self.token_scales.values() if scale > 0]
-        typical_tokens = float(np.mean(typical)) if typical else _TYPICAL_OUTPUT_TOKENS
+        typical_tokens = sum(typical) / len(typical) if typical else _TYPICAL_OUTPUT_TOKENS
         blank = np.zeros(COST_FEATURES)
-        fixed, per_input, per_shape, per_output, known = [], [], [], [], []
+        parts: list[tuple[float, float, float, float, bool]] = []
         for model in models:
             prices = model.spec.prices
             tokens = self.token_scales.get(model.key, 0.0)
             dollars = self.dollar_scales.get(model.key, 0.0)
-            by_tokens = prices.known and (tokens > 0 or dollars == 0)
-            known.append(by_tokens or dollars > 0)
-            if by_tokens:
-                fixed.append(prices.usd_per_request)
-                per_input.append(prices.input_usd_per_million_tokens * 1e-6)
-                per_output.append(prices.output_usd_per_million_tokens * 1e-6)
-                per_shape.append(tokens or typical_tokens)
+            if prices.known and (tokens > 0 or dollars == 0):
+                per_input = prices.input_usd_per_million_tokens * 1e-6
+                per_output = prices.output_usd_per_million_tokens * 1e-6
+                scale = tokens or typical_tokens
+                parts.append((scale, prices.usd_per_request, per_input, per_output, True))
             else:
-                fixed.append(0.0)
-                per_input.append(0.0)
-                per_output.append(price_unit(prices))
-                per_shape.append(dollars)
+                parts.append((dollars, 0.0, 0.0, price_unit(prices), dollars > 0))
         shapes = np.array([self.own_shapes.get(model.key, blank) for model in models])
+        columns = np.array(parts, dtype=np.float64).reshape(len(models), 5).T
         return CostTerms(
             shape_weights=shapes.reshape(len(models), COST_FEATURES) + self.shared_shape,
-            scale=np.array(per_shape),
-            fixed_usd=np.array(fixed),
-            usd_per_input_token=np.array(per_input),
-            usd_per_unit=np.array(per_output),
-            in_tokens=np.array(per_input) > 0,
-            known=np.array(known, dtype=bool),
+            scale=columns[0],
+            fixed_usd=columns[1],
+            usd_per_input_token=columns[2],
+            usd_per_unit=columns[3],
+            in_tokens=columns[2] > 0,
+            known=columns[4] > 0,
         )
 
 
@@ -118,7 +114,7 @@ class CostTerms:
         `input_tokens` is one number, or (rows, 1). `max_output_tokens` bounds the output, 0 does not.
         A model of unknown cost is given 0; see `known`.
         """
-        shape = np.clip(features @ self.shape_weights.T, _RATIO_LOW, _RATIO_HIGH)
+        shape = np.minimum(np.maximum(features @ self.shape_weights.T, _RATIO_LOW), _RATIO_HIGH)
         amount = self.scale * shape
         if max_output_tokens > 0:
             amount = np.where(self.in_tokens, np.minimum(amount, max_output_tokens), amount)

@@ -27,20 +27,20 @@ def inverse_gap_weighting(scores: FloatArray, gamma: float, max_utility_loss: fl
     all but the best are scaled down to meet it.
     """
     best = scores.max(axis=-1, keepdims=True)
-    possible = np.isfinite(scores)
-    gap = np.where(possible, best - np.where(possible, scores, best), 0.0)
-    count = possible.sum(axis=-1, keepdims=True)
-    with np.errstate(invalid="ignore"):
-        others = np.where(gap > 0, 1.0 / (count + gamma * gap), 1.0 / count)
+    possible = scores > -np.inf
+    gap = best - scores
     if np.isinf(gamma):
-        others = np.zeros_like(others)
-    others = np.where(possible, others, 0.0)
-    first_best = np.arange(scores.shape[-1]) == scores.argmax(axis=-1)[..., None]
-    others = np.where(first_best, 0.0, others)
+        others = np.zeros_like(scores)
+    else:
+        others = 1.0 / (possible.sum(axis=-1, keepdims=True) + gamma * gap)
+    rows, columns = others.reshape(-1, scores.shape[-1]), scores.argmax(axis=-1).reshape(-1)
+    firsts = np.arange(len(rows)), columns
+    rows[firsts] = 0.0
+    gap[~possible] = 0.0
     loss = (others * gap).sum(axis=-1, keepdims=True)
     others *= np.minimum(1.0, max_utility_loss / np.maximum(loss, 1e-300))
-    result: FloatArray = others + first_best * (1.0 - others.sum(axis=-1, keepdims=True))
-    return result
+    rows[firsts] = 1.0 - rows.sum(axis=-1)
+    return others
 
 
 def unit_draw(decision_id: str) -> float:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -15,11 +14,11 @@ import numpy.typing as npt
 
 from policy.cost import CostLearner, CostPredictor, CostTerms
 from policy.domain import FloatArray, LearnerKind, Model, Router
-from policy.exploration import gap_weight, inverse_gap_weighting
 from policy.features import COST_FEATURES, HASHED, STRUCTURE, cost_features
 from policy.join import Joined
 from policy.log import DecisionRecord, ReportRecord
 from policy.pacer import ContextWindow, Pacer
+from policy.policies import Outlook, learned
 from policy.quality import ArrayState, Predictor, QualityLearner
 from policy.ridge import RidgeQuality
 from policy.vowpal import VowpalQuality
@@ -91,6 +90,7 @@ class PolicyView:
     """
 
     snapshot: int
+    embedding_dimensions: int
     quality: Predictor
     cost: CostPredictor
     pacer_price: float
@@ -176,8 +176,8 @@ class RouterLearner:
         if report.activates:
             self._activate(decision)
         model = self._by_id.get(report.subject)
-        if model is None or model.uid > decision.seq:
-            model = None  # It was removed since, or is another model of the same id.
+        if model is not None and not report.served_model and model.uid > decision.seq:
+            model = None  # The chosen one was removed since, and this is another of the same id.
         if report.charged_usd is not None:
             self._charge(report.charged_usd, report.settles, decision)
         if model is None:
@@ -221,6 +221,7 @@ class RouterLearner:
         budget = self._budget
         return PolicyView(
             snapshot=snapshot,
+            embedding_dimensions=self._router.spec.embedding_dimensions,
             quality=self._quality.predictor(),
             cost=self._cost.predictor(),
             pacer_price=self._pacer.price / budget if budget else 0.0,
@@ -238,7 +239,8 @@ class RouterLearner:
         if model is not None:
             self._models[model.key].decisions += 1
         if self._budget:
-            self._pacer.commit(_predicted_cost_usd(decision) / self._budget)
+            expected = sum(each.probability * each.cost_usd for each in decision.choice.candidates)
+            self._pacer.commit(_predicted_cost_usd(decision) / self._budget, expected / self._budget)
 
     def _charge(self, charged_usd: float, settles: bool, decision: DecisionRecord) -> None:
         self._record.spent_usd += charged_usd
@@ -285,18 +287,26 @@ class RouterLearner:
         quality = self._quality.predict(self._window.features[:rows], [model.key for model in models])
         terms = self._cost.predictor().terms(models)
         cost = terms.predict(self._window.cost_features[:rows], self._window.input_tokens[:rows])
-        cost /= budget
-        objective, exploration = (
-            self._router.spec.objective,
-            self._router.spec.exploration,
+        objective = self._router.spec.objective
+        records = [self._models[model.key] for model in models]
+        outlook = Outlook(
+            ids=tuple(model.id for model in models),
+            scores=quality,
+            costs_usd=cost,
+            costs_known=terms.known,
+            rewards=np.array([record.rewards for record in records]),
+            money=0.0,
+            unit_usd=budget,
+            rewards_total=self._record.rewards,
+            exploration=self._router.spec.exploration,
         )
-        money = 0.0 if math.isinf(objective.value_usd) else budget / objective.value_usd
-        gamma = gap_weight(self._record.rewards, exploration.strength)
+        relative = cost / budget
+        squares = relative * relative
 
-        def spend_at(price: float) -> float:
-            scores = quality - (price + money) * cost
-            shares = inverse_gap_weighting(scores, gamma, exploration.max_utility_loss)
-            return float((shares * cost).sum()) / rows
+        def spend_at(price: float) -> tuple[float, float]:
+            money = price / budget + 1.0 / objective.value_usd
+            shares = learned(replace(outlook, scores=quality - money * cost, money=money))
+            return float((shares * relative).sum()) / rows, float((shares * squares).sum()) / rows
 
         self._pacer.plan(spend_at)
 

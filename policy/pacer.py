@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -9,17 +10,20 @@ import numpy as np
 
 from policy.domain import FloatArray
 
-_MEMORY_OUTCOMES = 300.0
+_PLAN_MEMORY_DECISIONS = 500.0
+_MEMORY_OUTCOMES = 500.0
 _DEBT_MEMORY_DECISIONS = 2000.0
 _DEBT_HORIZON_DECISIONS = 500.0
 _DEBT_REPAID_MAX = 0.04
+_TARGET_MIN = 0.5
 _RATIO_LOW, _RATIO_HIGH = 0.5, 2.0
+_BIAS_LOW, _BIAS_HIGH = 0.8, 1.25
 _OUTLIER = 50.0
 _PRICE_LOW, _PRICE_HIGH = 1e-7, 1e3
 _STEPS_FAR, _STEPS_NEAR = 30, 8
 
-SpendAt = Callable[[float], float]
-"""Expected spend a request, in budgets, at a price of money in utility per budget."""
+SpendAt = Callable[[float], tuple[float, float]]
+"""Mean and mean square of a request's spend, in budgets, at a price of money in utility per budget."""
 
 
 @dataclass
@@ -27,18 +31,30 @@ class Pacer:
     """Prices money so that the average spend meets the budget. All amounts are in budgets a request.
 
     Model-predictive: at each plan the price is solved for, on recent queries and under the policy's
-    own distribution, instead of being stepped towards. Two corrections close the loop: how real
-    costs compare with predicted ones, and a debt that repays past over- or underspending slowly
-    and within bounds. Decisions in flight are owed at their prediction until real usage arrives.
+    own distribution, instead of being stepped towards. Three corrections close the loop: how real
+    costs compare with predicted ones, how decisions compare with the plan (which sees queries that
+    were learned from already, and takes them for better known than new ones), and a debt that
+    repays past over- or underspending slowly and within bounds. The bounds leave room for what
+    chance does: where a few dear calls make up the spend, `spread` is large, and a debt cut off
+    after each of them would never be repaid. Decisions in flight are owed at their prediction until
+    real usage arrives.
     """
 
     price: float = 0.0
     debt: float = 0.0
     realised: float = 1.0
     predicted: float = 1.0
+    spread: float = 0.0
+    planned: float = 0.0
+    expected_sum: float = 100.0
+    planned_sum: float = 100.0
 
-    def commit(self, predicted: float) -> None:
-        """A decision was made at this predicted cost."""
+    def commit(self, predicted: float, expected: float) -> None:
+        """A decision was made at this predicted cost, `expected` over all that could have been drawn."""
+        if self.planned > 0:
+            keep = 1.0 - 1.0 / _PLAN_MEMORY_DECISIONS
+            self.expected_sum = keep * self.expected_sum + min(expected, _OUTLIER)
+            self.planned_sum = keep * self.planned_sum + self.planned
         keep = 1.0 - 1.0 / _DEBT_MEMORY_DECISIONS
         self._owe(keep * self.debt + predicted - 1.0)
 
@@ -61,33 +77,39 @@ class Pacer:
 
     def _owe(self, debt: float) -> None:
         limit = _DEBT_REPAID_MAX * _DEBT_HORIZON_DECISIONS
+        limit += self.spread * math.sqrt(_DEBT_HORIZON_DECISIONS)
         self.debt = min(limit, max(-limit, debt))
 
     @property
     def target(self) -> float:
         """The predicted spend to plan for."""
         ratio = min(_RATIO_HIGH, max(_RATIO_LOW, self.realised / self.predicted))
-        return (1.0 - self.debt / _DEBT_HORIZON_DECISIONS) / ratio
+        ratio *= min(_BIAS_HIGH, max(_BIAS_LOW, self.expected_sum / self.planned_sum))
+        return max(_TARGET_MIN, 1.0 - self.debt / _DEBT_HORIZON_DECISIONS) / ratio
 
     def plan(self, spend_at: SpendAt) -> None:
         """Solves for the price by bisection of its logarithm, near the last price if it is there."""
+        self.price = self._solve(spend_at)
+        mean, square = spend_at(self.price)
+        self.planned, self.spread = mean, math.sqrt(max(0.0, square - mean * mean))
+
+    def _solve(self, spend_at: SpendAt) -> float:
         target = self.target
-        if spend_at(0.0) <= target:
-            self.price = 0.0
-            return
+        if spend_at(0.0)[0] <= target:
+            return 0.0
         low, high, steps = _PRICE_LOW, _PRICE_HIGH, _STEPS_FAR
         if self.price > 0:
             near_low, near_high = self.price / 1.5, min(self.price * 1.5, _PRICE_HIGH)
-            if spend_at(near_low) < target:
+            if spend_at(near_low)[0] < target:
                 high = near_low
-            elif spend_at(near_high) > target:
+            elif spend_at(near_high)[0] > target:
                 low = near_high
             else:
                 low, high, steps = near_low, near_high, _STEPS_NEAR
         for _ in range(steps):
-            middle = float(np.sqrt(low * high))
-            low, high = (middle, high) if spend_at(middle) > target else (low, middle)
-        self.price = high
+            middle = math.sqrt(low * high)
+            low, high = (middle, high) if spend_at(middle)[0] > target else (low, middle)
+        return high
 
     def state(self) -> dict[str, float]:
         """Everything: the fields by name."""

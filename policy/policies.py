@@ -15,6 +15,7 @@ from policy.exploration import gap_weight, inverse_gap_weighting
 class Outlook:
     """What a policy chooses by, for one query. Arrays are (models,).
 
+    For planning `scores` and `costs_usd` may be (queries, models), each row excluding the same models.
     `scores` are utilities with the pacer's price in them; -inf marks an excluded model. `money` is
     the price of money in utility per USD, `unit_usd` what a usual request may cost.
     """
@@ -42,7 +43,9 @@ def learned(outlook: Outlook) -> FloatArray:
     gamma = gap_weight(outlook.rewards_total, exploration.strength)
     usual = inverse_gap_weighting(outlook.scores, gamma, exploration.max_utility_loss)
     trial = burn_in(outlook)
-    return np.asarray(usual * (1.0 - trial.sum()) + trial)
+    if trial is None:
+        return usual
+    return np.asarray(usual * (1.0 - trial.sum(axis=-1, keepdims=True)) + trial)
 
 
 _BURN_IN_PROBABILITY_MAX = 0.5
@@ -51,26 +54,31 @@ _CHEAP = 0.05
 _UNKNOWN_COST_PROBABILITY = 0.2
 
 
-def burn_in(outlook: Outlook) -> FloatArray:
+def burn_in(outlook: Outlook) -> FloatArray | None:
     """Extra probability for models with fewer rewards than the burn-in, the cheap ones first.
 
     Only for a model that would be the best if it were perfect, and with an expected cost of at most
     5 % of a usual request: a model 500 times as dear as that is tried once in 10,000 requests, not
     ten times in a row. A model of unknown cost is tried in a fifth of the requests until it is known.
+    None where there is nothing to try.
     """
-    possible = np.isfinite(outlook.scores)
+    few = outlook.rewards < outlook.exploration.burn_in_rewards
+    if not few.any() and outlook.costs_known.all():
+        return None
+    possible = outlook.scores > -np.inf
     unknown = possible & ~outlook.costs_known.astype(bool)
     if unknown.any():
         whole = 1.0 if (unknown == possible).all() else _UNKNOWN_COST_PROBABILITY
-        return np.asarray(whole * unknown / unknown.sum())
-    could_be_best = 1.0 - outlook.money * outlook.costs_usd > outlook.scores.max()
-    wanted = possible & (outlook.rewards < outlook.exploration.burn_in_rewards) & could_be_best
+        return np.asarray(whole * unknown / unknown.sum(axis=-1, keepdims=True))
+    best = outlook.scores.max(axis=-1, keepdims=True)
+    wanted = possible & few & (1.0 - outlook.money * outlook.costs_usd > best)
     if not wanted.any():
-        return np.zeros(len(outlook.scores))
+        return None
     relative = np.maximum(outlook.costs_usd / outlook.unit_usd, _CHEAP)
     trial = wanted / relative
-    trial *= _BURN_IN_PROBABILITY_MAX / trial.sum()
-    return np.asarray(trial * min(1.0, _BURN_IN_BUDGET_SHARE / float((trial * relative).sum())))
+    trial *= _BURN_IN_PROBABILITY_MAX / np.maximum(trial.sum(axis=-1, keepdims=True), 1e-300)
+    spend = np.maximum((trial * relative).sum(axis=-1, keepdims=True), 1e-300)
+    return np.asarray(trial * np.minimum(1.0, _BURN_IN_BUDGET_SHARE / spend))
 
 
 def greedy(outlook: Outlook) -> FloatArray:

@@ -9,7 +9,7 @@ import numpy as np
 from policy.domain import FloatArray
 from policy.quality import ArrayState, Predictor, QualityLearner
 
-_SLOPE_PRECISION = 10.0
+_SLOPE_PRECISION = 20.0
 _INTERCEPT_PRECISION = 1.0
 _PENDING = 16
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from policy.domain import Router
 from policy.learner import PolicyView
 
 
@@ -11,9 +12,13 @@ class Views:
     def __init__(self) -> None:
         self._views: dict[str, PolicyView] = {}
 
-    def get(self, router_id: str) -> PolicyView | None:
-        """The router's newest view, None before the learner has seen the router."""
-        return self._views.get(router_id)
+    def get(self, router: Router) -> PolicyView:
+        """The router's newest view, a blank one before the learner has seen the router."""
+        view = self._views.get(router.id)
+        if view is not None and view.embedding_dimensions != router.spec.embedding_dimensions:
+            return PolicyView.blank(router)  # The learner has yet to hear of the router's new features.
+        # The learner may publish in between: then its view stays, not the blank one.
+        return self._views.setdefault(router.id, PolicyView.blank(router)) if view is None else view
 
     def publish(self, router_id: str, view: PolicyView | None) -> None:
         """Swaps the router's view; None forgets it."""

@@ -11,7 +11,7 @@ from pointsman.v1 import registry_service_pb2 as pb
 from pointsman.v1 import registry_service_pb2_grpc as pb_grpc
 
 from policy.domain import InvalidFieldError, Model
-from policy.learner import ModelRecord, PolicyView
+from policy.learner import ModelRecord
 from server.errors import ModelNotFoundError, RouterNotFoundError, StaleEtagError
 from server.registry import Registry, RouterEntry, Stamp
 from server.services.names import model_name, parse_model, parse_router, router_name
@@ -148,14 +148,11 @@ class RegistryService(pb_grpc.RegistryServiceServicer):
             raise ModelNotFoundError(router_id, model_id)
         return entry, model
 
-    def _view(self, entry: RouterEntry) -> PolicyView:
-        return self._views.get(entry.router.id) or PolicyView.blank(entry.router)
-
     def _router(self, entry: RouterEntry) -> pb.Router:
         message = router_spec_to_proto(entry.router.spec)
         message.name = router_name(entry.router.id)
         _stamp(message, entry.stamp)
-        view, objective = self._view(entry), entry.router.spec.objective
+        view, objective = self._views.get(entry.router), entry.router.spec.objective
         budgeted = (objective.budget_usd_per_request or 0.0) * view.router.charged
         message.statistics.CopyFrom(
             pb.RouterStatistics(
@@ -173,7 +170,7 @@ class RegistryService(pb_grpc.RegistryServiceServicer):
         message = model_spec_to_proto(model.spec)
         message.name = model_name(entry.router.id, model.id)
         _stamp(message, entry.model_stamps[model.id])
-        record = self._view(entry).models.get(model.key) or ModelRecord()
+        record = self._views.get(entry.router).models.get(model.key) or ModelRecord()
         message.statistics.CopyFrom(_model_statistics(record))
         return message
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
 from typing import Any, NoReturn, TypeVar
 
@@ -32,8 +32,8 @@ _CODES: dict[type[errors.PointsmanError], int] = {
     errors.QueueFullError: code_pb2.RESOURCE_EXHAUSTED,
     errors.StorageUnavailableError: code_pb2.UNAVAILABLE,
 }
-_METADATA_MAX = 100
-_MESSAGE_MAX = 1500
+_METADATA_BYTES_MAX = 3500  # gRPC clients take 8 KiB of trailers, and this is sent in base64.
+_MESSAGE_MAX = 1000
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -54,8 +54,7 @@ def to_status(error: Exception) -> status_pb2.Status:
     code, reason, message = code_and_reason(error)
     info = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)
     if isinstance(error, errors.PointsmanError):
-        for key, value in list(error.metadata.items())[:_METADATA_MAX]:
-            info.metadata[key] = value[:200]
+        _fill(info, error.metadata)
     details: list[Any] = [info]
     if isinstance(error, InvalidFieldError):
         violation = error_details_pb2.BadRequest.FieldViolation(
@@ -68,6 +67,19 @@ def to_status(error: Exception) -> status_pb2.Status:
         packed.Pack(detail)
         status.details.append(packed)
     return status
+
+
+def _fill(info: error_details_pb2.ErrorInfo, metadata: Mapping[str, str]) -> None:
+    """As much of the metadata as fits: shortened to the reason's code if need be, then cut with a count."""
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in metadata.items())
+    left = _METADATA_BYTES_MAX
+    for position, (key, full) in enumerate(metadata.items()):
+        value = full if size <= _METADATA_BYTES_MAX else full.partition(":")[0]
+        left -= len(key.encode()) + len(value.encode())
+        if left < 0:
+            info.metadata["omitted"] = str(len(metadata) - position)
+            return
+        info.metadata[key] = value
 
 
 async def _abort(context: Context, error: Exception) -> NoReturn:

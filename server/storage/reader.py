@@ -75,6 +75,13 @@ class LogReader:
             row = connection.execute(select(decisions).where(decisions.c.decision_id == decision_id)).one_or_none()
         return None if row is None else load_decision(row)
 
+    def decision_of_request(self, router: str, request_id: str) -> DecisionRecord | None:
+        """The decision that this request was given, or None."""
+        query = select(decisions).where(decisions.c.router == router, decisions.c.request_id == request_id)
+        with self._engine.connect() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else load_decision(row)
+
     def decisions(self, decision_ids: Sequence[str]) -> dict[str, DecisionRecord]:
         """The decisions of these ids that exist, by id."""
         found = {}

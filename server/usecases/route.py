@@ -17,7 +17,6 @@ from policy.domain import (
     require_number,
 )
 from policy.features import FEATURE_VERSION, Featuriser, QueryFeatures
-from policy.learner import PolicyView
 from policy.log import DecisionRecord
 from server.errors import ModelNotFoundError, NoEligibleModelError, RouterNotFoundError
 from server.registry import Registry, RouterEntry
@@ -93,13 +92,14 @@ class Route:
         _check_models(command, entry)
         features = self._featurise(command, entry)
         now_us = self._clock_us()
-        draft = self._decide(
-            command,
-            entry,
-            features,
-            await self._session_model(command, entry, now_us),
-            now_us,
-        )
+        session_model = await self._session_model(command, entry, now_us)
+        try:
+            draft = self._decide(command, entry, features, session_model, now_us)
+        except NoCandidateError as error:
+            earlier = await self._earlier_decision(command)
+            if earlier is None:
+                raise NoEligibleModelError(str(error), error.reasons) from error
+            return earlier
         window_us = round(entry.router.spec.reward_rule.join_window_seconds * 1e6)
         logged: DecisionRecord = await self._log.submit(DecisionWrite(draft, max(1, window_us)))
         if command.session_id:
@@ -125,7 +125,7 @@ class Route:
     ) -> DecisionRecord:
         decision_id = self._new_decision_id(now_us)
         router = entry.router
-        view = self._views.get(router.id) or PolicyView.blank(router)
+        view = self._views.get(router)
         query = Query(
             features=features.vector,
             input_tokens=command.input_tokens,
@@ -135,10 +135,7 @@ class Route:
             preference=command.preference,
         )
         incumbent = command.incumbent_model if router.spec.mode is RouterMode.SHADOW else ""
-        try:
-            choice = decide(view, router, query, decision_id, now_us, session_model, incumbent)
-        except NoCandidateError as error:
-            raise NoEligibleModelError(str(error), error.reasons) from error
+        choice = decide(view, router, query, decision_id, now_us, session_model, incumbent)
         if command.session_id:
             self._remember(command, choice.model, now_us)
         return DecisionRecord(
@@ -160,6 +157,12 @@ class Route:
             feature_version=FEATURE_VERSION,
             prompt=command.prompt if router.spec.store_prompts else None,
         )
+
+    async def _earlier_decision(self, command: RouteCommand) -> DecisionRecord | None:
+        """The decision that the same request was given when there still was a model for it."""
+        if not command.request_id:
+            return None
+        return await asyncio.to_thread(self._reader.decision_of_request, command.router_id, command.request_id)
 
     async def _session_model(self, command: RouteCommand, entry: RouterEntry, now_us: int) -> str:
         """The model that the session was given last, empty if none or too long ago."""

@@ -1,0 +1,133 @@
+"""Routers and models from a file: what is wrong is said with the file and the place."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from pointsman.v1 import registry_service_pb2 as registry_pb
+from servers import Running, running_app
+
+from policy.domain import ModelSpec, ModelState, Prices
+from policy.features import Featuriser
+from server.config_file import ConfigError, DeclaredRouter, read_config
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "models.yaml"
+ONE = "routers: {default: {models: {a: {prices: {usd_per_request: %s}}}}}"
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "routers.yaml"
+    path.write_text(text)
+    return path
+
+
+def declared(tmp_path: Path, text: str) -> list[DeclaredRouter]:
+    return read_config(written(tmp_path, text))
+
+
+def test_the_example_file_loads_and_every_model_has_prices() -> None:
+    (router,) = read_config(EXAMPLE)
+    assert router.id == "default"
+    assert len(router.models) >= 3
+    assert all(each.prices.known for each in router.models.values())
+
+
+async def test_a_server_takes_the_example_file_and_routes_by_it(url: str, featuriser: Featuriser) -> None:
+    async with running_app(url, featuriser, read_config(EXAMPLE)) as server:
+        answer = await server.route(prompt="hello")
+        assert answer.model in read_config(EXAMPLE)[0].models
+
+
+def test_routers_and_models_are_read_in_the_order_of_the_file(tmp_path: Path) -> None:
+    text = """
+    routers:
+      support:
+        policy: fixed:z
+        reward_rule: {join_window_seconds: 60, signal_weights: {thumbs: 1}}
+        models:
+          z: {prices: {input_usd_per_million_tokens: 1.5}, capabilities: [tools], state: disabled}
+          a:
+      other:
+    """
+    support, other = declared(tmp_path, text)
+    assert list(support.models) == ["z", "a"]
+    assert support.models["z"] == ModelSpec(prices=Prices(1.5), capabilities=("tools",), state=ModelState.DISABLED)
+    assert support.spec.reward_rule.join_window_seconds == 60.0
+    assert (other.id, dict(other.models)) == ("other", {})
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("routers: {default: {colour: red}}", "routers.default.colour"),
+        ("routers: {default: {models: {a: {price: 1}}}}", "routers.default.models.a.price"),
+        ("routers: {default: {models: {a: {prices: {in: 1}}}}}", "routers.default.models.a.prices.in"),
+        ("routers: {default: {models: {a: {prices: {usd_per_request: x}}}}}", "usd_per_request"),
+        (ONE % "-1", "routers.default.models.a.prices"),
+        (ONE % ".nan", "routers.default.models.a.prices"),
+        ("routers: {default: {policy: best}}", "routers.default.policy"),
+        ("routers: {default: {learner: magic}}", "routers.default.learner"),
+        ("routers: {'bad name': {}}", "routers.bad name"),
+        ("routers: {default: {models: {'b c': {}}}}", "routers.default.models.b c"),
+        ("routers: {default: {models: [a]}}", "routers.default.models"),
+        ("routers: [default]", "routers"),
+        ("models: {}", "routers"),
+        ("routers: {}\nextra: 1", "routers"),
+        ("", "routers"),
+        ("- a", "mapping"),
+        ("routers: {default: {objective: {budget_usd_per_request: 0}}}", "budget_usd_per_request"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said_with_the_file_and_the_place(tmp_path: Path, text: str, place: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        declared(tmp_path, text)
+    assert str(caught.value).startswith(f"{tmp_path / 'routers.yaml'}: ")
+    assert place in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["routers: {default: {session_ttl_seconds: -1}}", "routers: {default: {display_name: %s}}"])
+def test_a_value_out_of_range_names_the_field_and_no_class_of_ours(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        declared(tmp_path, text.replace("%s", "x" * 300))
+    assert re.search("routers.default.(session_ttl|display_name)", str(caught.value))
+
+
+def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x81")
+    for name in ("missing.yaml", ".", "binary"):
+        with pytest.raises(ConfigError, match=re.escape(str(tmp_path))):
+            read_config(tmp_path / name)
+
+
+async def price_of(server: Running) -> float:
+    return (await server.get_model("a")).prices.usd_per_request
+
+
+async def test_the_file_wins_where_it_has_changed_and_a_later_change_of_ours_stays_where_it_has_not(
+    tmp_path: Path, url: str, featuriser: Featuriser
+) -> None:
+    first, second = declared(tmp_path, ONE % "0.5"), declared(tmp_path, ONE % "0.75")
+    async with running_app(url, featuriser, first) as server:
+        assert await price_of(server) == 0.5
+        model = await server.get_model("a")
+        model.prices.usd_per_request = 0.25
+        await server.registry.UpdateModel(registry_pb.UpdateModelRequest(model=model))
+    async with running_app(url, featuriser, first) as server:
+        assert await price_of(server) == 0.25
+    async with running_app(url, featuriser, second) as server:
+        assert await price_of(server) == 0.75
+
+
+async def test_a_model_removed_while_serving_stays_removed_if_the_file_is_unchanged(
+    tmp_path: Path, url: str, featuriser: Featuriser
+) -> None:
+    file = declared(tmp_path, "routers: {default: {models: {a: {}, b: {}}}}")
+    async with running_app(url, featuriser, file) as server:
+        await server.registry.DeleteModel(registry_pb.DeleteModelRequest(name="routers/default/models/a"))
+    async with running_app(url, featuriser, file) as server:
+        listed = await server.registry.ListModels(registry_pb.ListModelsRequest())
+        assert [each.name for each in listed.models] == ["routers/default/models/b"]

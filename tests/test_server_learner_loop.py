@@ -1,0 +1,170 @@
+"""The learner at work: views, snapshots, ticks, and what happens when it fails."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from grpc_health.v1 import health_pb2
+from pointsman.v1 import router_service_pb2 as pb
+from servers import Disk, Running, draft_decision, eventually, hex_id, running_app
+
+from policy.domain import RouterSpec
+from policy.features import Featuriser
+from policy.learner import RouterLearner
+from server.errors import StorageUnavailableError
+from server.learner_fold import LearnerFold
+from server.learner_loop import LearnerLoop
+from server.storage.reader import LogReader
+from server.views import Views
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def loop_on(disk: Disk, submit: Callable[[Any], object], views: Views, health: list[bool]) -> LearnerLoop:
+    return LearnerLoop(disk.reader, views, submit, lambda: disk.now_us, health.append, 1e6)
+
+
+def fingerprints(fold: LearnerFold) -> dict[str, str]:
+    while fold.advance(1000):
+        pass
+    return {router: fold.learner(router).fingerprint() for router in fold.routers}
+
+
+async def test_what_is_learned_is_published(server: Running) -> None:
+    await server.create_models(a={}, b={})
+    before = (await server.get_router()).statistics
+    decision = await server.route(prompt="hello")
+    assert await server.report(decision, reward=0.5) == pb.DISPOSITION_RECORDED
+    after = (await server.settled()).statistics
+    assert (before.decision_count, before.reward_count) == (0, 0)
+    assert (after.decision_count, after.reward_count) == (1, 1)
+    assert int(after.snapshot) > int(decision.snapshot)
+
+
+async def test_health_is_serving_once_the_learner_follows_the_log(server: Running) -> None:
+    for service in ("", "pointsman.v1.RouterService", "pointsman.v1.RegistryService"):
+        await server.health_is(SERVING, service)
+
+
+async def test_a_learner_that_dies_makes_health_fail_and_says_why_in_the_log(
+    server: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def die(*_: object) -> None:
+        raise ZeroDivisionError("a fault in the learner")
+
+    await server.create_models(a={})
+    await server.health_is(SERVING)
+    monkeypatch.setattr(RouterLearner, "on_decision", die)
+    with caplog.at_level(logging.ERROR):
+        await server.route(prompt="hello")
+        for service in ("", "pointsman.v1.RouterService", "pointsman.v1.RegistryService"):
+            await server.health_is(NOT_SERVING, service)
+    dead = next(each for each in caplog.records if each.name == "server.learner_loop")
+    assert dead.exc_info is not None
+    assert "a fault in the learner" in caplog.text
+    answer = await server.route(prompt="still decides by what was known")
+    assert answer.model == "a"
+
+
+async def test_a_snapshot_is_saved_when_the_server_stops(url: str, featuriser: Featuriser, disk: Disk) -> None:
+    async with running_app(url, featuriser, snapshot_seconds=3600) as server:
+        await server.create_models(a={}, b={})
+        decision = await server.route(prompt="hello")
+        await server.report(decision, reward=0.5)
+        assert LogReader(disk.engine).latest_snapshots() == []
+    (saved,) = LogReader(disk.engine).latest_snapshots()
+    restored = RouterLearner.restore(saved.router, saved.state)
+    assert fingerprints(LearnerFold(disk.reader, []))["default"] == restored.fingerprint()
+
+
+async def test_snapshots_are_saved_while_serving_and_only_the_last_few_kept(
+    url: str, featuriser: Featuriser, disk: Disk
+) -> None:
+    seen: set[int] = set()
+    async with running_app(url, featuriser, snapshot_seconds=0.01) as server:
+        await server.create_models(a={}, b={})
+
+        async def many() -> bool:
+            await server.route(prompt="hello")
+            kept = [each.seq for each in disk.reader.all_snapshots()]
+            assert len(kept) <= 3
+            seen.update(kept)
+            return len(seen) > 5
+
+        await eventually(many)
+    assert [each.seq for each in disk.reader.latest_snapshots()] == [max(disk.reader.all_snapshots(), key=seq).seq]
+
+
+def seq(snapshot: Any) -> int:
+    return int(snapshot.seq)
+
+
+async def test_a_restarted_server_knows_what_it_had_learned(url: str, featuriser: Featuriser) -> None:
+    async with running_app(url, featuriser) as server:
+        await server.create_models(a={}, b={})
+        for _ in range(20):
+            await server.report(await server.route(prompt="hello"), reward=0.5)
+        before = (await server.settled()).statistics
+    async with running_app(url, featuriser) as server:
+        await server.health_is(SERVING)
+        after = (await server.settled()).statistics
+    assert (after.decision_count, after.reward_count) == (20, 20)
+    assert (before.decision_count, before.reward_count) == (20, 20)
+
+
+async def test_a_window_closes_in_an_idle_log_too(server: Running) -> None:
+    name = await server.create_router("brief", reward_rule={"join_window": {"nanos": 1000}, "missing_reward": 0.25})
+    await server.create_models(name, a={})
+    await server.route(router=name, prompt="hello")
+
+    async def closed() -> bool:
+        model = await server.get_model("a", name)
+        return bool(model.statistics.closed_count == 1 and model.statistics.missing_reward_rate == 1.0)
+
+    await eventually(closed)
+    assert (await server.get_model("a", name)).statistics.mean_reward == 0.25
+
+
+def test_a_learner_that_cannot_save_says_so_and_keeps_what_it_learned(disk: Disk) -> None:
+    disk.put_router("default", RouterSpec(embedding_dimensions=8), "a", "b")
+    disk.decide(draft_decision(hex_id(1)))
+    health: list[bool] = []
+
+    def refuse(_: object) -> None:
+        raise StorageUnavailableError
+
+    views = Views()
+    loop = loop_on(disk, refuse, views, health)
+    loop.start()
+    loop.stop()
+    assert health[-1] is False
+    view = views.get(disk.registry.router("default"))
+    assert view is not None
+    assert view.router.decisions == 1
+
+
+def test_a_crash_between_the_snapshots_of_two_routers_loses_neither(disk: Disk) -> None:
+    for router in ("first", "second"):
+        disk.put_router(router, RouterSpec(embedding_dimensions=8), "a", "b")
+        decision = disk.decide(draft_decision(hex_id(ord(router[0])), router))
+        disk.report(decision, reward=1.0)
+    whole = fingerprints(LearnerFold(disk.reader, []))
+    saved = 0
+
+    def one_only(write: Any) -> None:
+        nonlocal saved
+        if saved:
+            raise StorageUnavailableError
+        disk.one(write)
+        saved += 1
+
+    loop = loop_on(disk, one_only, Views(), [])
+    loop.start()
+    loop.stop()
+    assert len(disk.reader.latest_snapshots()) == 1
+    again = fingerprints(LearnerFold(disk.reader, disk.reader.latest_snapshots()))
+    assert again == whole, "a router without a snapshot is forgotten, as another one's says where to go on"

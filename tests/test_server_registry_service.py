@@ -1,0 +1,230 @@
+"""RegistryService over gRPC: create, read, change, delete; masks, etags, pages."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from pointsman.v1 import registry_service_pb2 as pb
+from servers import Running, prices, refusal
+
+DEFAULT = "routers/default"
+
+
+def model(name: str = "a", **fields: object) -> pb.Model:
+    return pb.Model(name=f"{DEFAULT}/models/{name}", **fields)  # type: ignore[arg-type]
+
+
+async def update(server: Running, message: pb.Model, *paths: str) -> pb.Model:
+    request = pb.UpdateModelRequest(model=message, update_mask=FieldMask(paths=paths))
+    return (await server.registry.UpdateModel(request)).model
+
+
+async def test_the_default_router_is_always_there_and_cannot_be_deleted(server: Running) -> None:
+    assert (await server.get_router()).name == DEFAULT
+    refused = await refusal(server.registry.DeleteRouter(pb.DeleteRouterRequest(name=DEFAULT)))
+    assert refused.code is grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_a_router_reads_back_as_it_was_created_with_the_defaults_spelled_out(server: Running) -> None:
+    given = pb.Router(
+        display_name="Support",
+        objective=pb.Objective(budget_usd_per_request=0.001),
+        reward_rule=pb.RewardRule(signal_weights={"thumbs": 2.0}, missing_reward=0.0),
+        exploration=pb.Exploration(strength=0.0),
+        policy="greedy",
+        store_prompts=True,
+        mode=pb.ROUTER_MODE_SHADOW,
+        learner=pb.LEARNER_VOWPAL_WABBIT,
+    )
+    created = (await server.registry.CreateRouter(pb.CreateRouterRequest(router_id="s", router=given))).router
+    assert created == await server.get_router("routers/s")
+    assert created.objective.budget_usd_per_request == 0.001
+    assert not created.objective.HasField("quality_value_usd")
+    assert created.reward_rule.HasField("missing_reward")
+    assert created.reward_rule.join_window.seconds == 86_400
+    assert (created.exploration.strength, created.exploration.burn_in_rewards) == (0.0, 10)
+    assert created.features.embedding_dimensions == 256
+    assert (created.policy, created.mode, created.store_prompts) == ("greedy", pb.ROUTER_MODE_SHADOW, True)
+    assert created.session_ttl.seconds == 3600
+    assert created.create_time == created.update_time
+    assert created.create_time.seconds > 0
+
+
+async def test_a_deleted_router_is_gone_with_its_models(server: Running) -> None:
+    name = await server.create_router("r")
+    await server.create_models(name, a={})
+    await server.registry.DeleteRouter(pb.DeleteRouterRequest(name=name))
+    for call in (
+        server.registry.GetRouter(pb.GetRouterRequest(name=name)),
+        server.registry.GetModel(pb.GetModelRequest(name=f"{name}/models/a")),
+        server.route(router=name),
+        server.registry.DeleteRouter(pb.DeleteRouterRequest(name=name)),
+    ):
+        refused = await refusal(call)
+        assert (refused.code, refused.reason) == (grpc.StatusCode.NOT_FOUND, "ROUTER_NOT_FOUND")
+
+
+async def test_a_model_reads_back_as_it_was_created(server: Running) -> None:
+    given = {"display_name": "A", "context_window_tokens": 8000, "capabilities": ["tools", "json"]}
+    await server.create_models(**{"openai/gpt-4o:2024@x": {"prices": (1.5, 2.5, 0.01), **given}})
+    read = await server.get_model("openai/gpt-4o:2024@x")
+    assert read.prices == prices(1.5, 2.5, 0.01)
+    assert (read.display_name, read.context_window_tokens, list(read.capabilities)) == tuple(given.values())
+    assert (read.state, read.statistics.healthy) == (pb.MODEL_STATE_ACTIVE, True)
+
+
+async def test_a_second_creation_of_the_same_name_is_refused(server: Running) -> None:
+    await server.create_models(a={})
+    again = await refusal(server.registry.CreateModel(pb.CreateModelRequest(model_id="a")))
+    router = await refusal(server.registry.CreateRouter(pb.CreateRouterRequest(router_id="default")))
+    assert again.code is router.code is grpc.StatusCode.ALREADY_EXISTS
+
+
+async def test_without_a_mask_what_is_not_set_stays(server: Running) -> None:
+    await server.create_models(a={"prices": (1.0, 2.0, 0.5), "display_name": "A", "capabilities": ["tools"]})
+    changed = await update(server, model(prices=prices(input_usd=9.0)))
+    assert changed.prices == prices(9.0, 2.0, 0.5)
+    assert (changed.display_name, list(changed.capabilities)) == ("A", ["tools"])
+
+
+async def test_a_mask_of_one_price_leaves_the_others_alone(server: Running) -> None:
+    await server.create_models(a={"prices": (1.0, 2.0, 0.5)})
+    given = model(prices=prices(0.0, 7.0, 7.0), display_name="not in the mask")
+    changed = await update(server, given, "prices.input_usd_per_million_tokens")
+    assert changed.prices == prices(0.0, 2.0, 0.5)
+    assert changed.display_name == ""
+
+
+async def test_a_masked_field_that_is_not_set_is_cleared(server: Running) -> None:
+    await server.create_models(a={"prices": (1.0, 2.0, 0.5), "capabilities": ["tools"]})
+    changed = await update(server, model(), "prices", "capabilities")
+    assert changed.prices == prices()
+    assert list(changed.capabilities) == []
+    router = await server.update_router(objective=pb.Objective(budget_usd_per_request=0.1))
+    assert router.objective.HasField("budget_usd_per_request")
+    request = pb.UpdateRouterRequest(
+        router=pb.Router(name=DEFAULT), update_mask=FieldMask(paths=["objective.budget_usd_per_request"])
+    )
+    router = (await server.registry.UpdateRouter(request)).router
+    assert not router.objective.HasField("budget_usd_per_request")
+
+
+async def test_a_star_mask_changes_everything_but_the_name(server: Running) -> None:
+    await server.create_models(a={"prices": (1.0, 2.0, 0.5), "display_name": "A"})
+    changed = await update(server, model(context_window_tokens=5), "*")
+    assert (changed.display_name, changed.context_window_tokens) == ("", 5)
+    assert changed.prices == prices()
+    assert changed.name == f"{DEFAULT}/models/a"
+
+
+@pytest.mark.parametrize("path", ["colour", "prices.colour", "prices.", "", "display_name.x", "capabilities.x"])
+async def test_a_mask_that_names_no_field_is_refused(server: Running, path: str) -> None:
+    await server.create_models(a={})
+    refused = await refusal(update(server, model(display_name="A"), path))
+    assert (refused.code, refused.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["update_mask"])
+    assert (await server.get_model("a")).display_name == ""
+
+
+@pytest.mark.parametrize("path", ["reward_rule.signal_weights.key", "session_ttl.seconds", "etag", "statistics"])
+async def test_no_mask_makes_the_server_stumble(server: Running, path: str) -> None:
+    request = pb.UpdateRouterRequest(
+        router=pb.Router(name=DEFAULT, reward_rule={"signal_weights": {"a": 1.0}}, session_ttl={"seconds": 5}),
+        update_mask=FieldMask(paths=[path]),
+    )
+    try:
+        await server.registry.UpdateRouter(request)
+    except grpc.aio.AioRpcError as error:
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT, error.details()
+
+
+async def test_a_stale_etag_is_aborted_and_the_present_one_is_not(server: Running) -> None:
+    await server.create_models(a={})
+    old = await server.get_model("a")
+    new = await update(server, model(display_name="1", etag=old.etag))
+    assert new.etag != old.etag
+    name = old.name
+    calls = (
+        update(server, model(display_name="2", etag=old.etag)),
+        server.registry.DeleteModel(pb.DeleteModelRequest(name=name, etag=old.etag)),
+        server.update_router(display_name="x", etag="stale"),
+    )
+    for call in calls:
+        refused = await refusal(call)
+        assert (refused.code, refused.reason) == (grpc.StatusCode.ABORTED, "STALE_ETAG")
+    assert (await server.get_model("a")).display_name == "1"
+    await server.registry.DeleteModel(pb.DeleteModelRequest(name=name, etag=new.etag))
+    assert (await refusal(server.registry.GetModel(pb.GetModelRequest(name=name)))).reason == "MODEL_NOT_FOUND"
+
+
+async def test_a_learners_etag_does_not_change_with_what_it_learns(server: Running) -> None:
+    await server.create_models(a={})
+    before = (await server.get_router()).etag
+    await server.report(await server.route(prompt="hello"), reward=1.0)
+    assert (await server.settled()).etag == before
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 6, 0])
+async def test_pages_give_every_model_once_and_by_name(server: Running, size: int) -> None:
+    await server.create_models(**{name: {} for name in ("d", "B", "a/x", "a", "c")})
+    names, token = [], ""
+    while True:
+        page = await server.registry.ListModels(pb.ListModelsRequest(page_size=size, page_token=token))
+        assert len(page.models) <= (size or 100)
+        names += [each.name.removeprefix(f"{DEFAULT}/models/") for each in page.models]
+        token = page.next_page_token
+        if not token:
+            break
+    assert names == ["B", "a", "a/x", "c", "d"]
+
+
+async def test_pages_of_routers_and_what_no_page_can_be(server: Running) -> None:
+    for name in ("x", "y"):
+        await server.create_router(name)
+    first = await server.registry.ListRouters(pb.ListRoutersRequest(page_size=2))
+    rest = await server.registry.ListRouters(pb.ListRoutersRequest(page_token=first.next_page_token))
+    assert [each.name for each in (*first.routers, *rest.routers)] == [DEFAULT, "routers/x", "routers/y"]
+    for size in (-1, 1001):
+        refused = await refusal(server.registry.ListRouters(pb.ListRoutersRequest(page_size=size)))
+        assert refused.fields == ["page_size"]
+
+
+async def test_a_price_change_acts_on_the_next_request(server: Running) -> None:
+    await server.create_models(a={"prices": (0.0, 0.0, 0.5)}, b={"prices": (0.0, 0.0, 0.5)})
+    for _ in range(3):
+        await server.report(await server.route(prompt="hello"), reward=0.5, usage={"output_tokens": 10})
+    await server.settled()
+    for price in (0.125, 4.0, 0.25):
+        await update(server, model(prices=prices(request_usd=price)))
+        answer = await server.route(prompt="hello")
+        costs = {each.model: each.predicted_cost_usd for each in answer.candidates}
+        assert costs == pytest.approx({"a": price, "b": 0.5})
+
+
+async def test_a_disabled_model_is_not_chosen_and_keeps_what_was_learned_of_it(server: Running) -> None:
+    await server.create_models(a={})
+    await server.report(await server.route(prompt="hello"), reward=0.5)
+    await server.settled()
+    await server.create_models(b={})
+    await update(server, model(state=pb.MODEL_STATE_DISABLED))
+    assert {(await server.route(prompt="hello")).model for _ in range(10)} == {"b"}
+    await update(server, model(state=pb.MODEL_STATE_ACTIVE))
+    await server.settled()
+    assert (await server.get_model("a")).statistics.reward_count == 1
+
+
+async def test_what_was_learned_of_the_others_stays_when_a_model_is_removed(server: Running) -> None:
+    await server.create_models(a={}, b={})
+    chosen = set()
+    while chosen != {"a", "b"}:
+        answer = await server.route(prompt="hello")
+        await server.report(answer, reward=0.5)
+        chosen.add(answer.model)
+    await server.settled()
+    before = (await server.get_model("b")).statistics
+    await server.registry.DeleteModel(pb.DeleteModelRequest(name=f"{DEFAULT}/models/a"))
+    await server.settled()
+    assert (await server.get_model("b")).statistics == before
+    await server.create_models(a={})
+    await server.settled()
+    assert (await server.get_model("a")).statistics.reward_count == 0

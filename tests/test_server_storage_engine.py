@@ -1,0 +1,74 @@
+"""How the database is opened, and that migrations make the tables that the code means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from servers import Disk, draft_decision, hex_id
+from sqlalchemy import text
+from sqlalchemy.exc import DatabaseError
+
+from policy.domain import RouterSpec
+from server.storage.engine import Durability, migrate, open_engine
+from server.storage.schema import metadata
+
+
+@pytest.mark.parametrize(("durability", "level"), [(Durability.POWER_LOSS, 2), (Durability.PROCESS_CRASH, 1)])
+def test_sqlite_runs_in_wal_mode_and_syncs_as_durability_asks(url: str, durability: Durability, level: int) -> None:
+    engine = open_engine(url, durability)
+    with engine.connect() as connection:
+        assert connection.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
+        assert connection.execute(text("PRAGMA synchronous")).scalar_one() == level
+    engine.dispose()
+
+
+def test_a_database_that_must_be_there_is_not_created(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="there is no such database"):
+        open_engine(f"sqlite:///{tmp_path / 'none.db'}", create=False)
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_the_folder_of_a_new_database_is_created(tmp_path: Path) -> None:
+    disk = Disk(f"sqlite:///{tmp_path / 'deep' / 'er' / 'p.db'}")
+    assert disk.reader.head() == 0
+    disk.close()
+
+
+def test_migrating_twice_changes_nothing_and_keeps_what_is_there(disk: Disk) -> None:
+    disk.put_router("default", RouterSpec(), "a", "b")
+    disk.decide(draft_decision(hex_id(1)))
+    migrate(disk.engine)
+    assert disk.reader.decision(hex_id(1)) is not None
+    assert disk.reader.head() == 4
+
+
+def test_the_migrations_make_exactly_the_tables_of_the_schema(disk: Disk) -> None:
+    with disk.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_a_reader_sees_no_part_of_an_open_transaction_and_does_not_wait_for_it(disk: Disk) -> None:
+    with disk.engine.begin() as connection:
+        connection.execute(text("UPDATE log_head SET seq = 99"))
+        assert disk.reader.head() == 0
+    assert disk.reader.head() == 99
+
+
+def test_a_reader_cannot_be_the_one_that_holds_up_the_writer(disk: Disk) -> None:
+    reading = disk.engine.execution_options(read_only=True)
+    with reading.connect() as open_reader:
+        open_reader.execute(text("SELECT seq FROM log_head"))
+        disk.put_router("default", RouterSpec(), "a")
+        assert open_reader.execute(text("SELECT seq FROM log_head")).scalar_one() == 0
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("not a database " * 100)
+    engine = open_engine(f"sqlite:///{tmp_path / 'text.db'}")
+    with pytest.raises(DatabaseError, match="not a database"):
+        migrate(engine)
+    engine.dispose()
