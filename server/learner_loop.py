@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from sqlalchemy import Connection, delete, insert, select
@@ -24,6 +25,7 @@ _SNAPSHOTS_KEPT = 3
 _SNAPSHOT_GAP_MAX = 100_000
 _RETRY_SECONDS = 1.0
 _IDLE_SECONDS_MAX = 60.0
+_GATHER_SECONDS = 0.025
 
 Submit = Callable[[Transact], object]
 """Hands a write to the log's writer from the learner's thread and waits for it."""
@@ -127,6 +129,9 @@ class LearnerLoop:
         times = [each for each in (due_us, None if expiry_us is None else expiry_us + 1) if each]
         seconds = min((each - now_us) * 1e-6 for each in times) if times else _IDLE_SECONDS_MAX
         self._wake.wait(min(max(seconds, 0.001), _IDLE_SECONDS_MAX))
+        if not self._stopping:
+            # A page costs about as much for one record as for fifty, and a view may be 0.2 s old.
+            time.sleep(_GATHER_SECONDS)
         self._wake.clear()
 
     def _save(self, fold: LearnerFold, routers: set[str], saved: dict[str, int]) -> None:

@@ -145,10 +145,10 @@ async def running_app(
     url: str, featuriser: Featuriser, declared: Sequence[DeclaredRouter] = (), **settings: Any
 ) -> AsyncIterator[Running]:
     """A server in this event loop, stopped properly at the end."""
-    given = {"durability": "process_crash", **settings}
-    app = App(Settings(port=0, database_url=url, **given), featuriser)
-    await app.start(list(declared))
+    given = {"port": 0, "durability": "process_crash", **settings}
+    app = App(Settings(database_url=url, **given), featuriser)
     try:
+        await app.start(list(declared))
         async with grpc.aio.insecure_channel(f"127.0.0.1:{app.port}") as channel:
             yield Running(url, f"127.0.0.1:{app.port}", channel, app)
     finally:

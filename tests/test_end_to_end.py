@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -15,8 +14,6 @@ from servers import Running, refusal, running_app
 
 from policy.exploration import unit_draw
 from policy.features import FEATURE_VERSION, Featuriser
-
-BRIEF = {"join_window": {"nanos": 1000}}
 
 
 @pytest.fixture
@@ -72,7 +69,8 @@ async def test_fallbacks_are_the_other_eligible_models_best_first(server: Runnin
     ("request_fields", "expected"),
     [
         ({"constraints": {"allowed_models": ["dear"]}}, {"cheap": "NOT_ALLOWED", "middling": "NOT_ALLOWED"}),
-        ({"constraints": {"allowed_models": ["routers/default/models/dear", "cheap"]}}, {"middling": "NOT_ALLOWED"}),
+        ({"constraints": {"allowed_models": ["routers/default/models/dear", "cheap"]}},
+         {"middling": "NOT_ALLOWED"}),
         ({"constraints": {"denied_models": ["routers/default/models/cheap"]}}, {"cheap": "DENIED"}),
         ({"constraints": {"required_capabilities": ["tools"]}}, {"cheap": "MISSING_CAPABILITY"}),
         (
@@ -171,7 +169,9 @@ async def test_a_baseline_policy_decides_as_it_says(server: Running, policy: str
 
 async def test_the_same_request_id_gets_the_same_answer_again(server: Running) -> None:
     first = await server.route(request_id="r", prompt="one thing")
-    again = await server.route(request_id="r", prompt="quite another", constraints={"denied_models": [first.model]})
+    again = await server.route(
+        request_id="r", prompt="quite another", constraints={"denied_models": [first.model]}
+    )
     assert again == first
     assert (await server.decision(first)).request_id == "r"
 
@@ -342,22 +342,3 @@ async def test_health_and_reflection_are_on(server: Running) -> None:
     answers = [each async for each in stub.ServerReflectionInfo(iter([asked]))]
     names = {each.name for each in answers[0].list_services_response.service}
     assert {"pointsman.v1.RouterService", "pointsman.v1.RegistryService", "grpc.health.v1.Health"} <= names
-
-
-async def test_a_port_that_is_taken_is_an_os_error(server: Running, tmp_path: Any, featuriser: Featuriser) -> None:
-    port = int(server.target.rpartition(":")[2])
-    with pytest.raises(OSError, match="another server"):
-        async with running_app(f"sqlite:///{tmp_path}/other.db", featuriser, port=port):
-            pass
-
-
-async def test_a_full_write_queue_is_said_as_resource_exhausted(url: str, featuriser: Featuriser) -> None:
-    async with running_app(url, featuriser, write_queue_max=1) as server:
-        await server.create_models(a={})
-        calls = [server.route(prompt="hello") for _ in range(300)]
-        answers = await asyncio.gather(*calls, return_exceptions=True)
-        refused = [each for each in answers if isinstance(each, grpc.aio.AioRpcError)]
-        assert {each.code() for each in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
-        stored = (await server.settled()).statistics.decision_count
-        assert stored == 300 - len(refused)
-        assert (await server.route(prompt="hello")).model == "a"

@@ -191,7 +191,9 @@ async def test_bad_names_are_refused(ready: Running, bad: str) -> None:
     assert (model.code, model.fields) == (INVALID, ["model_id"])
 
 
-@pytest.mark.parametrize("name", ["", "a", "routers/default", "routers/default/models/", "models/a", "routers//models/a"])
+@pytest.mark.parametrize(
+    "name", ["", "a", "routers/default", "routers/default/models/", "models/a", "routers//models/a"]
+)
 async def test_bad_full_names_are_refused(ready: Running, name: str) -> None:
     refused = await refusal(ready.registry.GetModel(registry_pb.GetModelRequest(name=name)))
     assert (refused.code, refused.fields) == (INVALID, ["name"])

@@ -81,7 +81,9 @@ def test_routers_and_models_are_read_in_the_order_of_the_file(tmp_path: Path) ->
         ("a: [", "is not YAML"),
     ],
 )
-def test_what_is_wrong_in_a_file_is_said_with_the_file_and_the_place(tmp_path: Path, text: str, place: str) -> None:
+def test_what_is_wrong_in_a_file_is_said_with_the_file_and_the_place(
+    tmp_path: Path, text: str, place: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         declared(tmp_path, text)
     assert str(caught.value).startswith(f"{tmp_path / 'routers.yaml'}: ")
@@ -89,7 +91,9 @@ def test_what_is_wrong_in_a_file_is_said_with_the_file_and_the_place(tmp_path: P
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["routers: {default: {session_ttl_seconds: -1}}", "routers: {default: {display_name: %s}}"])
+@pytest.mark.parametrize(
+    "text", ["routers: {default: {session_ttl_seconds: -1}}", "routers: {default: {display_name: %s}}"]
+)
 def test_a_value_out_of_range_names_the_field_and_no_class_of_ours(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         declared(tmp_path, text.replace("%s", "x" * 300))

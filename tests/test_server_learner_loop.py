@@ -117,7 +117,9 @@ async def test_a_restarted_server_knows_what_it_had_learned(url: str, featuriser
 
 
 async def test_a_window_closes_in_an_idle_log_too(server: Running) -> None:
-    name = await server.create_router("brief", reward_rule={"join_window": {"nanos": 1000}, "missing_reward": 0.25})
+    name = await server.create_router(
+        "brief", reward_rule={"join_window": {"nanos": 1000}, "missing_reward": 0.25}
+    )
     await server.create_models(name, a={})
     await server.route(router=name, prompt="hello")
 

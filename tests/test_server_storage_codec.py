@@ -61,7 +61,23 @@ def test_a_decision_with_everything_set_reads_back_equal() -> None:
     choice = Choice("openai/gpt-4o", 0.1 + 0.2, (drawn, excluded), ("b",), "learned", 9, 1 / 7, True, "b")
     features = np.random.default_rng(5).normal(size=57).astype(np.float32)
     record = DecisionRecord(
-        3, 10, 20, "r", hex_id(1), choice, features, 1.25, 4, 5, True, True, "req", "ses", "inc", "v1", "prompt\0 ☃"
+        3,
+        10,
+        20,
+        "r",
+        hex_id(1),
+        choice,
+        features,
+        1.25,
+        4,
+        5,
+        True,
+        True,
+        "req",
+        "ses",
+        "inc",
+        "v1",
+        "prompt\0 ☃",
     )
     loaded = load_decision(SimpleNamespace(**decision_row(record)))
     assert loaded.features.tobytes() == features.tobytes()

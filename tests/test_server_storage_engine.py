@@ -17,7 +17,9 @@ from server.storage.schema import metadata
 
 
 @pytest.mark.parametrize(("durability", "level"), [(Durability.POWER_LOSS, 2), (Durability.PROCESS_CRASH, 1)])
-def test_sqlite_runs_in_wal_mode_and_syncs_as_durability_asks(url: str, durability: Durability, level: int) -> None:
+def test_sqlite_runs_in_wal_mode_and_syncs_as_durability_asks(
+    url: str, durability: Durability, level: int
+) -> None:
     engine = open_engine(url, durability)
     with engine.connect() as connection:
         assert connection.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"

@@ -105,7 +105,9 @@ def test_a_report_counts_up_to_the_very_end_of_the_window_and_is_late_after_it(
     assert (last.late, last.learned_reward, last.charged_usd) == (True, None, None)
 
 
-def test_a_duplicate_that_arrives_after_the_window_is_still_a_duplicate(log: Disk, decision: DecisionRecord) -> None:
+def test_a_duplicate_that_arrives_after_the_window_is_still_a_duplicate(
+    log: Disk, decision: DecisionRecord
+) -> None:
     log.report(decision, report_id="x", reward=1.0)
     log.now_us = decision.expire_us + 5
     assert log.report(decision, report_id="x", reward=1.0) is Disposition.DUPLICATE
