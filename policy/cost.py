@@ -63,30 +63,30 @@ class CostPredictor:
 
     def terms(self, models: Sequence[Model]) -> CostTerms:
         """The predictor laid out for these models, with their prices as of now."""
-        typical = [scale for scale in self.token_scales.values() if scale > 0]
+        typical = list(self.token_scales.values())
         typical_tokens = sum(typical) / len(typical) if typical else _TYPICAL_OUTPUT_TOKENS
         blank = np.zeros(COST_FEATURES)
-        parts: list[tuple[float, float, float, float, bool]] = []
+        parts: list[tuple[float, float, float, float, bool, bool]] = []
         for model in models:
             prices = model.spec.prices
-            tokens = self.token_scales.get(model.key, 0.0)
-            dollars = self.dollar_scales.get(model.key, 0.0)
-            if prices.known and (tokens > 0 or dollars == 0):
+            tokens = self.token_scales.get(model.key)
+            dollars = self.dollar_scales.get(model.key)
+            if prices.known and (tokens is not None or dollars is None):
                 per_input = prices.input_usd_per_million_tokens * 1e-6
                 per_output = prices.output_usd_per_million_tokens * 1e-6
-                scale = tokens or typical_tokens
-                parts.append((scale, prices.usd_per_request, per_input, per_output, True))
+                scale = typical_tokens if tokens is None else tokens
+                parts.append((scale, prices.usd_per_request, per_input, per_output, True, True))
             else:
-                parts.append((dollars, 0.0, 0.0, price_unit(prices), dollars > 0))
+                parts.append((dollars or 0.0, 0.0, 0.0, price_unit(prices), dollars is not None, False))
         shapes = np.array([self.own_shapes.get(model.key, blank) for model in models])
-        columns = np.array(parts, dtype=np.float64).reshape(len(models), 5).T
+        columns = np.array(parts, dtype=np.float64).reshape(len(models), 6).T
         return CostTerms(
             shape_weights=shapes.reshape(len(models), COST_FEATURES) + self.shared_shape,
             scale=columns[0],
             fixed_usd=columns[1],
             usd_per_input_token=columns[2],
             usd_per_unit=columns[3],
-            in_tokens=columns[2] > 0,
+            in_tokens=columns[5] > 0,
             known=columns[4] > 0,
         )
 
@@ -168,8 +168,8 @@ class CostLearner:
         return CostPredictor(
             shared_shape=self._shape.weights.copy(),
             own_shapes={key: own.own_shape.weights.copy() for key, own in self._models.items()},
-            token_scales={key: own.tokens.scale for key, own in self._models.items()},
-            dollar_scales={key: own.dollars.scale for key, own in self._models.items()},
+            token_scales={key: own.tokens.scale for key, own in self._models.items() if own.tokens.shape > 0},
+            dollar_scales={key: own.dollars.scale for key, own in self._models.items() if own.dollars.shape > 0},
         )
 
     def state(self) -> ArrayState:

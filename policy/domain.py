@@ -38,7 +38,12 @@ class InvalidFieldError(ValueError):
 
 def require_number(field: str, value: float, low: float, high: float = math.inf, *, above: bool = False) -> None:
     """Raises InvalidFieldError unless `value` is finite and in [low, high], or in (low, high] if `above`."""
-    if math.isfinite(value) and (value > low if above else value >= low) and value <= high:
+    # An int may be too large for a float; such a one is out of any range.
+    if (
+        (isinstance(value, int) or math.isfinite(value))
+        and (value > low if above else value >= low)
+        and value <= high
+    ):
         return
     bound = f"above {low:g}" if above else f"{low:g} or more"
     bound += f", at most {high:g}" if math.isfinite(high) else ""
@@ -272,11 +277,15 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Router:
-    """A router with its models, in the order they were added, as one decision sees it."""
+    """A router with its models, in the order they were added, as one decision sees it.
+
+    `uid` is the position in the log that created it: decisions before that were another router's.
+    """
 
     id: str
     spec: RouterSpec
     models: tuple[Model, ...] = ()
+    uid: int = 0
 
 
 @dataclass(frozen=True, slots=True)

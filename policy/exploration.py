@@ -28,15 +28,15 @@ def inverse_gap_weighting(scores: FloatArray, gamma: float, max_utility_loss: fl
     """
     best = scores.max(axis=-1, keepdims=True)
     possible = scores > -np.inf
-    gap = best - scores
+    gap = np.where(possible, best - scores, 0.0)
     if np.isinf(gamma):
         others = np.zeros_like(scores)
     else:
         others = 1.0 / (possible.sum(axis=-1, keepdims=True) + gamma * gap)
+        others[~possible] = 0.0
     rows, columns = others.reshape(-1, scores.shape[-1]), scores.argmax(axis=-1).reshape(-1)
     firsts = np.arange(len(rows)), columns
     rows[firsts] = 0.0
-    gap[~possible] = 0.0
     loss = (others * gap).sum(axis=-1, keepdims=True)
     others *= np.minimum(1.0, max_utility_loss / np.maximum(loss, 1e-300))
     rows[firsts] = 1.0 - rows.sum(axis=-1)

@@ -124,7 +124,7 @@ class RouterLearner:
     """Learns one router's models from its part of the log, one record after another."""
 
     def __init__(self, router: Router) -> None:
-        self._router = Router(router.id, router.spec)
+        self._router = Router(router.id, router.spec, (), router.uid)
         size = router.spec.embedding_dimensions + STRUCTURE + HASHED + 1
         self._window = ContextWindow(size, COST_FEATURES)
         self._quality = _new_quality(router.spec.learner, size)
@@ -171,13 +171,13 @@ class RouterLearner:
 
     def on_report(self, report: ReportRecord, decision: DecisionRecord) -> None:
         """A report on one of the router's decisions was logged."""
-        if report.late:
+        if report.late or decision.seq < self._router.uid:
             return
         if report.activates:
             self._activate(decision)
         model = self._by_id.get(report.subject)
-        if model is not None and not report.served_model and model.uid > decision.seq:
-            model = None  # The chosen one was removed since, and this is another of the same id.
+        if model is not None and model.uid > decision.seq:
+            model = None  # It was removed since, and this is another of the same id.
         if report.charged_usd is not None:
             self._charge(report.charged_usd, report.settles, decision)
         if model is None:
@@ -200,7 +200,7 @@ class RouterLearner:
 
     def on_close(self, decision: DecisionRecord, joined: Joined) -> None:
         """A decision's window has closed: what never came is settled now."""
-        if not joined.active:
+        if not joined.active or decision.seq < self._router.uid:
             return
         if joined.charged_usd is None:
             self._record.charged += 1
@@ -236,7 +236,7 @@ class RouterLearner:
     def _activate(self, decision: DecisionRecord) -> None:
         self._record.decisions += 1
         model = self._by_id.get(decision.choice.model)
-        if model is not None:
+        if model is not None and model.uid < decision.seq:
             self._models[model.key].decisions += 1
         if self._budget:
             expected = sum(each.probability * each.cost_usd for each in decision.choice.candidates)
@@ -253,8 +253,10 @@ class RouterLearner:
             self._pacer.charge(charged_usd / self._budget)
 
     def _follow_health(self, report: ReportRecord, record: ModelRecord) -> None:
+        if report.activation:
+            return
         if report.error is None:
-            record.failures_in_a_row = 0
+            record.failures_in_a_row, record.open_until_us = 0, 0
             return
         record.errors += 1
         if report.error.is_outage:

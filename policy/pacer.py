@@ -20,7 +20,7 @@ _RATIO_LOW, _RATIO_HIGH = 0.5, 2.0
 _BIAS_LOW, _BIAS_HIGH = 0.8, 1.25
 _OUTLIER = 50.0
 _PRICE_LOW, _PRICE_HIGH = 1e-7, 1e3
-_STEPS_FAR, _STEPS_NEAR = 30, 8
+_STEPS_FAR, _STEPS_NEAR = 36, 12
 
 SpendAt = Callable[[float], tuple[float, float]]
 """Mean and mean square of a request's spend, in budgets, at a price of money in utility per budget."""

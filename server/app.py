@@ -76,7 +76,7 @@ class App:
             await self._change.put_router(DEFAULT_ROUTER, RouterSpec(), create=True)
         for router in declared:
             await self._apply(router)
-        self._learner = LearnerLoop(
+        learner = LearnerLoop(
             self._reader,
             self._views,
             lambda write: asyncio.run_coroutine_threadsafe(self._log.submit(write), loop).result(),
@@ -89,8 +89,11 @@ class App:
         try:
             self.port = self._server.add_insecure_port(address)
         except RuntimeError as error:
-            raise OSError(f"cannot listen on {address}: is another server running there?") from error
-        self._learner.start()
+            raise OSError(
+                f"cannot listen on {address}: it is taken by another server, or no address of this machine"
+            ) from error
+        learner.start()
+        self._learner = learner
         await self._server.start()
         if not _is_loopback(self._settings.host):
             logger.warning("listening on %s without keys or TLS: anyone who reaches it may use it", address)
@@ -137,8 +140,7 @@ class App:
             entry = self._registry.entry(declared.id)
             missing = entry is None or entry.model(model_id) is None
             text = dump_spec(spec)
-            known = registry_store.declared_model(self._engine, declared.id, model_id)
-            if missing or known != text:
+            if registry_store.declared_model(self._engine, declared.id, model_id) != text:
                 await self._change.put_model(declared.id, model_id, spec, create=missing, declared=text)
 
     def _notify_learner(self) -> None:

@@ -137,14 +137,24 @@ class LearnerLoop:
     def _save(self, fold: LearnerFold, routers: set[str], saved: dict[str, int]) -> None:
         """Saves what changed, and what has not for so long that a restart would read too much."""
         stale = {each for each in fold.routers if fold.seq - saved.get(each, 0) > _SNAPSHOT_GAP_MAX}
-        for router in sorted(routers | stale):
-            snapshot = fold.snapshot(router)
-            self._submit(Transact(_store(router, snapshot)))
-            saved[router] = fold.seq
+        due = sorted(routers | stale)
+        if due:
+            # In one transaction: a restart reads on from the oldest of the newest snapshots.
+            stores = [_store(router, fold.snapshot(router)) for router in due]
+            self._submit(Transact(_each(stores)))
+            saved.update(dict.fromkeys(due, fold.seq))
 
 
 def _tick(connection: Connection, seq: int, time_us: int) -> None:
     connection.execute(insert(changes).values(seq=seq, time_us=time_us, kind="tick", router=""))
+
+
+def _each(parts: list[Callable[[Connection, int, int], None]]) -> Callable[[Connection, int, int], None]:
+    def apply(connection: Connection, seq: int, time_us: int) -> None:
+        for part in parts:
+            part(connection, seq, time_us)
+
+    return apply
 
 
 def _store(router: str, snapshot: StoredSnapshot | None) -> Callable[[Connection, int, int], None]:

@@ -23,7 +23,6 @@ class RouterEntry:
     """A router as registered. `removed_models` are the ids of models it once had."""
 
     router: Router
-    uid: int
     stamp: Stamp
     model_stamps: Mapping[str, Stamp]
     removed_models: frozenset[str] = frozenset()

@@ -157,7 +157,22 @@ def test_a_model_that_is_only_sent_short_queries_is_not_taken_for_a_cheap_one() 
         learn_tokens(learner, terse, [100], structure=-0.5)
         learn_tokens(learner, terse, [300], structure=0.5)
         learn_tokens(learner, wordy, [400], structure=-0.5)
-    assert predict(learner, wordy, structure=0.5) == pytest.approx(1200e-6, rel=0.25)
+    assert predict(learner, wordy, structure=0.5) > 1.5 * predict(learner, wordy, structure=-0.5)
+    assert predict(learner, wordy, structure=0.5) > 2.0 * predict(learner, terse, structure=0.5)
+
+
+def test_a_model_that_is_mostly_sent_short_queries_is_predicted_rightly_for_both_kinds() -> None:
+    terse, wordy = model("terse", 1, output_price=1.0), model("wordy", 2, output_price=1.0)
+    learner = learner_of(terse, wordy)
+    for number in range(300):
+        learn_tokens(learner, terse, [100], structure=-0.5)
+        learn_tokens(learner, terse, [300], structure=0.5)
+        learn_tokens(learner, wordy, [400], structure=-0.5)
+        if number % 10 == 0:
+            learn_tokens(learner, wordy, [1200], structure=0.5)
+    for of, short in ((terse, 100e-6), (wordy, 400e-6)):
+        assert predict(learner, of, structure=-0.5) == pytest.approx(short, rel=0.1)
+        assert predict(learner, of, structure=0.5) == pytest.approx(3 * short, rel=0.1)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

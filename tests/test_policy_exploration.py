@@ -18,7 +18,7 @@ rows_of_scores = (
     .filter(lambda row: any(math.isfinite(each) for each in row))
     .map(np.array)
 )
-gammas = st.floats(0, 1e9) | st.just(math.inf)
+gammas = st.floats(1e-4, 1e9) | st.just(math.inf)  # what the bounds of Exploration.strength allow
 caps = st.floats(0, 1) | st.just(math.inf)
 
 

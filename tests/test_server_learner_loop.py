@@ -167,6 +167,6 @@ def test_a_crash_between_the_snapshots_of_two_routers_loses_neither(disk: Disk) 
     loop = loop_on(disk, one_only, Views(), [])
     loop.start()
     loop.stop()
-    assert len(disk.reader.latest_snapshots()) == 1
+    assert len(disk.reader.latest_snapshots()) == 2
     again = fingerprints(LearnerFold(disk.reader, disk.reader.latest_snapshots()))
     assert again == whole, "a router without a snapshot is forgotten, as another one's says where to go on"

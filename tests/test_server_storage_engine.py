@@ -9,7 +9,6 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from servers import Disk, draft_decision, hex_id
 from sqlalchemy import text
-from sqlalchemy.exc import DatabaseError
 
 from policy.domain import RouterSpec
 from server.storage.engine import Durability, migrate, open_engine
@@ -71,6 +70,6 @@ def test_a_reader_cannot_be_the_one_that_holds_up_the_writer(disk: Disk) -> None
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("not a database " * 100)
     engine = open_engine(f"sqlite:///{tmp_path / 'text.db'}")
-    with pytest.raises(DatabaseError, match="not a database"):
+    with pytest.raises(OSError, match="not a database"):
         migrate(engine)
     engine.dispose()

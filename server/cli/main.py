@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import click
+from sqlalchemy.exc import SQLAlchemyError
 
 from policy.domain import InvalidFieldError
 from server.cli.bench import bench
@@ -14,6 +15,8 @@ from server.cli.serve import serve
 from server.cli.verify import verify
 from server.config_file import ConfigError
 from server.errors import PointsmanError
+
+_MESSAGE_MAX = 500
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -34,12 +37,12 @@ def main() -> None:
         sys.exit(130)
     except click.ClickException as error:
         _fail(error.format_message())
-    except (ConfigError, InvalidFieldError, PointsmanError, OSError) as error:
+    except (SQLAlchemyError, ConfigError, InvalidFieldError, PointsmanError, OSError) as error:
         _fail(str(error))
 
 
 def _fail(message: str) -> None:
-    click.echo(f"pointsman: {' '.join(message.split())}", err=True)
+    click.echo(f"pointsman: {' '.join(message.split())[:_MESSAGE_MAX]}", err=True)
     sys.exit(2)
 
 

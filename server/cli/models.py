@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -62,7 +63,9 @@ def list_models(where: tuple[str, str], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([MessageToDict(each, preserving_proto_field_name=True) for each in found]))
         return
-    Console().print(_grid(found))
+    # Piped, a table has no width to fit into: ids are then printed whole.
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    console.print(_grid(found))
 
 
 def _grid(found: list[pb.Model]) -> Table:

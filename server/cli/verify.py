@@ -28,7 +28,8 @@ def verify(database_url: str | None, as_json: bool) -> None:
     engine = open_engine(settings.database_url, settings.durability, create=False)
     reader = LogReader(engine)
     try:
-        with Progress(console=Console(stderr=True), transient=True) as progress:
+        console = Console(stderr=True)
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("verifying", total=2 * reader.head())
             result = audit(reader, lambda positions: progress.advance(task, positions))
     except SQLAlchemyError as error:

@@ -48,7 +48,7 @@ def read_replay(path: Path, on_line: Callable[[], object] = lambda: None) -> Rep
     for number, line in _lines(path):
         try:
             row = _row(json.loads(line))
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise ReplayFileError(f"{path}:{number}: is not JSON: {error}") from error
         except InvalidFieldError as error:
             raise ReplayFileError(f"{path}:{number}: {error}") from error

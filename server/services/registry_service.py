@@ -244,7 +244,7 @@ def _is_field(descriptor: Any, path: str) -> bool:
         each = descriptor.fields_by_name.get(name) if descriptor is not None else None
         if each is None:
             return False
-        descriptor = each.message_type
+        descriptor = None if each.is_repeated else each.message_type
     return True
 
 

@@ -66,9 +66,10 @@ def parse_spec(kind: type[Spec], values: Mapping[str, Any]) -> Spec:
         return adapter.validate_python(values, extra="forbid")
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        path = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise InvalidFieldError(path or kind.__name__, message) from error
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, InvalidFieldError):
+            raise cause from error  # It names its whole path itself.
+        raise InvalidFieldError(".".join(str(part) for part in first["loc"]), first["msg"]) from error
 
 
 def decision_row(record: DecisionRecord) -> dict[str, Any]:

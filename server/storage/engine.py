@@ -9,6 +9,9 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from policy.domain import InvalidFieldError
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_SECONDS = 10
@@ -26,9 +29,13 @@ def open_engine(url: str, durability: Durability = Durability.POWER_LOSS, *, cre
 
     With POWER_LOSS every commit is forced to the disk; with PROCESS_CRASH it is handed to the
     operating system, which is faster and loses the last commits only if the machine goes down.
-    Raises FileNotFoundError without `create` if there is no such file.
+    Raises InvalidFieldError for a URL that is none, FileNotFoundError without `create` if there is no such file.
     """
-    parsed = make_url(url)
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        shown = "one that has a password in it" if "@" in url else repr(url[:80])
+        raise InvalidFieldError("database_url", f"must be an SQLAlchemy URL, not {shown}") from error
     if parsed.get_backend_name() != "sqlite":
         return create_engine(parsed, pool_pre_ping=True)
     if parsed.database and parsed.database != ":memory:":
@@ -58,9 +65,13 @@ def open_engine(url: str, durability: Durability = Durability.POWER_LOSS, *, cre
 
 
 def migrate(engine: Engine) -> None:
-    """Brings the database to the newest schema."""
+    """Brings the database to the newest schema. Raises OSError if it cannot be opened."""
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    try:
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except DBAPIError as error:
+        where = engine.url.render_as_string(hide_password=True)
+        raise OSError(f"{where}: cannot be opened: {error.orig}") from error

@@ -130,9 +130,7 @@ def delete_model(router_id: str, model_id: str, revision: int | None) -> Change:
             raise ModelNotFoundError(router_id, model_id)
         _require_revision(f"routers/{router_id}/models/{model_id}", row, revision)
         connection.execute(
-            update(models)
-            .where(models.c.router == router_id, models.c.id == model_id)
-            .values(delete_us=time_us, declared=None)
+            update(models).where(models.c.router == router_id, models.c.id == model_id).values(delete_us=time_us)
         )
         return _record(connection, router_id, seq, time_us)
 
@@ -242,8 +240,7 @@ def _load_entry(connection: Connection, router_id: str) -> RouterEntry:
     live = [each for each in rows if each.delete_us is None]
     members = tuple(Model(each.id, each.uid, load_model_spec(each.spec)) for each in live)
     return RouterEntry(
-        router=Router(router_id, load_router_spec(row.spec), members),
-        uid=row.uid,
+        router=Router(router_id, load_router_spec(row.spec), members, row.uid),
         stamp=Stamp(row.revision, row.create_us, row.update_us),
         model_stamps={each.id: Stamp(each.revision, each.create_us, each.update_us) for each in live},
         removed_models=frozenset(each.id for each in rows if each.delete_us is not None),

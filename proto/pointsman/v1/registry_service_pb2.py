@@ -4,15 +4,18 @@
 # source: pointsman/v1/registry_service.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "pointsman/v1/registry_service.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'pointsman/v1/registry_service.proto'
 )
 # @@protoc_insertion_point(imports)
 
@@ -24,85 +27,81 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n#pointsman/v1/registry_service.proto\x12\x0cpointsman.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto"\xac\x04\n\x06Router\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12*\n\tobjective\x18\x03 \x01(\x0b\x32\x17.pointsman.v1.Objective\x12-\n\x0breward_rule\x18\x04 \x01(\x0b\x32\x18.pointsman.v1.RewardRule\x12.\n\x0b\x65xploration\x18\x05 \x01(\x0b\x32\x19.pointsman.v1.Exploration\x12(\n\x08\x66\x65\x61tures\x18\x06 \x01(\x0b\x32\x16.pointsman.v1.Features\x12&\n\x07learner\x18\x07 \x01(\x0e\x32\x15.pointsman.v1.Learner\x12\x0e\n\x06policy\x18\x08 \x01(\t\x12\x15\n\rstore_prompts\x18\t \x01(\x08\x12.\n\x0bsession_ttl\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x04mode\x18\x0b \x01(\x0e\x32\x18.pointsman.v1.RouterMode\x12\x0c\n\x04\x65tag\x18\x0c \x01(\t\x12/\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\nstatistics\x18\x0f \x01(\x0b\x32\x1e.pointsman.v1.RouterStatistics"\xc1\x01\n\tObjective\x12#\n\x16\x62udget_usd_per_request\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x11quality_value_usd\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12#\n\x16latency_usd_per_second\x18\x03 \x01(\x01H\x02\x88\x01\x01\x42\x19\n\x17_budget_usd_per_requestB\x14\n\x12_quality_value_usdB\x19\n\x17_latency_usd_per_second"\x93\x02\n\nRewardRule\x12.\n\x0bjoin_window\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x43\n\x0esignal_weights\x18\x02 \x03(\x0b\x32+.pointsman.v1.RewardRule.SignalWeightsEntry\x12\x1b\n\x0emissing_reward\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0c\x65rror_reward\x18\x04 \x01(\x01H\x01\x88\x01\x01\x1a\x34\n\x12SignalWeightsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x11\n\x0f_missing_rewardB\x0f\n\r_error_reward"\x97\x01\n\x0b\x45xploration\x12\x15\n\x08strength\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1c\n\x0f\x62urn_in_rewards\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x1d\n\x10max_utility_loss\x18\x03 \x01(\x01H\x02\x88\x01\x01\x42\x0b\n\t_strengthB\x12\n\x10_burn_in_rewardsB\x13\n\x11_max_utility_loss"(\n\x08\x46\x65\x61tures\x12\x1c\n\x14\x65mbedding_dimensions\x18\x01 \x01(\x05"\x92\x01\n\x10RouterStatistics\x12\x16\n\x0e\x64\x65\x63ision_count\x18\x01 \x01(\x03\x12\x14\n\x0creward_count\x18\x02 \x01(\x03\x12\x11\n\tspent_usd\x18\x03 \x01(\x01\x12\x13\n\x0butilization\x18\x04 \x01(\x01\x12\x16\n\x0eprice_of_money\x18\x05 \x01(\x01\x12\x10\n\x08snapshot\x18\x06 \x01(\t"\xd2\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12$\n\x06prices\x18\x03 \x01(\x0b\x32\x14.pointsman.v1.Prices\x12\x1d\n\x15\x63ontext_window_tokens\x18\x04 \x01(\x03\x12\x14\n\x0c\x63\x61pabilities\x18\x05 \x03(\t\x12\'\n\x05state\x18\x06 \x01(\x0e\x32\x18.pointsman.v1.ModelState\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\nstatistics\x18\n \x01(\x0b\x32\x1d.pointsman.v1.ModelStatistics"n\n\x06Prices\x12$\n\x1cinput_usd_per_million_tokens\x18\x01 \x01(\x01\x12%\n\x1doutput_usd_per_million_tokens\x18\x02 \x01(\x01\x12\x17\n\x0fusd_per_request\x18\x03 \x01(\x01"\xe2\x01\n\x0fModelStatistics\x12\x16\n\x0e\x64\x65\x63ision_count\x18\x01 \x01(\x03\x12\x14\n\x0creward_count\x18\x02 \x01(\x03\x12\x14\n\x0c\x63losed_count\x18\x03 \x01(\x03\x12\x1b\n\x13missing_reward_rate\x18\x04 \x01(\x01\x12\x13\n\x0bmean_reward\x18\x05 \x01(\x01\x12\x15\n\rmean_cost_usd\x18\x06 \x01(\x01\x12\x1c\n\x14mean_latency_seconds\x18\x07 \x01(\x01\x12\x13\n\x0b\x65rror_count\x18\x08 \x01(\x03\x12\x0f\n\x07healthy\x18\t \x01(\x08"N\n\x13\x43reateRouterRequest\x12\x11\n\trouter_id\x18\x01 \x01(\t\x12$\n\x06router\x18\x02 \x01(\x0b\x32\x14.pointsman.v1.Router"<\n\x14\x43reateRouterResponse\x12$\n\x06router\x18\x01 \x01(\x0b\x32\x14.pointsman.v1.Router" \n\x10GetRouterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t"9\n\x11GetRouterResponse\x12$\n\x06router\x18\x01 \x01(\x0b\x32\x14.pointsman.v1.Router";\n\x12ListRoutersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t"U\n\x13ListRoutersResponse\x12%\n\x07routers\x18\x01 \x03(\x0b\x32\x14.pointsman.v1.Router\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t"l\n\x13UpdateRouterRequest\x12$\n\x06router\x18\x01 \x01(\x0b\x32\x14.pointsman.v1.Router\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask"<\n\x14UpdateRouterResponse\x12$\n\x06router\x18\x01 \x01(\x0b\x32\x14.pointsman.v1.Router"1\n\x13\x44\x65leteRouterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t"\x16\n\x14\x44\x65leteRouterResponse"Z\n\x12\x43reateModelRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12"\n\x05model\x18\x03 \x01(\x0b\x32\x13.pointsman.v1.Model"9\n\x13\x43reateModelResponse\x12"\n\x05model\x18\x01 \x01(\x0b\x32\x13.pointsman.v1.Model"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t"6\n\x10GetModelResponse\x12"\n\x05model\x18\x01 \x01(\x0b\x32\x13.pointsman.v1.Model"J\n\x11ListModelsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t"R\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.pointsman.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t"i\n\x12UpdateModelRequest\x12"\n\x05model\x18\x01 \x01(\x0b\x32\x13.pointsman.v1.Model\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask"9\n\x13UpdateModelResponse\x12"\n\x05model\x18\x01 \x01(\x0b\x32\x13.pointsman.v1.Model"0\n\x12\x44\x65leteModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t"\x15\n\x13\x44\x65leteModelResponse*P\n\x07Learner\x12\x17\n\x13LEARNER_UNSPECIFIED\x10\x00\x12\x11\n\rLEARNER_RIDGE\x10\x01\x12\x19\n\x15LEARNER_VOWPAL_WABBIT\x10\x02*W\n\nRouterMode\x12\x1b\n\x17ROUTER_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10ROUTER_MODE_LIVE\x10\x01\x12\x16\n\x12ROUTER_MODE_SHADOW\x10\x02*[\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12MODEL_STATE_ACTIVE\x10\x01\x12\x18\n\x14MODEL_STATE_DISABLED\x10\x02\x32\xd0\x06\n\x0fRegistryService\x12U\n\x0c\x43reateRouter\x12!.pointsman.v1.CreateRouterRequest\x1a".pointsman.v1.CreateRouterResponse\x12L\n\tGetRouter\x12\x1e.pointsman.v1.GetRouterRequest\x1a\x1f.pointsman.v1.GetRouterResponse\x12R\n\x0bListRouters\x12 .pointsman.v1.ListRoutersRequest\x1a!.pointsman.v1.ListRoutersResponse\x12U\n\x0cUpdateRouter\x12!.pointsman.v1.UpdateRouterRequest\x1a".pointsman.v1.UpdateRouterResponse\x12U\n\x0c\x44\x65leteRouter\x12!.pointsman.v1.DeleteRouterRequest\x1a".pointsman.v1.DeleteRouterResponse\x12R\n\x0b\x43reateModel\x12 .pointsman.v1.CreateModelRequest\x1a!.pointsman.v1.CreateModelResponse\x12I\n\x08GetModel\x12\x1d.pointsman.v1.GetModelRequest\x1a\x1e.pointsman.v1.GetModelResponse\x12O\n\nListModels\x12\x1f.pointsman.v1.ListModelsRequest\x1a .pointsman.v1.ListModelsResponse\x12R\n\x0bUpdateModel\x12 .pointsman.v1.UpdateModelRequest\x1a!.pointsman.v1.UpdateModelResponse\x12R\n\x0b\x44\x65leteModel\x12 .pointsman.v1.DeleteModelRequest\x1a!.pointsman.v1.DeleteModelResponseb\x06proto3'
-)
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#pointsman/v1/registry_service.proto\x12\x0cpointsman.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\x04\n\x06Router\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12*\n\tobjective\x18\x03 \x01(\x0b\x32\x17.pointsman.v1.Objective\x12-\n\x0breward_rule\x18\x04 \x01(\x0b\x32\x18.pointsman.v1.RewardRule\x12.\n\x0b\x65xploration\x18\x05 \x01(\x0b\x32\x19.pointsman.v1.Exploration\x12(\n\x08\x66\x65\x61tures\x18\x06 \x01(\x0b\x32\x16.pointsman.v1.Features\x12&\n\x07learner\x18\x07 \x01(\x0e\x32\x15.pointsman.v1.Learner\x12\x0e\n\x06policy\x18\x08 \x01(\t\x12\x15\n\rstore_prompts\x18\t \x01(\x08\x12.\n\x0bsession_ttl\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x04mode\x18\x0b \x01(\x0e\x32\x18.pointsman.v1.RouterMode\x12\x0c\n\x04\x65tag\x18\x0c \x01(\t\x12/\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\nstatistics\x18\x0f \x01(\x0b\x32\x1e.pointsman.v1.RouterStatistics\"\xc1\x01\n\tObjective\x12#\n\x16\x62udget_usd_per_request\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x11quality_value_usd\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12#\n\x16latency_usd_per_second\x18\x03 \x01(\x01H\x02\x88\x01\x01\x42\x19\n\x17_budget_usd_per_requestB\x14\n\x12_quality_value_usdB\x19\n\x17_latency_usd_per_second\"\x93\x02\n\nRewardRule\x12.\n\x0bjoin_window\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x43\n\x0esignal_weights\x18\x02 \x03(\x0b\x32+.pointsman.v1.RewardRule.SignalWeightsEntry\x12\x1b\n\x0emissing_reward\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0c\x65rror_reward\x18\x04 \x01(\x01H\x01\x88\x01\x01\x1a\x34\n\x12SignalWeightsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x11\n\x0f_missing_rewardB\x0f\n\r_error_reward\"\x97\x01\n\x0b\x45xploration\x12\x15\n\x08strength\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1c\n\x0f\x62urn_in_rewards\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x1d\n\x10max_utility_loss\x18\x03 \x01(\x01H\x02\x88\x01\x01\x42\x0b\n\t_strengthB\x12\n\x10_burn_in_rewardsB\x13\n\x11_max_utility_loss\"(\n\x08\x46\x65\x61tures\x12\x1c\n\x14\x65mbedding_dimensions\x18\x01 \x01(\x05\"\x92\x01\n\x10RouterStatistics\x12\x16\n\x0e\x64\x65\x63ision_count\x18\x01 \x01(\x03\x12\x14\n\x0creward_count\x18\x02 \x01(\x03\x12\x11\n\tspent_usd\x18\x03 \x01(\x01\x12\x13\n\x0butilization\x18\x04 \x01(\x01\x12\x16\n\x0eprice_of_money\x18\x05 \x01(\x01\x12\x10\n\x08snapshot\x18\x06 \x01(\t\"\xd2\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12$\n\x06prices\x18\x03 \x01(\x0b\x32\x14.pointsman.v1.Prices\x12\x1d\n\x15\x63ontext_window_tokens\x18\x04 \x01(\x03\x12\x14\n\x0c\x63\x61pabilities\x18\x05 \x03(\t\x12\'\n\x05state\x18\x06 \x01(\x0e\x32\x18.pointsman.v1.ModelState\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\nstatistics\x18\n \x01(\x0b\x32\x1d.pointsman.v1.ModelStatistics\"n\n\x06Prices\x12$\n\x1cinput_usd_per_million_tokens\x18\x01 \x01(\x01\x12%\n\x1doutput_usd_per_million_tokens\x18\x02 \x01(\x01\x12\x17\n\x0fusd_per_request\x18\x03 \x01(\x01\"\xe2\x01\n\x0fModelStatistics\x12\x16\n\x0e\x64\x65\x63ision_count\x18\x01 \x01(\x03\x12\x14\n\x0creward_count\x18\x02 \x01(\x03\x12\x14\n\x0c\x63losed_count\x18\x03 \x01(\x03\x12\x1b\n\x13missing_reward_rate\x18\x04 \x01(\x01\x12\x13\n\x0bmean_reward\x18\x05 \x01(\x01\x12\x15\n\rmean_cost_usd\x18\x06 \x01(\x01\x12\x1c\n\x14mean_latency_seconds\x18\x07 \x01(\x01\x12\x13\n\x0b\x65rror_count\x18\x08 \x01(\x03\x12\x0f\n\x07healthy\x18\t \x01(\x08\"N\n\x13\x43reateRouterRequest\x12\x11\n\trouter_id\x18\x01 \x01(\t\x12$\n\x06router\x18\x02 \x01(\x0b\x32\x14.pointsman.v1.Router\"<\n\x14\x43reateRouterResponse\x12$\n\x06router\x18\x01 \x01(\x0b\x32\x14.pointsman.v1.Router\" \n\x10GetRouterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x11GetRouterResponse\x12$\n\x06router\x18\x01 \x01(\x0b\x32\x14.pointsman.v1.Router\";\n\x12ListRoutersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"U\n\x13ListRoutersResponse\x12%\n\x07routers\x18\x01 \x03(\x0b\x32\x14.pointsman.v1.Router\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"l\n\x13UpdateRouterRequest\x12$\n\x06router\x18\x01 \x01(\x0b\x32\x14.pointsman.v1.Router\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"<\n\x14UpdateRouterResponse\x12$\n\x06router\x18\x01 \x01(\x0b\x32\x14.pointsman.v1.Router\"1\n\x13\x44\x65leteRouterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x16\n\x14\x44\x65leteRouterResponse\"Z\n\x12\x43reateModelRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\"\n\x05model\x18\x03 \x01(\x0b\x32\x13.pointsman.v1.Model\"9\n\x13\x43reateModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.pointsman.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"6\n\x10GetModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.pointsman.v1.Model\"J\n\x11ListModelsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"R\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.pointsman.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"i\n\x12UpdateModelRequest\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.pointsman.v1.Model\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"9\n\x13UpdateModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.pointsman.v1.Model\"0\n\x12\x44\x65leteModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x15\n\x13\x44\x65leteModelResponse*P\n\x07Learner\x12\x17\n\x13LEARNER_UNSPECIFIED\x10\x00\x12\x11\n\rLEARNER_RIDGE\x10\x01\x12\x19\n\x15LEARNER_VOWPAL_WABBIT\x10\x02*W\n\nRouterMode\x12\x1b\n\x17ROUTER_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10ROUTER_MODE_LIVE\x10\x01\x12\x16\n\x12ROUTER_MODE_SHADOW\x10\x02*[\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12MODEL_STATE_ACTIVE\x10\x01\x12\x18\n\x14MODEL_STATE_DISABLED\x10\x02\x32\xd0\x06\n\x0fRegistryService\x12U\n\x0c\x43reateRouter\x12!.pointsman.v1.CreateRouterRequest\x1a\".pointsman.v1.CreateRouterResponse\x12L\n\tGetRouter\x12\x1e.pointsman.v1.GetRouterRequest\x1a\x1f.pointsman.v1.GetRouterResponse\x12R\n\x0bListRouters\x12 .pointsman.v1.ListRoutersRequest\x1a!.pointsman.v1.ListRoutersResponse\x12U\n\x0cUpdateRouter\x12!.pointsman.v1.UpdateRouterRequest\x1a\".pointsman.v1.UpdateRouterResponse\x12U\n\x0c\x44\x65leteRouter\x12!.pointsman.v1.DeleteRouterRequest\x1a\".pointsman.v1.DeleteRouterResponse\x12R\n\x0b\x43reateModel\x12 .pointsman.v1.CreateModelRequest\x1a!.pointsman.v1.CreateModelResponse\x12I\n\x08GetModel\x12\x1d.pointsman.v1.GetModelRequest\x1a\x1e.pointsman.v1.GetModelResponse\x12O\n\nListModels\x12\x1f.pointsman.v1.ListModelsRequest\x1a .pointsman.v1.ListModelsResponse\x12R\n\x0bUpdateModel\x12 .pointsman.v1.UpdateModelRequest\x1a!.pointsman.v1.UpdateModelResponse\x12R\n\x0b\x44\x65leteModel\x12 .pointsman.v1.DeleteModelRequest\x1a!.pointsman.v1.DeleteModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(
-    DESCRIPTOR, "pointsman.v1.registry_service_pb2", _globals
-)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pointsman.v1.registry_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_REWARDRULE_SIGNALWEIGHTSENTRY"]._loaded_options = None
-    _globals["_REWARDRULE_SIGNALWEIGHTSENTRY"]._serialized_options = b"8\001"
-    _globals["_LEARNER"]._serialized_start = 3481
-    _globals["_LEARNER"]._serialized_end = 3561
-    _globals["_ROUTERMODE"]._serialized_start = 3563
-    _globals["_ROUTERMODE"]._serialized_end = 3650
-    _globals["_MODELSTATE"]._serialized_start = 3652
-    _globals["_MODELSTATE"]._serialized_end = 3743
-    _globals["_ROUTER"]._serialized_start = 153
-    _globals["_ROUTER"]._serialized_end = 709
-    _globals["_OBJECTIVE"]._serialized_start = 712
-    _globals["_OBJECTIVE"]._serialized_end = 905
-    _globals["_REWARDRULE"]._serialized_start = 908
-    _globals["_REWARDRULE"]._serialized_end = 1183
-    _globals["_REWARDRULE_SIGNALWEIGHTSENTRY"]._serialized_start = 1095
-    _globals["_REWARDRULE_SIGNALWEIGHTSENTRY"]._serialized_end = 1147
-    _globals["_EXPLORATION"]._serialized_start = 1186
-    _globals["_EXPLORATION"]._serialized_end = 1337
-    _globals["_FEATURES"]._serialized_start = 1339
-    _globals["_FEATURES"]._serialized_end = 1379
-    _globals["_ROUTERSTATISTICS"]._serialized_start = 1382
-    _globals["_ROUTERSTATISTICS"]._serialized_end = 1528
-    _globals["_MODEL"]._serialized_start = 1531
-    _globals["_MODEL"]._serialized_end = 1869
-    _globals["_PRICES"]._serialized_start = 1871
-    _globals["_PRICES"]._serialized_end = 1981
-    _globals["_MODELSTATISTICS"]._serialized_start = 1984
-    _globals["_MODELSTATISTICS"]._serialized_end = 2210
-    _globals["_CREATEROUTERREQUEST"]._serialized_start = 2212
-    _globals["_CREATEROUTERREQUEST"]._serialized_end = 2290
-    _globals["_CREATEROUTERRESPONSE"]._serialized_start = 2292
-    _globals["_CREATEROUTERRESPONSE"]._serialized_end = 2352
-    _globals["_GETROUTERREQUEST"]._serialized_start = 2354
-    _globals["_GETROUTERREQUEST"]._serialized_end = 2386
-    _globals["_GETROUTERRESPONSE"]._serialized_start = 2388
-    _globals["_GETROUTERRESPONSE"]._serialized_end = 2445
-    _globals["_LISTROUTERSREQUEST"]._serialized_start = 2447
-    _globals["_LISTROUTERSREQUEST"]._serialized_end = 2506
-    _globals["_LISTROUTERSRESPONSE"]._serialized_start = 2508
-    _globals["_LISTROUTERSRESPONSE"]._serialized_end = 2593
-    _globals["_UPDATEROUTERREQUEST"]._serialized_start = 2595
-    _globals["_UPDATEROUTERREQUEST"]._serialized_end = 2703
-    _globals["_UPDATEROUTERRESPONSE"]._serialized_start = 2705
-    _globals["_UPDATEROUTERRESPONSE"]._serialized_end = 2765
-    _globals["_DELETEROUTERREQUEST"]._serialized_start = 2767
-    _globals["_DELETEROUTERREQUEST"]._serialized_end = 2816
-    _globals["_DELETEROUTERRESPONSE"]._serialized_start = 2818
-    _globals["_DELETEROUTERRESPONSE"]._serialized_end = 2840
-    _globals["_CREATEMODELREQUEST"]._serialized_start = 2842
-    _globals["_CREATEMODELREQUEST"]._serialized_end = 2932
-    _globals["_CREATEMODELRESPONSE"]._serialized_start = 2934
-    _globals["_CREATEMODELRESPONSE"]._serialized_end = 2991
-    _globals["_GETMODELREQUEST"]._serialized_start = 2993
-    _globals["_GETMODELREQUEST"]._serialized_end = 3024
-    _globals["_GETMODELRESPONSE"]._serialized_start = 3026
-    _globals["_GETMODELRESPONSE"]._serialized_end = 3080
-    _globals["_LISTMODELSREQUEST"]._serialized_start = 3082
-    _globals["_LISTMODELSREQUEST"]._serialized_end = 3156
-    _globals["_LISTMODELSRESPONSE"]._serialized_start = 3158
-    _globals["_LISTMODELSRESPONSE"]._serialized_end = 3240
-    _globals["_UPDATEMODELREQUEST"]._serialized_start = 3242
-    _globals["_UPDATEMODELREQUEST"]._serialized_end = 3347
-    _globals["_UPDATEMODELRESPONSE"]._serialized_start = 3349
-    _globals["_UPDATEMODELRESPONSE"]._serialized_end = 3406
-    _globals["_DELETEMODELREQUEST"]._serialized_start = 3408
-    _globals["_DELETEMODELREQUEST"]._serialized_end = 3456
-    _globals["_DELETEMODELRESPONSE"]._serialized_start = 3458
-    _globals["_DELETEMODELRESPONSE"]._serialized_end = 3479
-    _globals["_REGISTRYSERVICE"]._serialized_start = 3746
-    _globals["_REGISTRYSERVICE"]._serialized_end = 4594
+  DESCRIPTOR._loaded_options = None
+  _globals['_REWARDRULE_SIGNALWEIGHTSENTRY']._loaded_options = None
+  _globals['_REWARDRULE_SIGNALWEIGHTSENTRY']._serialized_options = b'8\001'
+  _globals['_LEARNER']._serialized_start=3481
+  _globals['_LEARNER']._serialized_end=3561
+  _globals['_ROUTERMODE']._serialized_start=3563
+  _globals['_ROUTERMODE']._serialized_end=3650
+  _globals['_MODELSTATE']._serialized_start=3652
+  _globals['_MODELSTATE']._serialized_end=3743
+  _globals['_ROUTER']._serialized_start=153
+  _globals['_ROUTER']._serialized_end=709
+  _globals['_OBJECTIVE']._serialized_start=712
+  _globals['_OBJECTIVE']._serialized_end=905
+  _globals['_REWARDRULE']._serialized_start=908
+  _globals['_REWARDRULE']._serialized_end=1183
+  _globals['_REWARDRULE_SIGNALWEIGHTSENTRY']._serialized_start=1095
+  _globals['_REWARDRULE_SIGNALWEIGHTSENTRY']._serialized_end=1147
+  _globals['_EXPLORATION']._serialized_start=1186
+  _globals['_EXPLORATION']._serialized_end=1337
+  _globals['_FEATURES']._serialized_start=1339
+  _globals['_FEATURES']._serialized_end=1379
+  _globals['_ROUTERSTATISTICS']._serialized_start=1382
+  _globals['_ROUTERSTATISTICS']._serialized_end=1528
+  _globals['_MODEL']._serialized_start=1531
+  _globals['_MODEL']._serialized_end=1869
+  _globals['_PRICES']._serialized_start=1871
+  _globals['_PRICES']._serialized_end=1981
+  _globals['_MODELSTATISTICS']._serialized_start=1984
+  _globals['_MODELSTATISTICS']._serialized_end=2210
+  _globals['_CREATEROUTERREQUEST']._serialized_start=2212
+  _globals['_CREATEROUTERREQUEST']._serialized_end=2290
+  _globals['_CREATEROUTERRESPONSE']._serialized_start=2292
+  _globals['_CREATEROUTERRESPONSE']._serialized_end=2352
+  _globals['_GETROUTERREQUEST']._serialized_start=2354
+  _globals['_GETROUTERREQUEST']._serialized_end=2386
+  _globals['_GETROUTERRESPONSE']._serialized_start=2388
+  _globals['_GETROUTERRESPONSE']._serialized_end=2445
+  _globals['_LISTROUTERSREQUEST']._serialized_start=2447
+  _globals['_LISTROUTERSREQUEST']._serialized_end=2506
+  _globals['_LISTROUTERSRESPONSE']._serialized_start=2508
+  _globals['_LISTROUTERSRESPONSE']._serialized_end=2593
+  _globals['_UPDATEROUTERREQUEST']._serialized_start=2595
+  _globals['_UPDATEROUTERREQUEST']._serialized_end=2703
+  _globals['_UPDATEROUTERRESPONSE']._serialized_start=2705
+  _globals['_UPDATEROUTERRESPONSE']._serialized_end=2765
+  _globals['_DELETEROUTERREQUEST']._serialized_start=2767
+  _globals['_DELETEROUTERREQUEST']._serialized_end=2816
+  _globals['_DELETEROUTERRESPONSE']._serialized_start=2818
+  _globals['_DELETEROUTERRESPONSE']._serialized_end=2840
+  _globals['_CREATEMODELREQUEST']._serialized_start=2842
+  _globals['_CREATEMODELREQUEST']._serialized_end=2932
+  _globals['_CREATEMODELRESPONSE']._serialized_start=2934
+  _globals['_CREATEMODELRESPONSE']._serialized_end=2991
+  _globals['_GETMODELREQUEST']._serialized_start=2993
+  _globals['_GETMODELREQUEST']._serialized_end=3024
+  _globals['_GETMODELRESPONSE']._serialized_start=3026
+  _globals['_GETMODELRESPONSE']._serialized_end=3080
+  _globals['_LISTMODELSREQUEST']._serialized_start=3082
+  _globals['_LISTMODELSREQUEST']._serialized_end=3156
+  _globals['_LISTMODELSRESPONSE']._serialized_start=3158
+  _globals['_LISTMODELSRESPONSE']._serialized_end=3240
+  _globals['_UPDATEMODELREQUEST']._serialized_start=3242
+  _globals['_UPDATEMODELREQUEST']._serialized_end=3347
+  _globals['_UPDATEMODELRESPONSE']._serialized_start=3349
+  _globals['_UPDATEMODELRESPONSE']._serialized_end=3406
+  _globals['_DELETEMODELREQUEST']._serialized_start=3408
+  _globals['_DELETEMODELREQUEST']._serialized_end=3456
+  _globals['_DELETEMODELRESPONSE']._serialized_start=3458
+  _globals['_DELETEMODELRESPONSE']._serialized_end=3479
+  _globals['_REGISTRYSERVICE']._serialized_start=3746
+  _globals['_REGISTRYSERVICE']._serialized_end=4594
 # @@protoc_insertion_point(module_scope)

@@ -26,9 +26,7 @@ class _Learner:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _LearnerEnumTypeWrapper(
-    _enum_type_wrapper._EnumTypeWrapper[_Learner.ValueType], _builtins.type
-):
+class _LearnerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Learner.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     LEARNER_UNSPECIFIED: _Learner.ValueType  # 0
     """The default: ridge."""
@@ -52,9 +50,7 @@ class _RouterMode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _RouterModeEnumTypeWrapper(
-    _enum_type_wrapper._EnumTypeWrapper[_RouterMode.ValueType], _builtins.type
-):
+class _RouterModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RouterMode.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ROUTER_MODE_UNSPECIFIED: _RouterMode.ValueType  # 0
     """The default: live."""
@@ -78,9 +74,7 @@ class _ModelState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _ModelStateEnumTypeWrapper(
-    _enum_type_wrapper._EnumTypeWrapper[_ModelState.ValueType], _builtins.type
-):
+class _ModelStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     MODEL_STATE_UNSPECIFIED: _ModelState.ValueType  # 0
     """The default: active."""
@@ -188,57 +182,9 @@ class Router(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         statistics: Global___RouterStatistics | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "create_time",
-        b"create_time",
-        "exploration",
-        b"exploration",
-        "features",
-        b"features",
-        "objective",
-        b"objective",
-        "reward_rule",
-        b"reward_rule",
-        "session_ttl",
-        b"session_ttl",
-        "statistics",
-        b"statistics",
-        "update_time",
-        b"update_time",
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "exploration", b"exploration", "features", b"features", "objective", b"objective", "reward_rule", b"reward_rule", "session_ttl", b"session_ttl", "statistics", b"statistics", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "create_time",
-        b"create_time",
-        "display_name",
-        b"display_name",
-        "etag",
-        b"etag",
-        "exploration",
-        b"exploration",
-        "features",
-        b"features",
-        "learner",
-        b"learner",
-        "mode",
-        b"mode",
-        "name",
-        b"name",
-        "objective",
-        b"objective",
-        "policy",
-        b"policy",
-        "reward_rule",
-        b"reward_rule",
-        "session_ttl",
-        b"session_ttl",
-        "statistics",
-        b"statistics",
-        "store_prompts",
-        b"store_prompts",
-        "update_time",
-        b"update_time",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "exploration", b"exploration", "features", b"features", "learner", b"learner", "mode", b"mode", "name", b"name", "objective", b"objective", "policy", b"policy", "reward_rule", b"reward_rule", "session_ttl", b"session_ttl", "statistics", b"statistics", "store_prompts", b"store_prompts", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -266,66 +212,22 @@ class Objective(_message.Message):
         quality_value_usd: _builtins.float | None = ...,
         latency_usd_per_second: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "_budget_usd_per_request",
-        b"_budget_usd_per_request",
-        "_latency_usd_per_second",
-        b"_latency_usd_per_second",
-        "_quality_value_usd",
-        b"_quality_value_usd",
-        "budget_usd_per_request",
-        b"budget_usd_per_request",
-        "latency_usd_per_second",
-        b"latency_usd_per_second",
-        "quality_value_usd",
-        b"quality_value_usd",
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_budget_usd_per_request", b"_budget_usd_per_request", "_latency_usd_per_second", b"_latency_usd_per_second", "_quality_value_usd", b"_quality_value_usd", "budget_usd_per_request", b"budget_usd_per_request", "latency_usd_per_second", b"latency_usd_per_second", "quality_value_usd", b"quality_value_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "_budget_usd_per_request",
-        b"_budget_usd_per_request",
-        "_latency_usd_per_second",
-        b"_latency_usd_per_second",
-        "_quality_value_usd",
-        b"_quality_value_usd",
-        "budget_usd_per_request",
-        b"budget_usd_per_request",
-        "latency_usd_per_second",
-        b"latency_usd_per_second",
-        "quality_value_usd",
-        b"quality_value_usd",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget_usd_per_request", b"_budget_usd_per_request", "_latency_usd_per_second", b"_latency_usd_per_second", "_quality_value_usd", b"_quality_value_usd", "budget_usd_per_request", b"budget_usd_per_request", "latency_usd_per_second", b"latency_usd_per_second", "quality_value_usd", b"quality_value_usd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__budget_usd_per_request: _TypeAlias = _typing.Literal[
-        "budget_usd_per_request"
-    ]  # noqa: Y015
-    _WhichOneofArgType__budget_usd_per_request: _TypeAlias = _typing.Literal[
-        "_budget_usd_per_request", b"_budget_usd_per_request"
-    ]  # noqa: Y015
-    _WhichOneofReturnType__latency_usd_per_second: _TypeAlias = _typing.Literal[
-        "latency_usd_per_second"
-    ]  # noqa: Y015
-    _WhichOneofArgType__latency_usd_per_second: _TypeAlias = _typing.Literal[
-        "_latency_usd_per_second", b"_latency_usd_per_second"
-    ]  # noqa: Y015
-    _WhichOneofReturnType__quality_value_usd: _TypeAlias = _typing.Literal[
-        "quality_value_usd"
-    ]  # noqa: Y015
-    _WhichOneofArgType__quality_value_usd: _TypeAlias = _typing.Literal[
-        "_quality_value_usd", b"_quality_value_usd"
-    ]  # noqa: Y015
+    _WhichOneofReturnType__budget_usd_per_request: _TypeAlias = _typing.Literal["budget_usd_per_request"]  # noqa: Y015
+    _WhichOneofArgType__budget_usd_per_request: _TypeAlias = _typing.Literal["_budget_usd_per_request", b"_budget_usd_per_request"]  # noqa: Y015
+    _WhichOneofReturnType__latency_usd_per_second: _TypeAlias = _typing.Literal["latency_usd_per_second"]  # noqa: Y015
+    _WhichOneofArgType__latency_usd_per_second: _TypeAlias = _typing.Literal["_latency_usd_per_second", b"_latency_usd_per_second"]  # noqa: Y015
+    _WhichOneofReturnType__quality_value_usd: _TypeAlias = _typing.Literal["quality_value_usd"]  # noqa: Y015
+    _WhichOneofArgType__quality_value_usd: _TypeAlias = _typing.Literal["_quality_value_usd", b"_quality_value_usd"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(
-        self, oneof_group: _WhichOneofArgType__budget_usd_per_request
-    ) -> _WhichOneofReturnType__budget_usd_per_request | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__budget_usd_per_request) -> _WhichOneofReturnType__budget_usd_per_request | None: ...
     @_typing.overload
-    def WhichOneof(
-        self, oneof_group: _WhichOneofArgType__latency_usd_per_second
-    ) -> _WhichOneofReturnType__latency_usd_per_second | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__latency_usd_per_second) -> _WhichOneofReturnType__latency_usd_per_second | None: ...
     @_typing.overload
-    def WhichOneof(
-        self, oneof_group: _WhichOneofArgType__quality_value_usd
-    ) -> _WhichOneofReturnType__quality_value_usd | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quality_value_usd) -> _WhichOneofReturnType__quality_value_usd | None: ...
 
 Global___Objective: _TypeAlias = Objective  # noqa: Y015
 
@@ -351,9 +253,7 @@ class RewardRule(_message.Message):
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal[
-            "key", b"key", "value", b"value"
-        ]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -381,52 +281,18 @@ class RewardRule(_message.Message):
         missing_reward: _builtins.float | None = ...,
         error_reward: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "_error_reward",
-        b"_error_reward",
-        "_missing_reward",
-        b"_missing_reward",
-        "error_reward",
-        b"error_reward",
-        "join_window",
-        b"join_window",
-        "missing_reward",
-        b"missing_reward",
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_error_reward", b"_error_reward", "_missing_reward", b"_missing_reward", "error_reward", b"error_reward", "join_window", b"join_window", "missing_reward", b"missing_reward"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "_error_reward",
-        b"_error_reward",
-        "_missing_reward",
-        b"_missing_reward",
-        "error_reward",
-        b"error_reward",
-        "join_window",
-        b"join_window",
-        "missing_reward",
-        b"missing_reward",
-        "signal_weights",
-        b"signal_weights",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error_reward", b"_error_reward", "_missing_reward", b"_missing_reward", "error_reward", b"error_reward", "join_window", b"join_window", "missing_reward", b"missing_reward", "signal_weights", b"signal_weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__error_reward: _TypeAlias = _typing.Literal["error_reward"]  # noqa: Y015
-    _WhichOneofArgType__error_reward: _TypeAlias = _typing.Literal[
-        "_error_reward", b"_error_reward"
-    ]  # noqa: Y015
-    _WhichOneofReturnType__missing_reward: _TypeAlias = _typing.Literal[
-        "missing_reward"
-    ]  # noqa: Y015
-    _WhichOneofArgType__missing_reward: _TypeAlias = _typing.Literal[
-        "_missing_reward", b"_missing_reward"
-    ]  # noqa: Y015
+    _WhichOneofArgType__error_reward: _TypeAlias = _typing.Literal["_error_reward", b"_error_reward"]  # noqa: Y015
+    _WhichOneofReturnType__missing_reward: _TypeAlias = _typing.Literal["missing_reward"]  # noqa: Y015
+    _WhichOneofArgType__missing_reward: _TypeAlias = _typing.Literal["_missing_reward", b"_missing_reward"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(
-        self, oneof_group: _WhichOneofArgType__error_reward
-    ) -> _WhichOneofReturnType__error_reward | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__error_reward) -> _WhichOneofReturnType__error_reward | None: ...
     @_typing.overload
-    def WhichOneof(
-        self, oneof_group: _WhichOneofArgType__missing_reward
-    ) -> _WhichOneofReturnType__missing_reward | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__missing_reward) -> _WhichOneofReturnType__missing_reward | None: ...
 
 Global___RewardRule: _TypeAlias = RewardRule  # noqa: Y015
 
@@ -454,64 +320,22 @@ class Exploration(_message.Message):
         burn_in_rewards: _builtins.int | None = ...,
         max_utility_loss: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "_burn_in_rewards",
-        b"_burn_in_rewards",
-        "_max_utility_loss",
-        b"_max_utility_loss",
-        "_strength",
-        b"_strength",
-        "burn_in_rewards",
-        b"burn_in_rewards",
-        "max_utility_loss",
-        b"max_utility_loss",
-        "strength",
-        b"strength",
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_burn_in_rewards", b"_burn_in_rewards", "_max_utility_loss", b"_max_utility_loss", "_strength", b"_strength", "burn_in_rewards", b"burn_in_rewards", "max_utility_loss", b"max_utility_loss", "strength", b"strength"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "_burn_in_rewards",
-        b"_burn_in_rewards",
-        "_max_utility_loss",
-        b"_max_utility_loss",
-        "_strength",
-        b"_strength",
-        "burn_in_rewards",
-        b"burn_in_rewards",
-        "max_utility_loss",
-        b"max_utility_loss",
-        "strength",
-        b"strength",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_burn_in_rewards", b"_burn_in_rewards", "_max_utility_loss", b"_max_utility_loss", "_strength", b"_strength", "burn_in_rewards", b"burn_in_rewards", "max_utility_loss", b"max_utility_loss", "strength", b"strength"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__burn_in_rewards: _TypeAlias = _typing.Literal[
-        "burn_in_rewards"
-    ]  # noqa: Y015
-    _WhichOneofArgType__burn_in_rewards: _TypeAlias = _typing.Literal[
-        "_burn_in_rewards", b"_burn_in_rewards"
-    ]  # noqa: Y015
-    _WhichOneofReturnType__max_utility_loss: _TypeAlias = _typing.Literal[
-        "max_utility_loss"
-    ]  # noqa: Y015
-    _WhichOneofArgType__max_utility_loss: _TypeAlias = _typing.Literal[
-        "_max_utility_loss", b"_max_utility_loss"
-    ]  # noqa: Y015
+    _WhichOneofReturnType__burn_in_rewards: _TypeAlias = _typing.Literal["burn_in_rewards"]  # noqa: Y015
+    _WhichOneofArgType__burn_in_rewards: _TypeAlias = _typing.Literal["_burn_in_rewards", b"_burn_in_rewards"]  # noqa: Y015
+    _WhichOneofReturnType__max_utility_loss: _TypeAlias = _typing.Literal["max_utility_loss"]  # noqa: Y015
+    _WhichOneofArgType__max_utility_loss: _TypeAlias = _typing.Literal["_max_utility_loss", b"_max_utility_loss"]  # noqa: Y015
     _WhichOneofReturnType__strength: _TypeAlias = _typing.Literal["strength"]  # noqa: Y015
-    _WhichOneofArgType__strength: _TypeAlias = _typing.Literal[
-        "_strength", b"_strength"
-    ]  # noqa: Y015
+    _WhichOneofArgType__strength: _TypeAlias = _typing.Literal["_strength", b"_strength"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(
-        self, oneof_group: _WhichOneofArgType__burn_in_rewards
-    ) -> _WhichOneofReturnType__burn_in_rewards | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__burn_in_rewards) -> _WhichOneofReturnType__burn_in_rewards | None: ...
     @_typing.overload
-    def WhichOneof(
-        self, oneof_group: _WhichOneofArgType__max_utility_loss
-    ) -> _WhichOneofReturnType__max_utility_loss | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_utility_loss) -> _WhichOneofReturnType__max_utility_loss | None: ...
     @_typing.overload
-    def WhichOneof(
-        self, oneof_group: _WhichOneofArgType__strength
-    ) -> _WhichOneofReturnType__strength | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__strength) -> _WhichOneofReturnType__strength | None: ...
 
 Global___Exploration: _TypeAlias = Exploration  # noqa: Y015
 
@@ -533,9 +357,7 @@ class Features(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "embedding_dimensions", b"embedding_dimensions"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding_dimensions", b"embedding_dimensions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -577,20 +399,7 @@ class RouterStatistics(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "decision_count",
-        b"decision_count",
-        "price_of_money",
-        b"price_of_money",
-        "reward_count",
-        b"reward_count",
-        "snapshot",
-        b"snapshot",
-        "spent_usd",
-        b"spent_usd",
-        "utilization",
-        b"utilization",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_count", b"decision_count", "price_of_money", b"price_of_money", "reward_count", b"reward_count", "snapshot", b"snapshot", "spent_usd", b"spent_usd", "utilization", b"utilization"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -658,39 +467,9 @@ class Model(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         statistics: Global___ModelStatistics | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "create_time",
-        b"create_time",
-        "prices",
-        b"prices",
-        "statistics",
-        b"statistics",
-        "update_time",
-        b"update_time",
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "prices", b"prices", "statistics", b"statistics", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "capabilities",
-        b"capabilities",
-        "context_window_tokens",
-        b"context_window_tokens",
-        "create_time",
-        b"create_time",
-        "display_name",
-        b"display_name",
-        "etag",
-        b"etag",
-        "name",
-        b"name",
-        "prices",
-        b"prices",
-        "state",
-        b"state",
-        "statistics",
-        b"statistics",
-        "update_time",
-        b"update_time",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "context_window_tokens", b"context_window_tokens", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "name", b"name", "prices", b"prices", "state", b"state", "statistics", b"statistics", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -720,14 +499,7 @@ class Prices(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "input_usd_per_million_tokens",
-        b"input_usd_per_million_tokens",
-        "output_usd_per_million_tokens",
-        b"output_usd_per_million_tokens",
-        "usd_per_request",
-        b"usd_per_request",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input_usd_per_million_tokens", b"input_usd_per_million_tokens", "output_usd_per_million_tokens", b"output_usd_per_million_tokens", "usd_per_request", b"usd_per_request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -781,26 +553,7 @@ class ModelStatistics(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "closed_count",
-        b"closed_count",
-        "decision_count",
-        b"decision_count",
-        "error_count",
-        b"error_count",
-        "healthy",
-        b"healthy",
-        "mean_cost_usd",
-        b"mean_cost_usd",
-        "mean_latency_seconds",
-        b"mean_latency_seconds",
-        "mean_reward",
-        b"mean_reward",
-        "missing_reward_rate",
-        b"missing_reward_rate",
-        "reward_count",
-        b"reward_count",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_count", b"closed_count", "decision_count", b"decision_count", "error_count", b"error_count", "healthy", b"healthy", "mean_cost_usd", b"mean_cost_usd", "mean_latency_seconds", b"mean_latency_seconds", "mean_reward", b"mean_reward", "missing_reward_rate", b"missing_reward_rate", "reward_count", b"reward_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -828,9 +581,7 @@ class CreateRouterRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["router", b"router"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "router", b"router", "router_id", b"router_id"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["router", b"router", "router_id", b"router_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -926,9 +677,7 @@ class ListRoutersRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "page_size", b"page_size", "page_token", b"page_token"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -956,9 +705,7 @@ class ListRoutersResponse(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "next_page_token", b"next_page_token", "routers", b"routers"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "routers", b"routers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -986,13 +733,9 @@ class UpdateRouterRequest(_message.Message):
         router: Global___Router | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "router", b"router", "update_mask", b"update_mask"
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["router", b"router", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "router", b"router", "update_mask", b"update_mask"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["router", b"router", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1091,9 +834,7 @@ class CreateModelRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "model", b"model", "model_id", b"model_id", "parent", b"parent"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "model_id", b"model_id", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1193,9 +934,7 @@ class ListModelsRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1223,9 +962,7 @@ class ListModelsResponse(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "models", b"models", "next_page_token", b"next_page_token"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1253,13 +990,9 @@ class UpdateModelRequest(_message.Message):
         model: Global___Model | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "model", b"model", "update_mask", b"update_mask"
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "model", b"model", "update_mask", b"update_mask"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -18,9 +18,8 @@ else:
 
 _T = _typing.TypeVar("_T")
 
-class _MaybeAsyncIterator(
-    _abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta
-): ...
+class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
+
 class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
@@ -34,57 +33,29 @@ class RegistryServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RegistryServiceAsyncStub: ...
-    CreateRouter: _grpc.UnaryUnaryMultiCallable[
-        _registry_service_pb2.CreateRouterRequest,
-        _registry_service_pb2.CreateRouterResponse,
-    ]
+    CreateRouter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.CreateRouterRequest, _registry_service_pb2.CreateRouterResponse]
     """Creates a router. Errors: INVALID_ARGUMENT, ALREADY_EXISTS."""
-    GetRouter: _grpc.UnaryUnaryMultiCallable[
-        _registry_service_pb2.GetRouterRequest, _registry_service_pb2.GetRouterResponse
-    ]
+    GetRouter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetRouterRequest, _registry_service_pb2.GetRouterResponse]
     """Reads a router. Errors: NOT_FOUND."""
-    ListRouters: _grpc.UnaryUnaryMultiCallable[
-        _registry_service_pb2.ListRoutersRequest,
-        _registry_service_pb2.ListRoutersResponse,
-    ]
+    ListRouters: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListRoutersRequest, _registry_service_pb2.ListRoutersResponse]
     """Lists the routers by name."""
-    UpdateRouter: _grpc.UnaryUnaryMultiCallable[
-        _registry_service_pb2.UpdateRouterRequest,
-        _registry_service_pb2.UpdateRouterResponse,
-    ]
+    UpdateRouter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateRouterRequest, _registry_service_pb2.UpdateRouterResponse]
     """Changes a router. Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (stale etag)."""
-    DeleteRouter: _grpc.UnaryUnaryMultiCallable[
-        _registry_service_pb2.DeleteRouterRequest,
-        _registry_service_pb2.DeleteRouterResponse,
-    ]
+    DeleteRouter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteRouterRequest, _registry_service_pb2.DeleteRouterResponse]
     """Deletes a router with its models; its log stays until retention. routers/default cannot be
     deleted. Errors: NOT_FOUND, FAILED_PRECONDITION, ABORTED.
     """
-    CreateModel: _grpc.UnaryUnaryMultiCallable[
-        _registry_service_pb2.CreateModelRequest,
-        _registry_service_pb2.CreateModelResponse,
-    ]
+    CreateModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.CreateModelRequest, _registry_service_pb2.CreateModelResponse]
     """Adds a model to a router. Errors: INVALID_ARGUMENT, NOT_FOUND (router), ALREADY_EXISTS,
     FAILED_PRECONDITION (the router has as many models as it may).
     """
-    GetModel: _grpc.UnaryUnaryMultiCallable[
-        _registry_service_pb2.GetModelRequest, _registry_service_pb2.GetModelResponse
-    ]
+    GetModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetModelRequest, _registry_service_pb2.GetModelResponse]
     """Reads a model. Errors: NOT_FOUND."""
-    ListModels: _grpc.UnaryUnaryMultiCallable[
-        _registry_service_pb2.ListModelsRequest,
-        _registry_service_pb2.ListModelsResponse,
-    ]
+    ListModels: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelsRequest, _registry_service_pb2.ListModelsResponse]
     """Lists a router's models by name."""
-    UpdateModel: _grpc.UnaryUnaryMultiCallable[
-        _registry_service_pb2.UpdateModelRequest,
-        _registry_service_pb2.UpdateModelResponse,
-    ]
+    UpdateModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateModelRequest, _registry_service_pb2.UpdateModelResponse]
     """Changes a model, for example its prices. Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED."""
-    DeleteModel: _grpc.UnaryUnaryMultiCallable[
-        _registry_service_pb2.DeleteModelRequest,
-        _registry_service_pb2.DeleteModelResponse,
-    ]
+    DeleteModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteModelRequest, _registry_service_pb2.DeleteModelResponse]
     """Removes a model; what was learned of the others stays. Errors: NOT_FOUND, ABORTED."""
 
 @_typing.type_check_only
@@ -92,57 +63,29 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Creates, reads, changes and deletes routers and their models. A change acts on the next request."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    CreateRouter: _aio.UnaryUnaryMultiCallable[
-        _registry_service_pb2.CreateRouterRequest,
-        _registry_service_pb2.CreateRouterResponse,
-    ]  # type: ignore[assignment]
+    CreateRouter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.CreateRouterRequest, _registry_service_pb2.CreateRouterResponse]  # type: ignore[assignment]
     """Creates a router. Errors: INVALID_ARGUMENT, ALREADY_EXISTS."""
-    GetRouter: _aio.UnaryUnaryMultiCallable[
-        _registry_service_pb2.GetRouterRequest, _registry_service_pb2.GetRouterResponse
-    ]  # type: ignore[assignment]
+    GetRouter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetRouterRequest, _registry_service_pb2.GetRouterResponse]  # type: ignore[assignment]
     """Reads a router. Errors: NOT_FOUND."""
-    ListRouters: _aio.UnaryUnaryMultiCallable[
-        _registry_service_pb2.ListRoutersRequest,
-        _registry_service_pb2.ListRoutersResponse,
-    ]  # type: ignore[assignment]
+    ListRouters: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListRoutersRequest, _registry_service_pb2.ListRoutersResponse]  # type: ignore[assignment]
     """Lists the routers by name."""
-    UpdateRouter: _aio.UnaryUnaryMultiCallable[
-        _registry_service_pb2.UpdateRouterRequest,
-        _registry_service_pb2.UpdateRouterResponse,
-    ]  # type: ignore[assignment]
+    UpdateRouter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateRouterRequest, _registry_service_pb2.UpdateRouterResponse]  # type: ignore[assignment]
     """Changes a router. Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (stale etag)."""
-    DeleteRouter: _aio.UnaryUnaryMultiCallable[
-        _registry_service_pb2.DeleteRouterRequest,
-        _registry_service_pb2.DeleteRouterResponse,
-    ]  # type: ignore[assignment]
+    DeleteRouter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteRouterRequest, _registry_service_pb2.DeleteRouterResponse]  # type: ignore[assignment]
     """Deletes a router with its models; its log stays until retention. routers/default cannot be
     deleted. Errors: NOT_FOUND, FAILED_PRECONDITION, ABORTED.
     """
-    CreateModel: _aio.UnaryUnaryMultiCallable[
-        _registry_service_pb2.CreateModelRequest,
-        _registry_service_pb2.CreateModelResponse,
-    ]  # type: ignore[assignment]
+    CreateModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.CreateModelRequest, _registry_service_pb2.CreateModelResponse]  # type: ignore[assignment]
     """Adds a model to a router. Errors: INVALID_ARGUMENT, NOT_FOUND (router), ALREADY_EXISTS,
     FAILED_PRECONDITION (the router has as many models as it may).
     """
-    GetModel: _aio.UnaryUnaryMultiCallable[
-        _registry_service_pb2.GetModelRequest, _registry_service_pb2.GetModelResponse
-    ]  # type: ignore[assignment]
+    GetModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetModelRequest, _registry_service_pb2.GetModelResponse]  # type: ignore[assignment]
     """Reads a model. Errors: NOT_FOUND."""
-    ListModels: _aio.UnaryUnaryMultiCallable[
-        _registry_service_pb2.ListModelsRequest,
-        _registry_service_pb2.ListModelsResponse,
-    ]  # type: ignore[assignment]
+    ListModels: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelsRequest, _registry_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists a router's models by name."""
-    UpdateModel: _aio.UnaryUnaryMultiCallable[
-        _registry_service_pb2.UpdateModelRequest,
-        _registry_service_pb2.UpdateModelResponse,
-    ]  # type: ignore[assignment]
+    UpdateModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateModelRequest, _registry_service_pb2.UpdateModelResponse]  # type: ignore[assignment]
     """Changes a model, for example its prices. Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED."""
-    DeleteModel: _aio.UnaryUnaryMultiCallable[
-        _registry_service_pb2.DeleteModelRequest,
-        _registry_service_pb2.DeleteModelResponse,
-    ]  # type: ignore[assignment]
+    DeleteModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteModelRequest, _registry_service_pb2.DeleteModelResponse]  # type: ignore[assignment]
     """Removes a model; what was learned of the others stays. Errors: NOT_FOUND, ABORTED."""
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -153,10 +96,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _registry_service_pb2.CreateRouterRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _registry_service_pb2.CreateRouterResponse,
-        _abc.Awaitable[_registry_service_pb2.CreateRouterResponse],
-    ]:
+    ) -> _typing.Union[_registry_service_pb2.CreateRouterResponse, _abc.Awaitable[_registry_service_pb2.CreateRouterResponse]]:
         """Creates a router. Errors: INVALID_ARGUMENT, ALREADY_EXISTS."""
 
     @_abc_1.abstractmethod
@@ -164,10 +104,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _registry_service_pb2.GetRouterRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _registry_service_pb2.GetRouterResponse,
-        _abc.Awaitable[_registry_service_pb2.GetRouterResponse],
-    ]:
+    ) -> _typing.Union[_registry_service_pb2.GetRouterResponse, _abc.Awaitable[_registry_service_pb2.GetRouterResponse]]:
         """Reads a router. Errors: NOT_FOUND."""
 
     @_abc_1.abstractmethod
@@ -175,10 +112,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _registry_service_pb2.ListRoutersRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _registry_service_pb2.ListRoutersResponse,
-        _abc.Awaitable[_registry_service_pb2.ListRoutersResponse],
-    ]:
+    ) -> _typing.Union[_registry_service_pb2.ListRoutersResponse, _abc.Awaitable[_registry_service_pb2.ListRoutersResponse]]:
         """Lists the routers by name."""
 
     @_abc_1.abstractmethod
@@ -186,10 +120,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _registry_service_pb2.UpdateRouterRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _registry_service_pb2.UpdateRouterResponse,
-        _abc.Awaitable[_registry_service_pb2.UpdateRouterResponse],
-    ]:
+    ) -> _typing.Union[_registry_service_pb2.UpdateRouterResponse, _abc.Awaitable[_registry_service_pb2.UpdateRouterResponse]]:
         """Changes a router. Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (stale etag)."""
 
     @_abc_1.abstractmethod
@@ -197,10 +128,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _registry_service_pb2.DeleteRouterRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _registry_service_pb2.DeleteRouterResponse,
-        _abc.Awaitable[_registry_service_pb2.DeleteRouterResponse],
-    ]:
+    ) -> _typing.Union[_registry_service_pb2.DeleteRouterResponse, _abc.Awaitable[_registry_service_pb2.DeleteRouterResponse]]:
         """Deletes a router with its models; its log stays until retention. routers/default cannot be
         deleted. Errors: NOT_FOUND, FAILED_PRECONDITION, ABORTED.
         """
@@ -210,10 +138,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _registry_service_pb2.CreateModelRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _registry_service_pb2.CreateModelResponse,
-        _abc.Awaitable[_registry_service_pb2.CreateModelResponse],
-    ]:
+    ) -> _typing.Union[_registry_service_pb2.CreateModelResponse, _abc.Awaitable[_registry_service_pb2.CreateModelResponse]]:
         """Adds a model to a router. Errors: INVALID_ARGUMENT, NOT_FOUND (router), ALREADY_EXISTS,
         FAILED_PRECONDITION (the router has as many models as it may).
         """
@@ -223,10 +148,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _registry_service_pb2.GetModelRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _registry_service_pb2.GetModelResponse,
-        _abc.Awaitable[_registry_service_pb2.GetModelResponse],
-    ]:
+    ) -> _typing.Union[_registry_service_pb2.GetModelResponse, _abc.Awaitable[_registry_service_pb2.GetModelResponse]]:
         """Reads a model. Errors: NOT_FOUND."""
 
     @_abc_1.abstractmethod
@@ -234,10 +156,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _registry_service_pb2.ListModelsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _registry_service_pb2.ListModelsResponse,
-        _abc.Awaitable[_registry_service_pb2.ListModelsResponse],
-    ]:
+    ) -> _typing.Union[_registry_service_pb2.ListModelsResponse, _abc.Awaitable[_registry_service_pb2.ListModelsResponse]]:
         """Lists a router's models by name."""
 
     @_abc_1.abstractmethod
@@ -245,10 +164,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _registry_service_pb2.UpdateModelRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _registry_service_pb2.UpdateModelResponse,
-        _abc.Awaitable[_registry_service_pb2.UpdateModelResponse],
-    ]:
+    ) -> _typing.Union[_registry_service_pb2.UpdateModelResponse, _abc.Awaitable[_registry_service_pb2.UpdateModelResponse]]:
         """Changes a model, for example its prices. Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED."""
 
     @_abc_1.abstractmethod
@@ -256,12 +172,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _registry_service_pb2.DeleteModelRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _registry_service_pb2.DeleteModelResponse,
-        _abc.Awaitable[_registry_service_pb2.DeleteModelResponse],
-    ]:
+    ) -> _typing.Union[_registry_service_pb2.DeleteModelResponse, _abc.Awaitable[_registry_service_pb2.DeleteModelResponse]]:
         """Removes a model; what was learned of the others stays. Errors: NOT_FOUND, ABORTED."""
 
-def add_RegistryServiceServicer_to_server(
-    servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]
-) -> None: ...
+def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

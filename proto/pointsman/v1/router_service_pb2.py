@@ -4,15 +4,18 @@
 # source: pointsman/v1/router_service.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "pointsman/v1/router_service.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'pointsman/v1/router_service.proto'
 )
 # @@protoc_insertion_point(imports)
 
@@ -23,69 +26,65 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n!pointsman/v1/router_service.proto\x12\x0cpointsman.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto"\xbd\x04\n\x0cRouteRequest\x12\x0e\n\x06router\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\x11\n\tembedding\x18\x04 \x03(\x02\x12I\n\x10numeric_features\x18\x05 \x03(\x0b\x32/.pointsman.v1.RouteRequest.NumericFeaturesEntry\x12Q\n\x14\x63\x61tegorical_features\x18\x06 \x03(\x0b\x32\x33.pointsman.v1.RouteRequest.CategoricalFeaturesEntry\x12.\n\x0b\x63onstraints\x18\x07 \x01(\x0b\x32\x19.pointsman.v1.Constraints\x12,\n\npreference\x18\x08 \x01(\x0b\x32\x18.pointsman.v1.Preference\x12\x14\n\x0cinput_tokens\x18\t \x01(\x03\x12\x19\n\x11max_output_tokens\x18\n \x01(\x03\x12\x12\n\nsession_id\x18\x0b \x01(\t\x12\x17\n\x0fincumbent_model\x18\x0c \x01(\t\x12\x18\n\x10\x64\x65\x66\x65r_activation\x18\r \x01(\x08\x1a\x36\n\x14NumericFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a:\n\x18\x43\x61tegoricalFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01"\xb7\x01\n\x0b\x43onstraints\x12\x16\n\x0e\x61llowed_models\x18\x01 \x03(\t\x12\x15\n\rdenied_models\x18\x02 \x03(\t\x12\x1d\n\x15required_capabilities\x18\x03 \x03(\t\x12\x19\n\x0cmax_cost_usd\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12.\n\x0bmax_latency\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\n\r_max_cost_usd"\x98\x01\n\nPreference\x12\x1e\n\x11quality_value_usd\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12#\n\x16latency_usd_per_second\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x14\n\x0c\x65xploit_only\x18\x03 \x01(\x08\x42\x14\n\x12_quality_value_usdB\x19\n\x17_latency_usd_per_second"\xde\x01\n\tCandidate\x12\r\n\x05model\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\x12\x19\n\x11predicted_quality\x18\x03 \x01(\x01\x12\x1a\n\x12predicted_cost_usd\x18\x04 \x01(\x01\x12!\n\x19predicted_latency_seconds\x18\x05 \x01(\x01\x12*\n\texclusion\x18\x06 \x01(\x0e\x32\x17.pointsman.v1.Exclusion\x12\x18\n\x10\x65xclusion_detail\x18\x07 \x01(\t\x12\r\n\x05score\x18\x08 \x01(\x01"\xaa\x02\n\rRouteResponse\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\x12+\n\ncandidates\x18\x04 \x03(\x0b\x32\x17.pointsman.v1.Candidate\x12\x17\n\x0f\x66\x61llback_models\x18\x05 \x03(\t\x12\x0e\n\x06policy\x18\x06 \x01(\t\x12\x10\n\x08snapshot\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0eproposed_model\x18\n \x01(\t"\x8d\x03\n\x13ReportRewardRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x11\n\treport_id\x18\x02 \x01(\t\x12\x13\n\x06reward\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12?\n\x07signals\x18\x04 \x03(\x0b\x32..pointsman.v1.ReportRewardRequest.SignalsEntry\x12"\n\x05usage\x18\x05 \x01(\x0b\x32\x13.pointsman.v1.Usage\x12*\n\x07latency\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cserved_model\x18\x07 \x01(\t\x12\'\n\x05\x65rror\x18\x08 \x01(\x0e\x32\x18.pointsman.v1.ModelError\x12.\n\nevent_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a.\n\x0cSignalsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\t\n\x07_reward"X\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\x12\x15\n\routput_tokens\x18\x02 \x01(\x03\x12\x15\n\x08\x63ost_usd\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x0b\n\t_cost_usd"F\n\x14ReportRewardResponse\x12.\n\x0b\x64isposition\x18\x01 \x01(\x0e\x32\x19.pointsman.v1.Disposition"P\n\x19\x42\x61tchReportRewardsRequest\x12\x33\n\x08requests\x18\x01 \x03(\x0b\x32!.pointsman.v1.ReportRewardRequest"I\n\x1a\x42\x61tchReportRewardsResponse\x12+\n\x07results\x18\x01 \x03(\x0b\x32\x1a.pointsman.v1.ReportResult"m\n\x0cReportResult\x12.\n\x0b\x64isposition\x18\x01 \x01(\x0e\x32\x19.pointsman.v1.Disposition\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t".\n\x17\x41\x63tivateDecisionRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t"J\n\x18\x41\x63tivateDecisionResponse\x12.\n\x0b\x64isposition\x18\x01 \x01(\x0e\x32\x19.pointsman.v1.Disposition")\n\x12GetDecisionRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t"?\n\x13GetDecisionResponse\x12(\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x16.pointsman.v1.Decision"\xc2\x04\n\x08\x44\x65\x63ision\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x0e\n\x06router\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x12\n\nsession_id\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x13\n\x0bprobability\x18\x06 \x01(\x01\x12+\n\ncandidates\x18\x07 \x03(\x0b\x32\x17.pointsman.v1.Candidate\x12\x17\n\x0f\x66\x61llback_models\x18\x08 \x03(\t\x12\x0e\n\x06policy\x18\t \x01(\t\x12\x10\n\x08snapshot\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61\x63tive\x18\r \x01(\x08\x12\x17\n\x0fincumbent_model\x18\x0e \x01(\t\x12\x16\n\x0eproposed_model\x18\x0f \x01(\t\x12\x16\n\x0eprice_of_money\x18\x10 \x01(\x01\x12\x13\n\x06reward\x18\x11 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08\x63ost_usd\x18\x12 \x01(\x01H\x01\x88\x01\x01\x12%\n\x07reports\x18\x13 \x03(\x0b\x32\x14.pointsman.v1.Report\x12\x0e\n\x06prompt\x18\x14 \x01(\t\x12\x17\n\x0f\x66\x65\x61ture_version\x18\x15 \x01(\t\x12\x0e\n\x06sticky\x18\x16 \x01(\x08\x42\t\n\x07_rewardB\x0b\n\t_cost_usd"z\n\x06Report\x12\x31\n\x06report\x18\x01 \x01(\x0b\x32!.pointsman.v1.ReportRewardRequest\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04late\x18\x03 \x01(\x08*\xff\x01\n\tExclusion\x12\x19\n\x15\x45XCLUSION_UNSPECIFIED\x10\x00\x12\x16\n\x12\x45XCLUSION_DISABLED\x10\x01\x12\x17\n\x13\x45XCLUSION_UNHEALTHY\x10\x02\x12\x19\n\x15\x45XCLUSION_NOT_ALLOWED\x10\x03\x12\x14\n\x10\x45XCLUSION_DENIED\x10\x04\x12 \n\x1c\x45XCLUSION_MISSING_CAPABILITY\x10\x05\x12\x1c\n\x18\x45XCLUSION_CONTEXT_WINDOW\x10\x06\x12\x18\n\x14\x45XCLUSION_COST_LIMIT\x10\x07\x12\x1b\n\x17\x45XCLUSION_LATENCY_LIMIT\x10\x08*\xb6\x01\n\nModelError\x12\x1b\n\x17MODEL_ERROR_UNSPECIFIED\x10\x00\x12\x1b\n\x17MODEL_ERROR_UNAVAILABLE\x10\x01\x12\x17\n\x13MODEL_ERROR_TIMEOUT\x10\x02\x12\x1c\n\x18MODEL_ERROR_RATE_LIMITED\x10\x03\x12\x17\n\x13MODEL_ERROR_REFUSED\x10\x04\x12\x1e\n\x1aMODEL_ERROR_INVALID_OUTPUT\x10\x05*u\n\x0b\x44isposition\x12\x1b\n\x17\x44ISPOSITION_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44ISPOSITION_RECORDED\x10\x01\x12\x19\n\x15\x44ISPOSITION_DUPLICATE\x10\x02\x12\x14\n\x10\x44ISPOSITION_LATE\x10\x03\x32\xc8\x03\n\rRouterService\x12@\n\x05Route\x12\x1a.pointsman.v1.RouteRequest\x1a\x1b.pointsman.v1.RouteResponse\x12U\n\x0cReportReward\x12!.pointsman.v1.ReportRewardRequest\x1a".pointsman.v1.ReportRewardResponse\x12g\n\x12\x42\x61tchReportRewards\x12\'.pointsman.v1.BatchReportRewardsRequest\x1a(.pointsman.v1.BatchReportRewardsResponse\x12\x61\n\x10\x41\x63tivateDecision\x12%.pointsman.v1.ActivateDecisionRequest\x1a&.pointsman.v1.ActivateDecisionResponse\x12R\n\x0bGetDecision\x12 .pointsman.v1.GetDecisionRequest\x1a!.pointsman.v1.GetDecisionResponseb\x06proto3'
-)
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!pointsman/v1/router_service.proto\x12\x0cpointsman.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbd\x04\n\x0cRouteRequest\x12\x0e\n\x06router\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\x11\n\tembedding\x18\x04 \x03(\x02\x12I\n\x10numeric_features\x18\x05 \x03(\x0b\x32/.pointsman.v1.RouteRequest.NumericFeaturesEntry\x12Q\n\x14\x63\x61tegorical_features\x18\x06 \x03(\x0b\x32\x33.pointsman.v1.RouteRequest.CategoricalFeaturesEntry\x12.\n\x0b\x63onstraints\x18\x07 \x01(\x0b\x32\x19.pointsman.v1.Constraints\x12,\n\npreference\x18\x08 \x01(\x0b\x32\x18.pointsman.v1.Preference\x12\x14\n\x0cinput_tokens\x18\t \x01(\x03\x12\x19\n\x11max_output_tokens\x18\n \x01(\x03\x12\x12\n\nsession_id\x18\x0b \x01(\t\x12\x17\n\x0fincumbent_model\x18\x0c \x01(\t\x12\x18\n\x10\x64\x65\x66\x65r_activation\x18\r \x01(\x08\x1a\x36\n\x14NumericFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a:\n\x18\x43\x61tegoricalFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb7\x01\n\x0b\x43onstraints\x12\x16\n\x0e\x61llowed_models\x18\x01 \x03(\t\x12\x15\n\rdenied_models\x18\x02 \x03(\t\x12\x1d\n\x15required_capabilities\x18\x03 \x03(\t\x12\x19\n\x0cmax_cost_usd\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12.\n\x0bmax_latency\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\n\r_max_cost_usd\"\x98\x01\n\nPreference\x12\x1e\n\x11quality_value_usd\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12#\n\x16latency_usd_per_second\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x14\n\x0c\x65xploit_only\x18\x03 \x01(\x08\x42\x14\n\x12_quality_value_usdB\x19\n\x17_latency_usd_per_second\"\xde\x01\n\tCandidate\x12\r\n\x05model\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\x12\x19\n\x11predicted_quality\x18\x03 \x01(\x01\x12\x1a\n\x12predicted_cost_usd\x18\x04 \x01(\x01\x12!\n\x19predicted_latency_seconds\x18\x05 \x01(\x01\x12*\n\texclusion\x18\x06 \x01(\x0e\x32\x17.pointsman.v1.Exclusion\x12\x18\n\x10\x65xclusion_detail\x18\x07 \x01(\t\x12\r\n\x05score\x18\x08 \x01(\x01\"\xaa\x02\n\rRouteResponse\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\x12+\n\ncandidates\x18\x04 \x03(\x0b\x32\x17.pointsman.v1.Candidate\x12\x17\n\x0f\x66\x61llback_models\x18\x05 \x03(\t\x12\x0e\n\x06policy\x18\x06 \x01(\t\x12\x10\n\x08snapshot\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0eproposed_model\x18\n \x01(\t\"\x8d\x03\n\x13ReportRewardRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x11\n\treport_id\x18\x02 \x01(\t\x12\x13\n\x06reward\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12?\n\x07signals\x18\x04 \x03(\x0b\x32..pointsman.v1.ReportRewardRequest.SignalsEntry\x12\"\n\x05usage\x18\x05 \x01(\x0b\x32\x13.pointsman.v1.Usage\x12*\n\x07latency\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cserved_model\x18\x07 \x01(\t\x12\'\n\x05\x65rror\x18\x08 \x01(\x0e\x32\x18.pointsman.v1.ModelError\x12.\n\nevent_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a.\n\x0cSignalsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\t\n\x07_reward\"X\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\x12\x15\n\routput_tokens\x18\x02 \x01(\x03\x12\x15\n\x08\x63ost_usd\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x0b\n\t_cost_usd\"F\n\x14ReportRewardResponse\x12.\n\x0b\x64isposition\x18\x01 \x01(\x0e\x32\x19.pointsman.v1.Disposition\"P\n\x19\x42\x61tchReportRewardsRequest\x12\x33\n\x08requests\x18\x01 \x03(\x0b\x32!.pointsman.v1.ReportRewardRequest\"I\n\x1a\x42\x61tchReportRewardsResponse\x12+\n\x07results\x18\x01 \x03(\x0b\x32\x1a.pointsman.v1.ReportResult\"m\n\x0cReportResult\x12.\n\x0b\x64isposition\x18\x01 \x01(\x0e\x32\x19.pointsman.v1.Disposition\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\".\n\x17\x41\x63tivateDecisionRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\"J\n\x18\x41\x63tivateDecisionResponse\x12.\n\x0b\x64isposition\x18\x01 \x01(\x0e\x32\x19.pointsman.v1.Disposition\")\n\x12GetDecisionRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\"?\n\x13GetDecisionResponse\x12(\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x16.pointsman.v1.Decision\"\xc2\x04\n\x08\x44\x65\x63ision\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x0e\n\x06router\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x12\n\nsession_id\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x13\n\x0bprobability\x18\x06 \x01(\x01\x12+\n\ncandidates\x18\x07 \x03(\x0b\x32\x17.pointsman.v1.Candidate\x12\x17\n\x0f\x66\x61llback_models\x18\x08 \x03(\t\x12\x0e\n\x06policy\x18\t \x01(\t\x12\x10\n\x08snapshot\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61\x63tive\x18\r \x01(\x08\x12\x17\n\x0fincumbent_model\x18\x0e \x01(\t\x12\x16\n\x0eproposed_model\x18\x0f \x01(\t\x12\x16\n\x0eprice_of_money\x18\x10 \x01(\x01\x12\x13\n\x06reward\x18\x11 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08\x63ost_usd\x18\x12 \x01(\x01H\x01\x88\x01\x01\x12%\n\x07reports\x18\x13 \x03(\x0b\x32\x14.pointsman.v1.Report\x12\x0e\n\x06prompt\x18\x14 \x01(\t\x12\x17\n\x0f\x66\x65\x61ture_version\x18\x15 \x01(\t\x12\x0e\n\x06sticky\x18\x16 \x01(\x08\x42\t\n\x07_rewardB\x0b\n\t_cost_usd\"z\n\x06Report\x12\x31\n\x06report\x18\x01 \x01(\x0b\x32!.pointsman.v1.ReportRewardRequest\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04late\x18\x03 \x01(\x08*\xff\x01\n\tExclusion\x12\x19\n\x15\x45XCLUSION_UNSPECIFIED\x10\x00\x12\x16\n\x12\x45XCLUSION_DISABLED\x10\x01\x12\x17\n\x13\x45XCLUSION_UNHEALTHY\x10\x02\x12\x19\n\x15\x45XCLUSION_NOT_ALLOWED\x10\x03\x12\x14\n\x10\x45XCLUSION_DENIED\x10\x04\x12 \n\x1c\x45XCLUSION_MISSING_CAPABILITY\x10\x05\x12\x1c\n\x18\x45XCLUSION_CONTEXT_WINDOW\x10\x06\x12\x18\n\x14\x45XCLUSION_COST_LIMIT\x10\x07\x12\x1b\n\x17\x45XCLUSION_LATENCY_LIMIT\x10\x08*\xb6\x01\n\nModelError\x12\x1b\n\x17MODEL_ERROR_UNSPECIFIED\x10\x00\x12\x1b\n\x17MODEL_ERROR_UNAVAILABLE\x10\x01\x12\x17\n\x13MODEL_ERROR_TIMEOUT\x10\x02\x12\x1c\n\x18MODEL_ERROR_RATE_LIMITED\x10\x03\x12\x17\n\x13MODEL_ERROR_REFUSED\x10\x04\x12\x1e\n\x1aMODEL_ERROR_INVALID_OUTPUT\x10\x05*u\n\x0b\x44isposition\x12\x1b\n\x17\x44ISPOSITION_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44ISPOSITION_RECORDED\x10\x01\x12\x19\n\x15\x44ISPOSITION_DUPLICATE\x10\x02\x12\x14\n\x10\x44ISPOSITION_LATE\x10\x03\x32\xc8\x03\n\rRouterService\x12@\n\x05Route\x12\x1a.pointsman.v1.RouteRequest\x1a\x1b.pointsman.v1.RouteResponse\x12U\n\x0cReportReward\x12!.pointsman.v1.ReportRewardRequest\x1a\".pointsman.v1.ReportRewardResponse\x12g\n\x12\x42\x61tchReportRewards\x12\'.pointsman.v1.BatchReportRewardsRequest\x1a(.pointsman.v1.BatchReportRewardsResponse\x12\x61\n\x10\x41\x63tivateDecision\x12%.pointsman.v1.ActivateDecisionRequest\x1a&.pointsman.v1.ActivateDecisionResponse\x12R\n\x0bGetDecision\x12 .pointsman.v1.GetDecisionRequest\x1a!.pointsman.v1.GetDecisionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(
-    DESCRIPTOR, "pointsman.v1.router_service_pb2", _globals
-)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pointsman.v1.router_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_ROUTEREQUEST_NUMERICFEATURESENTRY"]._loaded_options = None
-    _globals["_ROUTEREQUEST_NUMERICFEATURESENTRY"]._serialized_options = b"8\001"
-    _globals["_ROUTEREQUEST_CATEGORICALFEATURESENTRY"]._loaded_options = None
-    _globals["_ROUTEREQUEST_CATEGORICALFEATURESENTRY"]._serialized_options = b"8\001"
-    _globals["_REPORTREWARDREQUEST_SIGNALSENTRY"]._loaded_options = None
-    _globals["_REPORTREWARDREQUEST_SIGNALSENTRY"]._serialized_options = b"8\001"
-    _globals["_EXCLUSION"]._serialized_start = 3327
-    _globals["_EXCLUSION"]._serialized_end = 3582
-    _globals["_MODELERROR"]._serialized_start = 3585
-    _globals["_MODELERROR"]._serialized_end = 3767
-    _globals["_DISPOSITION"]._serialized_start = 3769
-    _globals["_DISPOSITION"]._serialized_end = 3886
-    _globals["_ROUTEREQUEST"]._serialized_start = 117
-    _globals["_ROUTEREQUEST"]._serialized_end = 690
-    _globals["_ROUTEREQUEST_NUMERICFEATURESENTRY"]._serialized_start = 576
-    _globals["_ROUTEREQUEST_NUMERICFEATURESENTRY"]._serialized_end = 630
-    _globals["_ROUTEREQUEST_CATEGORICALFEATURESENTRY"]._serialized_start = 632
-    _globals["_ROUTEREQUEST_CATEGORICALFEATURESENTRY"]._serialized_end = 690
-    _globals["_CONSTRAINTS"]._serialized_start = 693
-    _globals["_CONSTRAINTS"]._serialized_end = 876
-    _globals["_PREFERENCE"]._serialized_start = 879
-    _globals["_PREFERENCE"]._serialized_end = 1031
-    _globals["_CANDIDATE"]._serialized_start = 1034
-    _globals["_CANDIDATE"]._serialized_end = 1256
-    _globals["_ROUTERESPONSE"]._serialized_start = 1259
-    _globals["_ROUTERESPONSE"]._serialized_end = 1557
-    _globals["_REPORTREWARDREQUEST"]._serialized_start = 1560
-    _globals["_REPORTREWARDREQUEST"]._serialized_end = 1957
-    _globals["_REPORTREWARDREQUEST_SIGNALSENTRY"]._serialized_start = 1900
-    _globals["_REPORTREWARDREQUEST_SIGNALSENTRY"]._serialized_end = 1946
-    _globals["_USAGE"]._serialized_start = 1959
-    _globals["_USAGE"]._serialized_end = 2047
-    _globals["_REPORTREWARDRESPONSE"]._serialized_start = 2049
-    _globals["_REPORTREWARDRESPONSE"]._serialized_end = 2119
-    _globals["_BATCHREPORTREWARDSREQUEST"]._serialized_start = 2121
-    _globals["_BATCHREPORTREWARDSREQUEST"]._serialized_end = 2201
-    _globals["_BATCHREPORTREWARDSRESPONSE"]._serialized_start = 2203
-    _globals["_BATCHREPORTREWARDSRESPONSE"]._serialized_end = 2276
-    _globals["_REPORTRESULT"]._serialized_start = 2278
-    _globals["_REPORTRESULT"]._serialized_end = 2387
-    _globals["_ACTIVATEDECISIONREQUEST"]._serialized_start = 2389
-    _globals["_ACTIVATEDECISIONREQUEST"]._serialized_end = 2435
-    _globals["_ACTIVATEDECISIONRESPONSE"]._serialized_start = 2437
-    _globals["_ACTIVATEDECISIONRESPONSE"]._serialized_end = 2511
-    _globals["_GETDECISIONREQUEST"]._serialized_start = 2513
-    _globals["_GETDECISIONREQUEST"]._serialized_end = 2554
-    _globals["_GETDECISIONRESPONSE"]._serialized_start = 2556
-    _globals["_GETDECISIONRESPONSE"]._serialized_end = 2619
-    _globals["_DECISION"]._serialized_start = 2622
-    _globals["_DECISION"]._serialized_end = 3200
-    _globals["_REPORT"]._serialized_start = 3202
-    _globals["_REPORT"]._serialized_end = 3324
-    _globals["_ROUTERSERVICE"]._serialized_start = 3889
-    _globals["_ROUTERSERVICE"]._serialized_end = 4345
+  DESCRIPTOR._loaded_options = None
+  _globals['_ROUTEREQUEST_NUMERICFEATURESENTRY']._loaded_options = None
+  _globals['_ROUTEREQUEST_NUMERICFEATURESENTRY']._serialized_options = b'8\001'
+  _globals['_ROUTEREQUEST_CATEGORICALFEATURESENTRY']._loaded_options = None
+  _globals['_ROUTEREQUEST_CATEGORICALFEATURESENTRY']._serialized_options = b'8\001'
+  _globals['_REPORTREWARDREQUEST_SIGNALSENTRY']._loaded_options = None
+  _globals['_REPORTREWARDREQUEST_SIGNALSENTRY']._serialized_options = b'8\001'
+  _globals['_EXCLUSION']._serialized_start=3327
+  _globals['_EXCLUSION']._serialized_end=3582
+  _globals['_MODELERROR']._serialized_start=3585
+  _globals['_MODELERROR']._serialized_end=3767
+  _globals['_DISPOSITION']._serialized_start=3769
+  _globals['_DISPOSITION']._serialized_end=3886
+  _globals['_ROUTEREQUEST']._serialized_start=117
+  _globals['_ROUTEREQUEST']._serialized_end=690
+  _globals['_ROUTEREQUEST_NUMERICFEATURESENTRY']._serialized_start=576
+  _globals['_ROUTEREQUEST_NUMERICFEATURESENTRY']._serialized_end=630
+  _globals['_ROUTEREQUEST_CATEGORICALFEATURESENTRY']._serialized_start=632
+  _globals['_ROUTEREQUEST_CATEGORICALFEATURESENTRY']._serialized_end=690
+  _globals['_CONSTRAINTS']._serialized_start=693
+  _globals['_CONSTRAINTS']._serialized_end=876
+  _globals['_PREFERENCE']._serialized_start=879
+  _globals['_PREFERENCE']._serialized_end=1031
+  _globals['_CANDIDATE']._serialized_start=1034
+  _globals['_CANDIDATE']._serialized_end=1256
+  _globals['_ROUTERESPONSE']._serialized_start=1259
+  _globals['_ROUTERESPONSE']._serialized_end=1557
+  _globals['_REPORTREWARDREQUEST']._serialized_start=1560
+  _globals['_REPORTREWARDREQUEST']._serialized_end=1957
+  _globals['_REPORTREWARDREQUEST_SIGNALSENTRY']._serialized_start=1900
+  _globals['_REPORTREWARDREQUEST_SIGNALSENTRY']._serialized_end=1946
+  _globals['_USAGE']._serialized_start=1959
+  _globals['_USAGE']._serialized_end=2047
+  _globals['_REPORTREWARDRESPONSE']._serialized_start=2049
+  _globals['_REPORTREWARDRESPONSE']._serialized_end=2119
+  _globals['_BATCHREPORTREWARDSREQUEST']._serialized_start=2121
+  _globals['_BATCHREPORTREWARDSREQUEST']._serialized_end=2201
+  _globals['_BATCHREPORTREWARDSRESPONSE']._serialized_start=2203
+  _globals['_BATCHREPORTREWARDSRESPONSE']._serialized_end=2276
+  _globals['_REPORTRESULT']._serialized_start=2278
+  _globals['_REPORTRESULT']._serialized_end=2387
+  _globals['_ACTIVATEDECISIONREQUEST']._serialized_start=2389
+  _globals['_ACTIVATEDECISIONREQUEST']._serialized_end=2435
+  _globals['_ACTIVATEDECISIONRESPONSE']._serialized_start=2437
+  _globals['_ACTIVATEDECISIONRESPONSE']._serialized_end=2511
+  _globals['_GETDECISIONREQUEST']._serialized_start=2513
+  _globals['_GETDECISIONREQUEST']._serialized_end=2554
+  _globals['_GETDECISIONRESPONSE']._serialized_start=2556
+  _globals['_GETDECISIONRESPONSE']._serialized_end=2619
+  _globals['_DECISION']._serialized_start=2622
+  _globals['_DECISION']._serialized_end=3200
+  _globals['_REPORT']._serialized_start=3202
+  _globals['_REPORT']._serialized_end=3324
+  _globals['_ROUTERSERVICE']._serialized_start=3889
+  _globals['_ROUTERSERVICE']._serialized_end=4345
 # @@protoc_insertion_point(module_scope)

@@ -25,9 +25,7 @@ class _Exclusion:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _ExclusionEnumTypeWrapper(
-    _enum_type_wrapper._EnumTypeWrapper[_Exclusion.ValueType], _builtins.type
-):
+class _ExclusionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Exclusion.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     EXCLUSION_UNSPECIFIED: _Exclusion.ValueType  # 0
     """It was a candidate."""
@@ -75,9 +73,7 @@ class _ModelError:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _ModelErrorEnumTypeWrapper(
-    _enum_type_wrapper._EnumTypeWrapper[_ModelError.ValueType], _builtins.type
-):
+class _ModelErrorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelError.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     MODEL_ERROR_UNSPECIFIED: _ModelError.ValueType  # 0
     """It did not fail."""
@@ -113,9 +109,7 @@ class _Disposition:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _DispositionEnumTypeWrapper(
-    _enum_type_wrapper._EnumTypeWrapper[_Disposition.ValueType], _builtins.type
-):
+class _DispositionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Disposition.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DISPOSITION_UNSPECIFIED: _Disposition.ValueType  # 0
     """Not set: the report failed, see its status."""
@@ -161,9 +155,7 @@ class RouteRequest(_message.Message):
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal[
-            "key", b"key", "value", b"value"
-        ]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -183,9 +175,7 @@ class RouteRequest(_message.Message):
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal[
-            "key", b"key", "value", b"value"
-        ]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -239,9 +229,7 @@ class RouteRequest(_message.Message):
         """The caller's own numbers about the query, by name. Finite; of order one works best."""
 
     @_builtins.property
-    def categorical_features(
-        self,
-    ) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+    def categorical_features(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The caller's own categories about the query, by name: {"tenant": "acme"}."""
 
     @_builtins.property
@@ -269,38 +257,9 @@ class RouteRequest(_message.Message):
         incumbent_model: _builtins.str = ...,
         defer_activation: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "constraints", b"constraints", "preference", b"preference"
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "preference", b"preference"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "categorical_features",
-        b"categorical_features",
-        "constraints",
-        b"constraints",
-        "defer_activation",
-        b"defer_activation",
-        "embedding",
-        b"embedding",
-        "incumbent_model",
-        b"incumbent_model",
-        "input_tokens",
-        b"input_tokens",
-        "max_output_tokens",
-        b"max_output_tokens",
-        "numeric_features",
-        b"numeric_features",
-        "preference",
-        b"preference",
-        "prompt",
-        b"prompt",
-        "request_id",
-        b"request_id",
-        "router",
-        b"router",
-        "session_id",
-        b"session_id",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["categorical_features", b"categorical_features", "constraints", b"constraints", "defer_activation", b"defer_activation", "embedding", b"embedding", "incumbent_model", b"incumbent_model", "input_tokens", b"input_tokens", "max_output_tokens", b"max_output_tokens", "numeric_features", b"numeric_features", "preference", b"preference", "prompt", b"prompt", "request_id", b"request_id", "router", b"router", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -328,9 +287,7 @@ class Constraints(_message.Message):
         """Never these. At most 1,000 names."""
 
     @_builtins.property
-    def required_capabilities(
-        self,
-    ) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+    def required_capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Each must be among the model's capabilities. At most 64."""
 
     @_builtins.property
@@ -346,37 +303,13 @@ class Constraints(_message.Message):
         max_cost_usd: _builtins.float | None = ...,
         max_latency: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "_max_cost_usd",
-        b"_max_cost_usd",
-        "max_cost_usd",
-        b"max_cost_usd",
-        "max_latency",
-        b"max_latency",
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_cost_usd", b"_max_cost_usd", "max_cost_usd", b"max_cost_usd", "max_latency", b"max_latency"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "_max_cost_usd",
-        b"_max_cost_usd",
-        "allowed_models",
-        b"allowed_models",
-        "denied_models",
-        b"denied_models",
-        "max_cost_usd",
-        b"max_cost_usd",
-        "max_latency",
-        b"max_latency",
-        "required_capabilities",
-        b"required_capabilities",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_cost_usd", b"_max_cost_usd", "allowed_models", b"allowed_models", "denied_models", b"denied_models", "max_cost_usd", b"max_cost_usd", "max_latency", b"max_latency", "required_capabilities", b"required_capabilities"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_cost_usd: _TypeAlias = _typing.Literal["max_cost_usd"]  # noqa: Y015
-    _WhichOneofArgType__max_cost_usd: _TypeAlias = _typing.Literal[
-        "_max_cost_usd", b"_max_cost_usd"
-    ]  # noqa: Y015
-    def WhichOneof(
-        self, oneof_group: _WhichOneofArgType__max_cost_usd
-    ) -> _WhichOneofReturnType__max_cost_usd | None: ...
+    _WhichOneofArgType__max_cost_usd: _TypeAlias = _typing.Literal["_max_cost_usd", b"_max_cost_usd"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_cost_usd) -> _WhichOneofReturnType__max_cost_usd | None: ...
 
 Global___Constraints: _TypeAlias = Constraints  # noqa: Y015
 
@@ -402,50 +335,18 @@ class Preference(_message.Message):
         latency_usd_per_second: _builtins.float | None = ...,
         exploit_only: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "_latency_usd_per_second",
-        b"_latency_usd_per_second",
-        "_quality_value_usd",
-        b"_quality_value_usd",
-        "latency_usd_per_second",
-        b"latency_usd_per_second",
-        "quality_value_usd",
-        b"quality_value_usd",
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_latency_usd_per_second", b"_latency_usd_per_second", "_quality_value_usd", b"_quality_value_usd", "latency_usd_per_second", b"latency_usd_per_second", "quality_value_usd", b"quality_value_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "_latency_usd_per_second",
-        b"_latency_usd_per_second",
-        "_quality_value_usd",
-        b"_quality_value_usd",
-        "exploit_only",
-        b"exploit_only",
-        "latency_usd_per_second",
-        b"latency_usd_per_second",
-        "quality_value_usd",
-        b"quality_value_usd",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_latency_usd_per_second", b"_latency_usd_per_second", "_quality_value_usd", b"_quality_value_usd", "exploit_only", b"exploit_only", "latency_usd_per_second", b"latency_usd_per_second", "quality_value_usd", b"quality_value_usd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__latency_usd_per_second: _TypeAlias = _typing.Literal[
-        "latency_usd_per_second"
-    ]  # noqa: Y015
-    _WhichOneofArgType__latency_usd_per_second: _TypeAlias = _typing.Literal[
-        "_latency_usd_per_second", b"_latency_usd_per_second"
-    ]  # noqa: Y015
-    _WhichOneofReturnType__quality_value_usd: _TypeAlias = _typing.Literal[
-        "quality_value_usd"
-    ]  # noqa: Y015
-    _WhichOneofArgType__quality_value_usd: _TypeAlias = _typing.Literal[
-        "_quality_value_usd", b"_quality_value_usd"
-    ]  # noqa: Y015
+    _WhichOneofReturnType__latency_usd_per_second: _TypeAlias = _typing.Literal["latency_usd_per_second"]  # noqa: Y015
+    _WhichOneofArgType__latency_usd_per_second: _TypeAlias = _typing.Literal["_latency_usd_per_second", b"_latency_usd_per_second"]  # noqa: Y015
+    _WhichOneofReturnType__quality_value_usd: _TypeAlias = _typing.Literal["quality_value_usd"]  # noqa: Y015
+    _WhichOneofArgType__quality_value_usd: _TypeAlias = _typing.Literal["_quality_value_usd", b"_quality_value_usd"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(
-        self, oneof_group: _WhichOneofArgType__latency_usd_per_second
-    ) -> _WhichOneofReturnType__latency_usd_per_second | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__latency_usd_per_second) -> _WhichOneofReturnType__latency_usd_per_second | None: ...
     @_typing.overload
-    def WhichOneof(
-        self, oneof_group: _WhichOneofArgType__quality_value_usd
-    ) -> _WhichOneofReturnType__quality_value_usd | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quality_value_usd) -> _WhichOneofReturnType__quality_value_usd | None: ...
 
 Global___Preference: _TypeAlias = Preference  # noqa: Y015
 
@@ -495,24 +396,7 @@ class Candidate(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "exclusion",
-        b"exclusion",
-        "exclusion_detail",
-        b"exclusion_detail",
-        "model",
-        b"model",
-        "predicted_cost_usd",
-        b"predicted_cost_usd",
-        "predicted_latency_seconds",
-        b"predicted_latency_seconds",
-        "predicted_quality",
-        b"predicted_quality",
-        "probability",
-        b"probability",
-        "score",
-        b"score",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclusion", b"exclusion", "exclusion_detail", b"exclusion_detail", "model", b"model", "predicted_cost_usd", b"predicted_cost_usd", "predicted_latency_seconds", b"predicted_latency_seconds", "predicted_quality", b"predicted_quality", "probability", b"probability", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -549,15 +433,11 @@ class RouteResponse(_message.Message):
     proposed_model: _builtins.str
     """In shadow mode: the model that Pointsman would have had called."""
     @_builtins.property
-    def candidates(
-        self,
-    ) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
         """Every model of the router, with its prediction, probability or exclusion."""
 
     @_builtins.property
-    def fallback_models(
-        self,
-    ) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+    def fallback_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The other eligible models, best first, to try if the chosen one fails."""
 
     @_builtins.property
@@ -582,32 +462,9 @@ class RouteResponse(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         proposed_model: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "create_time", b"create_time", "expire_time", b"expire_time"
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "candidates",
-        b"candidates",
-        "create_time",
-        b"create_time",
-        "decision_id",
-        b"decision_id",
-        "expire_time",
-        b"expire_time",
-        "fallback_models",
-        b"fallback_models",
-        "model",
-        b"model",
-        "policy",
-        b"policy",
-        "probability",
-        b"probability",
-        "proposed_model",
-        b"proposed_model",
-        "snapshot",
-        b"snapshot",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "create_time", b"create_time", "decision_id", b"decision_id", "expire_time", b"expire_time", "fallback_models", b"fallback_models", "model", b"model", "policy", b"policy", "probability", b"probability", "proposed_model", b"proposed_model", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -637,9 +494,7 @@ class ReportRewardRequest(_message.Message):
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal[
-            "key", b"key", "value", b"value"
-        ]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -696,47 +551,13 @@ class ReportRewardRequest(_message.Message):
         error: Global___ModelError.ValueType = ...,
         event_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "_reward",
-        b"_reward",
-        "event_time",
-        b"event_time",
-        "latency",
-        b"latency",
-        "reward",
-        b"reward",
-        "usage",
-        b"usage",
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_reward", b"_reward", "event_time", b"event_time", "latency", b"latency", "reward", b"reward", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "_reward",
-        b"_reward",
-        "decision_id",
-        b"decision_id",
-        "error",
-        b"error",
-        "event_time",
-        b"event_time",
-        "latency",
-        b"latency",
-        "report_id",
-        b"report_id",
-        "reward",
-        b"reward",
-        "served_model",
-        b"served_model",
-        "signals",
-        b"signals",
-        "usage",
-        b"usage",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reward", b"_reward", "decision_id", b"decision_id", "error", b"error", "event_time", b"event_time", "latency", b"latency", "report_id", b"report_id", "reward", b"reward", "served_model", b"served_model", "signals", b"signals", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__reward: _TypeAlias = _typing.Literal["reward"]  # noqa: Y015
     _WhichOneofArgType__reward: _TypeAlias = _typing.Literal["_reward", b"_reward"]  # noqa: Y015
-    def WhichOneof(
-        self, oneof_group: _WhichOneofArgType__reward
-    ) -> _WhichOneofReturnType__reward | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reward) -> _WhichOneofReturnType__reward | None: ...
 
 Global___ReportRewardRequest: _TypeAlias = ReportRewardRequest  # noqa: Y015
 
@@ -762,28 +583,13 @@ class Usage(_message.Message):
         output_tokens: _builtins.int = ...,
         cost_usd: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "_cost_usd", b"_cost_usd", "cost_usd", b"cost_usd"
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "cost_usd", b"cost_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "_cost_usd",
-        b"_cost_usd",
-        "cost_usd",
-        b"cost_usd",
-        "input_tokens",
-        b"input_tokens",
-        "output_tokens",
-        b"output_tokens",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "cost_usd", b"cost_usd", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_usd: _TypeAlias = _typing.Literal["cost_usd"]  # noqa: Y015
-    _WhichOneofArgType__cost_usd: _TypeAlias = _typing.Literal[
-        "_cost_usd", b"_cost_usd"
-    ]  # noqa: Y015
-    def WhichOneof(
-        self, oneof_group: _WhichOneofArgType__cost_usd
-    ) -> _WhichOneofReturnType__cost_usd | None: ...
+    _WhichOneofArgType__cost_usd: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_usd) -> _WhichOneofReturnType__cost_usd | None: ...
 
 Global___Usage: _TypeAlias = Usage  # noqa: Y015
 
@@ -817,9 +623,7 @@ class BatchReportRewardsRequest(_message.Message):
 
     REQUESTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def requests(
-        self,
-    ) -> _containers.RepeatedCompositeFieldContainer[Global___ReportRewardRequest]:
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReportRewardRequest]:
         """The reports, taken in this order."""
 
     def __init__(
@@ -843,9 +647,7 @@ class BatchReportRewardsResponse(_message.Message):
 
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def results(
-        self,
-    ) -> _containers.RepeatedCompositeFieldContainer[Global___ReportResult]:
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReportResult]:
         """The results."""
 
     def __init__(
@@ -889,16 +691,7 @@ class ReportResult(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "code",
-        b"code",
-        "disposition",
-        b"disposition",
-        "message",
-        b"message",
-        "reason",
-        b"reason",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "disposition", b"disposition", "message", b"message", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1057,15 +850,11 @@ class Decision(_message.Message):
     sticky: _builtins.bool
     """True when the session, not the draw, chose the model."""
     @_builtins.property
-    def candidates(
-        self,
-    ) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
         """Every model of the router as the decision saw it."""
 
     @_builtins.property
-    def fallback_models(
-        self,
-    ) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+    def fallback_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The other eligible models, best first."""
 
     @_builtins.property
@@ -1106,86 +895,18 @@ class Decision(_message.Message):
         feature_version: _builtins.str = ...,
         sticky: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "_cost_usd",
-        b"_cost_usd",
-        "_reward",
-        b"_reward",
-        "cost_usd",
-        b"cost_usd",
-        "create_time",
-        b"create_time",
-        "expire_time",
-        b"expire_time",
-        "reward",
-        b"reward",
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_reward", b"_reward", "cost_usd", b"cost_usd", "create_time", b"create_time", "expire_time", b"expire_time", "reward", b"reward"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "_cost_usd",
-        b"_cost_usd",
-        "_reward",
-        b"_reward",
-        "active",
-        b"active",
-        "candidates",
-        b"candidates",
-        "cost_usd",
-        b"cost_usd",
-        "create_time",
-        b"create_time",
-        "decision_id",
-        b"decision_id",
-        "expire_time",
-        b"expire_time",
-        "fallback_models",
-        b"fallback_models",
-        "feature_version",
-        b"feature_version",
-        "incumbent_model",
-        b"incumbent_model",
-        "model",
-        b"model",
-        "policy",
-        b"policy",
-        "price_of_money",
-        b"price_of_money",
-        "probability",
-        b"probability",
-        "prompt",
-        b"prompt",
-        "proposed_model",
-        b"proposed_model",
-        "reports",
-        b"reports",
-        "request_id",
-        b"request_id",
-        "reward",
-        b"reward",
-        "router",
-        b"router",
-        "session_id",
-        b"session_id",
-        "snapshot",
-        b"snapshot",
-        "sticky",
-        b"sticky",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_reward", b"_reward", "active", b"active", "candidates", b"candidates", "cost_usd", b"cost_usd", "create_time", b"create_time", "decision_id", b"decision_id", "expire_time", b"expire_time", "fallback_models", b"fallback_models", "feature_version", b"feature_version", "incumbent_model", b"incumbent_model", "model", b"model", "policy", b"policy", "price_of_money", b"price_of_money", "probability", b"probability", "prompt", b"prompt", "proposed_model", b"proposed_model", "reports", b"reports", "request_id", b"request_id", "reward", b"reward", "router", b"router", "session_id", b"session_id", "snapshot", b"snapshot", "sticky", b"sticky"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_usd: _TypeAlias = _typing.Literal["cost_usd"]  # noqa: Y015
-    _WhichOneofArgType__cost_usd: _TypeAlias = _typing.Literal[
-        "_cost_usd", b"_cost_usd"
-    ]  # noqa: Y015
+    _WhichOneofArgType__cost_usd: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015
     _WhichOneofReturnType__reward: _TypeAlias = _typing.Literal["reward"]  # noqa: Y015
     _WhichOneofArgType__reward: _TypeAlias = _typing.Literal["_reward", b"_reward"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(
-        self, oneof_group: _WhichOneofArgType__cost_usd
-    ) -> _WhichOneofReturnType__cost_usd | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_usd) -> _WhichOneofReturnType__cost_usd | None: ...
     @_typing.overload
-    def WhichOneof(
-        self, oneof_group: _WhichOneofArgType__reward
-    ) -> _WhichOneofReturnType__reward | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reward) -> _WhichOneofReturnType__reward | None: ...
 
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
 
@@ -1215,13 +936,9 @@ class Report(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         late: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "create_time", b"create_time", "report", b"report"
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "create_time", b"create_time", "late", b"late", "report", b"report"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "late", b"late", "report", b"report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

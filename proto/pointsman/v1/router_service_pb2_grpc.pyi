@@ -18,9 +18,8 @@ else:
 
 _T = _typing.TypeVar("_T")
 
-class _MaybeAsyncIterator(
-    _abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta
-): ...
+class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
+
 class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
@@ -36,37 +35,24 @@ class RouterServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RouterServiceAsyncStub: ...
-    Route: _grpc.UnaryUnaryMultiCallable[
-        _router_service_pb2.RouteRequest, _router_service_pb2.RouteResponse
-    ]
+    Route: _grpc.UnaryUnaryMultiCallable[_router_service_pb2.RouteRequest, _router_service_pb2.RouteResponse]
     """Picks a model for one query, logs the decision durably, then answers.
     Errors: INVALID_ARGUMENT, NOT_FOUND (router or a named model), FAILED_PRECONDITION (no eligible
     model; the metadata gives each model's reason), RESOURCE_EXHAUSTED (write queue full),
     UNAVAILABLE (storage down).
     """
-    ReportReward: _grpc.UnaryUnaryMultiCallable[
-        _router_service_pb2.ReportRewardRequest,
-        _router_service_pb2.ReportRewardResponse,
-    ]
+    ReportReward: _grpc.UnaryUnaryMultiCallable[_router_service_pb2.ReportRewardRequest, _router_service_pb2.ReportRewardResponse]
     """Takes what is known of a decision's outcome. The answer means: on disk.
     Errors: INVALID_ARGUMENT (nothing is stored), NOT_FOUND (decision or served model),
     RESOURCE_EXHAUSTED, UNAVAILABLE.
     """
-    BatchReportRewards: _grpc.UnaryUnaryMultiCallable[
-        _router_service_pb2.BatchReportRewardsRequest,
-        _router_service_pb2.BatchReportRewardsResponse,
-    ]
+    BatchReportRewards: _grpc.UnaryUnaryMultiCallable[_router_service_pb2.BatchReportRewardsRequest, _router_service_pb2.BatchReportRewardsResponse]
     """Takes many reports; each succeeds or fails by itself, and the results stand in the same order."""
-    ActivateDecision: _grpc.UnaryUnaryMultiCallable[
-        _router_service_pb2.ActivateDecisionRequest,
-        _router_service_pb2.ActivateDecisionResponse,
-    ]
+    ActivateDecision: _grpc.UnaryUnaryMultiCallable[_router_service_pb2.ActivateDecisionRequest, _router_service_pb2.ActivateDecisionResponse]
     """Says that a decision asked for with defer_activation was used after all. A report does the same.
     Errors: NOT_FOUND, FAILED_PRECONDITION (its window has closed).
     """
-    GetDecision: _grpc.UnaryUnaryMultiCallable[
-        _router_service_pb2.GetDecisionRequest, _router_service_pb2.GetDecisionResponse
-    ]
+    GetDecision: _grpc.UnaryUnaryMultiCallable[_router_service_pb2.GetDecisionRequest, _router_service_pb2.GetDecisionResponse]
     """Reads one decision, with what was reported of it so far."""
 
 @_typing.type_check_only
@@ -76,37 +62,24 @@ class RouterServiceAsyncStub(RouterServiceStub):
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    Route: _aio.UnaryUnaryMultiCallable[
-        _router_service_pb2.RouteRequest, _router_service_pb2.RouteResponse
-    ]  # type: ignore[assignment]
+    Route: _aio.UnaryUnaryMultiCallable[_router_service_pb2.RouteRequest, _router_service_pb2.RouteResponse]  # type: ignore[assignment]
     """Picks a model for one query, logs the decision durably, then answers.
     Errors: INVALID_ARGUMENT, NOT_FOUND (router or a named model), FAILED_PRECONDITION (no eligible
     model; the metadata gives each model's reason), RESOURCE_EXHAUSTED (write queue full),
     UNAVAILABLE (storage down).
     """
-    ReportReward: _aio.UnaryUnaryMultiCallable[
-        _router_service_pb2.ReportRewardRequest,
-        _router_service_pb2.ReportRewardResponse,
-    ]  # type: ignore[assignment]
+    ReportReward: _aio.UnaryUnaryMultiCallable[_router_service_pb2.ReportRewardRequest, _router_service_pb2.ReportRewardResponse]  # type: ignore[assignment]
     """Takes what is known of a decision's outcome. The answer means: on disk.
     Errors: INVALID_ARGUMENT (nothing is stored), NOT_FOUND (decision or served model),
     RESOURCE_EXHAUSTED, UNAVAILABLE.
     """
-    BatchReportRewards: _aio.UnaryUnaryMultiCallable[
-        _router_service_pb2.BatchReportRewardsRequest,
-        _router_service_pb2.BatchReportRewardsResponse,
-    ]  # type: ignore[assignment]
+    BatchReportRewards: _aio.UnaryUnaryMultiCallable[_router_service_pb2.BatchReportRewardsRequest, _router_service_pb2.BatchReportRewardsResponse]  # type: ignore[assignment]
     """Takes many reports; each succeeds or fails by itself, and the results stand in the same order."""
-    ActivateDecision: _aio.UnaryUnaryMultiCallable[
-        _router_service_pb2.ActivateDecisionRequest,
-        _router_service_pb2.ActivateDecisionResponse,
-    ]  # type: ignore[assignment]
+    ActivateDecision: _aio.UnaryUnaryMultiCallable[_router_service_pb2.ActivateDecisionRequest, _router_service_pb2.ActivateDecisionResponse]  # type: ignore[assignment]
     """Says that a decision asked for with defer_activation was used after all. A report does the same.
     Errors: NOT_FOUND, FAILED_PRECONDITION (its window has closed).
     """
-    GetDecision: _aio.UnaryUnaryMultiCallable[
-        _router_service_pb2.GetDecisionRequest, _router_service_pb2.GetDecisionResponse
-    ]  # type: ignore[assignment]
+    GetDecision: _aio.UnaryUnaryMultiCallable[_router_service_pb2.GetDecisionRequest, _router_service_pb2.GetDecisionResponse]  # type: ignore[assignment]
     """Reads one decision, with what was reported of it so far."""
 
 class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -119,10 +92,7 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _router_service_pb2.RouteRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _router_service_pb2.RouteResponse,
-        _abc.Awaitable[_router_service_pb2.RouteResponse],
-    ]:
+    ) -> _typing.Union[_router_service_pb2.RouteResponse, _abc.Awaitable[_router_service_pb2.RouteResponse]]:
         """Picks a model for one query, logs the decision durably, then answers.
         Errors: INVALID_ARGUMENT, NOT_FOUND (router or a named model), FAILED_PRECONDITION (no eligible
         model; the metadata gives each model's reason), RESOURCE_EXHAUSTED (write queue full),
@@ -134,10 +104,7 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _router_service_pb2.ReportRewardRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _router_service_pb2.ReportRewardResponse,
-        _abc.Awaitable[_router_service_pb2.ReportRewardResponse],
-    ]:
+    ) -> _typing.Union[_router_service_pb2.ReportRewardResponse, _abc.Awaitable[_router_service_pb2.ReportRewardResponse]]:
         """Takes what is known of a decision's outcome. The answer means: on disk.
         Errors: INVALID_ARGUMENT (nothing is stored), NOT_FOUND (decision or served model),
         RESOURCE_EXHAUSTED, UNAVAILABLE.
@@ -148,10 +115,7 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _router_service_pb2.BatchReportRewardsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _router_service_pb2.BatchReportRewardsResponse,
-        _abc.Awaitable[_router_service_pb2.BatchReportRewardsResponse],
-    ]:
+    ) -> _typing.Union[_router_service_pb2.BatchReportRewardsResponse, _abc.Awaitable[_router_service_pb2.BatchReportRewardsResponse]]:
         """Takes many reports; each succeeds or fails by itself, and the results stand in the same order."""
 
     @_abc_1.abstractmethod
@@ -159,10 +123,7 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _router_service_pb2.ActivateDecisionRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _router_service_pb2.ActivateDecisionResponse,
-        _abc.Awaitable[_router_service_pb2.ActivateDecisionResponse],
-    ]:
+    ) -> _typing.Union[_router_service_pb2.ActivateDecisionResponse, _abc.Awaitable[_router_service_pb2.ActivateDecisionResponse]]:
         """Says that a decision asked for with defer_activation was used after all. A report does the same.
         Errors: NOT_FOUND, FAILED_PRECONDITION (its window has closed).
         """
@@ -172,12 +133,7 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _router_service_pb2.GetDecisionRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[
-        _router_service_pb2.GetDecisionResponse,
-        _abc.Awaitable[_router_service_pb2.GetDecisionResponse],
-    ]:
+    ) -> _typing.Union[_router_service_pb2.GetDecisionResponse, _abc.Awaitable[_router_service_pb2.GetDecisionResponse]]:
         """Reads one decision, with what was reported of it so far."""
 
-def add_RouterServiceServicer_to_server(
-    servicer: RouterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]
-) -> None: ...
+def add_RouterServiceServicer_to_server(servicer: RouterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
