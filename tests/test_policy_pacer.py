@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.pacer import ContextWindow, Pacer
+from policy.exploration import gap_weight, inverse_gap_weighting
+from policy.pacer import ContextWindow, Pacer, SpendAt
 
 CHEAP, DEAR = 0.2, 5.0
 
@@ -82,6 +83,26 @@ def test_one_plan_finds_the_price_wherever_it_lies(threshold: float) -> None:
     pacer.plan(lambda price: (spend(price), spend(price) ** 2))
     assert spend(pacer.price) == pytest.approx(pacer.target, rel=0.02)
     assert spend(pacer.price) <= pacer.target
+
+
+@pytest.mark.parametrize("rewards", [0, 1000, 20_000, 100_000])
+def test_plans_stay_exact_when_much_was_learned_and_every_query_is_alike(rewards: int) -> None:
+    """Exploration is then so small that the whole spend turns on a hair of the price."""
+    costs, gamma = np.array([0.5, 2.5]), gap_weight(rewards, 1.0)
+
+    def spending(dear_quality: float) -> SpendAt:
+        def spend(price: float) -> tuple[float, float]:
+            scores = np.array([0.4, dear_quality]) - price * costs
+            shares = inverse_gap_weighting(scores, gamma, 0.01)
+            return float(shares @ costs), float(shares @ costs**2)
+
+        return spend
+
+    pacer = Pacer()
+    for dear_quality in (0.8, 0.803, 0.796, 0.811, 0.805):
+        spend = spending(dear_quality)
+        pacer.plan(spend)
+        assert spend(pacer.price)[0] == pytest.approx(pacer.target, rel=0.1)
 
 
 def test_a_plan_follows_a_world_that_has_become_a_hundred_times_dearer() -> None:
