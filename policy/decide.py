@@ -113,7 +113,9 @@ def _forecast(view: PolicyView, router: Router, query: Query) -> _Forecast:
 def _prices(view: PolicyView, router: Router, preference: Preference) -> tuple[float, float]:
     """The price of money, in utility per USD, and of latency, in utility per second."""
     objective = router.spec.objective
-    value = preference.quality_value_usd or objective.value_usd
+    value = preference.quality_value_usd
+    if value is None:
+        value = objective.value_usd
     per_second = preference.latency_usd_per_second
     if per_second is None:
         per_second = objective.latency_usd_per_second

@@ -160,6 +160,8 @@ class RouterLearner:
 
     def on_decision(self, decision: DecisionRecord) -> None:
         """A decision was logged."""
+        if not self._fits(decision):
+            return
         vector = decision.features.astype(np.float64)
         tokens = decision.query.charged_input_tokens
         self._window.add(vector, cost_features(vector, tokens), tokens)
@@ -171,7 +173,7 @@ class RouterLearner:
 
     def on_report(self, report: ReportRecord, decision: DecisionRecord) -> None:
         """A report on one of the router's decisions was logged."""
-        if report.late or decision.seq < self._router.uid:
+        if report.late or not self._fits(decision):
             return
         if report.activates:
             self._activate(decision)
@@ -200,7 +202,7 @@ class RouterLearner:
 
     def on_close(self, decision: DecisionRecord, joined: Joined) -> None:
         """A decision's window has closed: what never came is settled now."""
-        if not joined.active or decision.seq < self._router.uid:
+        if not joined.active or not self._fits(decision):
             return
         if joined.charged_usd is None:
             self._record.charged += 1
@@ -228,6 +230,13 @@ class RouterLearner:
             router=RouterRecord(**vars(self._record)),
             models={key: ModelRecord(**vars(record)) for key, record in self._models.items()},
         )
+
+    def _fits(self, decision: DecisionRecord) -> bool:
+        """Whether it is this router's, with its features: not an older one's of the same name, nor one
+        that was on its way to the log when the router's features were changed.
+        """
+        same_size = len(decision.features) == self._window.features.shape[1]
+        return same_size and decision.seq > self._router.uid
 
     @property
     def _budget(self) -> float | None:

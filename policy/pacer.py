@@ -20,7 +20,8 @@ _RATIO_LOW, _RATIO_HIGH = 0.5, 2.0
 _BIAS_LOW, _BIAS_HIGH = 0.8, 1.25
 _OUTLIER = 50.0
 _PRICE_LOW, _PRICE_HIGH = 1e-7, 1e3
-_STEPS_FAR, _STEPS_NEAR = 36, 12
+_STEPS_FAR, _STEPS_NEAR = 40, 24
+_CLOSE = 0.002
 
 SpendAt = Callable[[float], tuple[float, float]]
 """Mean and mean square of a request's spend, in budgets, at a price of money in utility per budget."""
@@ -108,7 +109,10 @@ class Pacer:
                 low, high, steps = near_low, near_high, _STEPS_NEAR
         for _ in range(steps):
             middle = math.sqrt(low * high)
-            low, high = (middle, high) if spend_at(middle)[0] > target else (low, middle)
+            spend = spend_at(middle)[0]
+            low, high = (middle, high) if spend > target else (low, middle)
+            if target * (1.0 - _CLOSE) <= spend <= target:
+                break
         return high
 
     def state(self) -> dict[str, float]:

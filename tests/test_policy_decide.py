@@ -194,6 +194,14 @@ def test_utility_is_quality_less_cost_and_latency_in_units_of_what_quality_is_wo
     assert candidate.score == pytest.approx(0.9 - 0.1 / 2.0 - 4.0 * 0.05 / 2.0)
 
 
+def test_under_a_budget_alone_money_and_time_have_the_pacers_price() -> None:
+    of = exploiting(model("a", 1, per_request=0.1), budget=0.5, latency_price=0.05)
+    seen = replace(view(of, GOOD, {"a": 4.0}), pacer_price=2.0)
+    made = decide(seen, of, query(), "d", NOW_US)
+    assert made.price_of_money == 2.0
+    assert made.candidates[0].score == pytest.approx(0.9 - 2.0 * 0.1 - 2.0 * 4.0 * 0.05)
+
+
 def test_a_session_keeps_its_model_for_certain() -> None:
     made = choose(router(models("a", "b", "c")), session="c")
     assert (made.model, made.probability, made.sticky) == ("c", 1.0, True)

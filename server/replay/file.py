@@ -91,7 +91,8 @@ def _row(value: Any) -> ReplayRow:
         raise InvalidFieldError(
             "outcomes", f"must be an object of 1 to {MODELS_PER_ROUTER_MAX} models and what came of them"
         )
-    return ReplayRow(prompt, split, {str(key): _outcome(str(key), each) for key, each in outcomes.items()})
+    text = prompt.encode("utf-8", "replace").decode()  # JSON may hold halves of surrogate pairs.
+    return ReplayRow(text, split, {str(key): _outcome(str(key), each) for key, each in outcomes.items()})
 
 
 def _outcome(model: str, value: Any) -> Outcome:

@@ -27,7 +27,7 @@ class GroupCommit:
     """The one writer of the log. `submit` returns once the write is on disk.
 
     At most `queue_max` writes wait; one more is refused with QueueFullError. `on_commit` is called
-    in the event loop after every commit.
+    in the event loop after every batch.
     """
 
     def __init__(
@@ -77,7 +77,6 @@ class GroupCommit:
             try:
                 writes = [write for write, _ in batch]
                 results = await loop.run_in_executor(self._thread, self._commit, writes)
-                self._on_commit()
             except (SQLAlchemyError, OSError):
                 logger.exception("a batch of %d writes was not stored", len(batch))
                 results = [StorageUnavailableError() for _ in batch]
@@ -85,6 +84,7 @@ class GroupCommit:
                 logger.exception("a batch of %d writes was not stored", len(batch))
                 results = [error for _ in batch]
             _settle(batch, results)
+            self._on_commit()
         self._thread.shutdown()
 
     def close(self) -> None:

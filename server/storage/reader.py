@@ -145,12 +145,6 @@ class LogReader:
             ).one_or_none()
         return None if row is None or row.time_us < since_us else (row.model, row.time_us)
 
-    def has_decisions(self, router: str) -> bool:
-        """Whether the router has ever decided anything."""
-        with self._engine.connect() as connection:
-            query = select(decisions.c.seq).where(decisions.c.router == router).limit(1)
-            return connection.execute(query).one_or_none() is not None
-
     def latest_snapshots(self) -> list[StoredSnapshot]:
         """The newest snapshot of each router."""
         newest = (

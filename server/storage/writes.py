@@ -97,12 +97,14 @@ def write_batch(connection: Connection, writes: Sequence[Write], now_us: int, ca
             decision_drafts.append((index, draft))
         elif isinstance(write, ReportWrite):
             report_drafts.append((index, replace(write.draft, seq=seq, time_us=time_us)))
-        else:
-            results[index] = _transact(connection, write, seq, time_us)
     for index, decision in _write_decisions(connection, decision_drafts):
         results[index] = decision
     for index, fate in _write_reports(connection, report_drafts, catalogue):
         results[index] = fate
+    # Last, so that a change of the registry sees every decision that was made before it.
+    for index, write in enumerate(writes):
+        if isinstance(write, Transact):
+            results[index] = _transact(connection, write, first + index, time_us)
     return results
 
 
