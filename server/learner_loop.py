@@ -25,7 +25,7 @@ _SNAPSHOTS_KEPT = 3
 _SNAPSHOT_GAP_MAX = 100_000
 _RETRY_SECONDS = 1.0
 _IDLE_SECONDS_MAX = 60.0
-_GATHER_SECONDS = 0.025
+_GATHER_SECONDS = 0.08
 
 Submit = Callable[[Transact], object]
 """Hands a write to the log's writer from the learner's thread and waits for it."""

@@ -18,7 +18,7 @@ from server.storage.writes import Catalogue, Write, write_batch
 logger = logging.getLogger(__name__)
 
 _BATCH_MAX = 512
-_GATHER_SECONDS = 0.004
+_GATHER_SECONDS = 0.01
 
 Pending = tuple[Write, "asyncio.Future[Any]"]
 
