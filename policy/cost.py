@@ -30,7 +30,8 @@ def price_unit(prices: Prices) -> float:
 class _Amount:
     """How much of something a model uses: `scale` is total use over total predicted shape.
 
-    A ratio of sums, so that a model which is only sent short queries is not taken for a cheap one.
+    A ratio of sums, so that a model which is mostly sent short queries is not taken for a cheap one.
+    It can only tell from both kinds: of one that saw none but short ones, long ones are underestimated.
     """
 
     used: float = 0.0
