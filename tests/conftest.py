@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 from servers import Disk, Running, running_app
+from threadpoolctl import threadpool_limits
 
 from policy.features import Featuriser
+
+# As the command line does: two learners are compared to the last bit.
+threadpool_limits(limits=1, user_api="blas")
 
 
 @pytest.fixture(scope="session")

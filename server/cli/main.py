@@ -6,6 +6,7 @@ import sys
 
 import click
 from sqlalchemy.exc import SQLAlchemyError
+from threadpoolctl import threadpool_limits
 
 from policy.domain import InvalidFieldError
 from server.cli.bench import bench
@@ -31,6 +32,9 @@ for command in (serve, replay, models, bench, verify):
 
 def main() -> None:
     """Runs the command line."""
+    # One BLAS thread: more of them would spin on these small matrices, and sum in another order on
+    # a machine with other cores, so that a rebuilt learner would differ in its last bits.
+    threadpool_limits(limits=1, user_api="blas")
     try:
         sys.exit(cli.main(standalone_mode=False))
     except click.exceptions.Abort:
