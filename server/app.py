@@ -32,6 +32,7 @@ from server.storage.codec import dump_spec
 from server.storage.engine import migrate, open_engine
 from server.storage.group_commit import GroupCommit
 from server.storage.reader import LogReader
+from server.storage.tail import LogTail
 from server.usecases.change_registry import ChangeRegistry
 from server.usecases.get_decision import GetDecision
 from server.usecases.report_reward import ReportReward
@@ -52,11 +53,12 @@ class App:
     def __init__(self, settings: Settings, featuriser: Featuriser | None = None) -> None:
         self._settings = settings
         self._engine: Engine = open_engine(settings.database_url, settings.durability)
-        self._reader = LogReader(self._engine)
+        tail = LogTail()
+        self._reader = LogReader(self._engine, tail)
         self._registry = Registry()
         self._views = Views()
         self._log = GroupCommit(
-            self._engine, self._registry, now_us, self._notify_learner, settings.write_queue_max
+            self._engine, self._registry, now_us, self._notify_learner, settings.write_queue_max, tail
         )
         self._change = ChangeRegistry(self._registry, self._log)
         self._health = health.aio.HealthServicer()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 
 from policy.join import joined
-from policy.learner import PolicyView, RouterLearner
+from policy.learner import RouterLearner
 from policy.log import DecisionRecord, LogRecord, RegistryRecord, ReportRecord
-from server.storage.reader import LogPage, LogReader, StoredSnapshot
+from policy.view import PolicyView
+from server.storage.reader import LogReader, StoredSnapshot
+from server.storage.tail import LogPage
 
 _RECENT_DECISIONS = 20_000
 _CLOSING_CHUNK = 1000
@@ -30,6 +33,8 @@ class LearnerFold:
         self._closed_through_us = min(self._closed_upto.values(), default=0)
         self._fetched_through_us = self._closed_through_us
         self._closing: deque[tuple[DecisionRecord, list[ReportRecord]]] = deque()
+        # No window that is still to be fetched ends before this; asking the log at every record would be slow.
+        self._next_expiry_us: float = 0
         self.changed: set[str] = set()
 
     @property
@@ -71,7 +76,9 @@ class LearnerFold:
         """When the next window closes, None if none is open."""
         if self._closing:
             return self._closing[0][0].expire_us
-        return self._reader.next_expiry_us(self._fetched_through_us)
+        if not self._next_expiry_us:
+            return self._reader.next_expiry_us(self._fetched_through_us)
+        return None if math.isinf(self._next_expiry_us) else int(self._next_expiry_us)
 
     def _prefetch(self, page: LogPage) -> None:
         """Reads what the page's records refer to, so that each page costs a few queries."""
@@ -96,6 +103,7 @@ class LearnerFold:
     def _apply(self, record: LogRecord) -> None:
         if isinstance(record, DecisionRecord):
             self._remember(record)
+            self._next_expiry_us = min(self._next_expiry_us, record.expire_us)
             learner = self._learner_at(record.router, record.seq)
             if learner is not None:
                 learner.on_decision(record)
@@ -131,7 +139,7 @@ class LearnerFold:
     def _close_windows(self, now_us: int) -> None:
         """Closes every window that ended before `now_us`."""
         while True:
-            if not self._closing and self._fetched_through_us < now_us - 1:
+            if not self._closing and self._next_expiry_us < now_us:
                 self._fetch_closing(now_us - 1)
             if not self._closing or self._closing[0][0].expire_us >= now_us:
                 break
@@ -149,3 +157,5 @@ class LearnerFold:
         self._closing.extend((each, reports.get(each.decision_id, [])) for each in found)
         complete = len(found) <= _CLOSING_CHUNK
         self._fetched_through_us = upto_us if complete else found[-1].expire_us
+        following = self._reader.next_expiry_us(self._fetched_through_us)
+        self._next_expiry_us = math.inf if following is None else following

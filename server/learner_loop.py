@@ -103,7 +103,7 @@ class LearnerLoop:
             if not healthy and advanced < _PAGE:
                 self._on_health(True)
                 healthy = True
-            if advanced == _PAGE and self._clock_us() < due_us:
+            if advanced >= _PAGE and self._clock_us() < due_us:
                 continue
             finished = self._stopping and advanced == 0
             if finished or self._clock_us() >= due_us:

@@ -240,7 +240,7 @@ class Disk:
     def write(self, *writes: Write) -> list[Any]:
         """Writes one batch; gives its results."""
         with self.engine.begin() as connection:
-            return write_batch(connection, writes, self.now_us, self.registry)
+            return write_batch(connection, writes, self.now_us, self.registry).results
 
     def one(self, write: Write) -> Any:
         """Writes a batch of one; gives its result or raises its refusal."""

@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 from policy.domain import RouterSpec
 from server.errors import DecisionNotFoundError, QueueFullError, StorageUnavailableError
 from server.storage.group_commit import GroupCommit
+from server.storage.tail import LogTail
 from server.storage.writes import DecisionWrite, ReportWrite, Transact
 
 QUEUE_MAX = 5
@@ -30,7 +31,7 @@ class Commits:
         self.held = threading.Event()
         self.entered = threading.Event()
         self.held.set()
-        self.group = GroupCommit(disk.engine, disk.registry, lambda: disk.now_us, self._hear, queue_max)
+        self.group = GroupCommit(disk.engine, disk.registry, lambda: disk.now_us, self._hear, queue_max, LogTail())
         event.listen(disk.engine, "begin", self._begin)
         event.listen(disk.engine, "commit", self._commit)
 

@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from server.errors import QueueFullError, StorageUnavailableError
+from server.storage.tail import LogTail
 from server.storage.writes import Catalogue, Write, write_batch
 
 logger = logging.getLogger(__name__)
@@ -37,12 +38,14 @@ class GroupCommit:
         clock_us: Callable[[], int],
         on_commit: Callable[[], None],
         queue_max: int,
+        tail: LogTail,
     ) -> None:
         self._engine = engine
         self._catalogue = catalogue
         self._clock_us = clock_us
         self._on_commit = on_commit
         self._queue_max = queue_max
+        self._tail = tail
         self._pending: deque[Pending] = deque()
         self._wake = asyncio.Event()
         self._closing = False
@@ -94,7 +97,10 @@ class GroupCommit:
 
     def _commit(self, writes: list[Write]) -> list[Any]:
         with self._engine.begin() as connection:
-            return write_batch(connection, writes, self._clock_us(), self._catalogue)
+            written = write_batch(connection, writes, self._clock_us(), self._catalogue)
+        if written.page is not None:
+            self._tail.put(written.page)
+        return written.results
 
 
 def _settle(batch: list[Pending], results: list[Any]) -> None:

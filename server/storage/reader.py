@@ -19,16 +19,9 @@ from policy.log import (
 )
 from server.storage.codec import AnyRow, load_decision, load_report, load_router
 from server.storage.schema import changes, decisions, log_head, reports, snapshots
+from server.storage.tail import LogPage, LogTail
 
 _KEYS_PER_QUERY = 400
-
-
-@dataclass(frozen=True, slots=True)
-class LogPage:
-    """Records in order, and the position up to which nothing is missing from them."""
-
-    records: list[LogRecord]
-    upto: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +40,26 @@ class StoredSnapshot:
 class LogReader:
     """Reads what has been committed. Safe to use from any thread."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, tail: LogTail | None = None) -> None:
         self._engine = engine.execution_options(read_only=True)
+        self._tail = tail
 
     def page(self, after: int, limit: int) -> LogPage:
-        """The records at the `limit` positions above `after`, as far as they are given out."""
+        """The records at about `limit` positions above `after`, as far as they are given out."""
+        fresh = self._tail.take(after, limit) if self._tail else None
+        if fresh is not None:
+            return fresh
         with self._engine.connect() as connection:
             head = connection.execute(select(log_head.c.seq)).scalar_one()
             upto = min(after + limit, head)
             if upto <= after:
-                return LogPage([], after)
+                return LogPage(after, [], after)
             records: list[LogRecord] = []
             for table, load in _LOADERS:
                 query = select(table).where(table.c.seq > after, table.c.seq <= upto)
                 records.extend(load(row) for row in connection.execute(query))
         records.sort(key=attrgetter("seq"))
-        return LogPage(records, upto)
+        return LogPage(after, records, upto)
 
     def head(self) -> int:
         """The last position given out; 0 in an empty log."""

@@ -6,13 +6,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, case, insert, select, update
 
 from policy.domain import InvalidFieldError, RewardRule, Router
 from policy.join import joined, resolve
-from policy.log import DecisionRecord, ReportRecord
+from policy.log import DecisionRecord, LogRecord, ReportRecord
 from server.errors import (
     DecisionExpiredError,
     DecisionNotFoundError,
@@ -27,8 +28,11 @@ from server.storage.codec import (
     report_row,
 )
 from server.storage.schema import decisions, log_head, reports
+from server.storage.tail import LogPage
 
 _KEYS_PER_QUERY = 400
+_INSERT_DECISIONS = insert(decisions)
+_INSERT_REPORTS = insert(reports)
 
 
 class Disposition(StrEnum):
@@ -79,8 +83,20 @@ class Transact:
 Write = DecisionWrite | ReportWrite | Transact
 
 
-def write_batch(connection: Connection, writes: Sequence[Write], now_us: int, catalogue: Catalogue) -> list[Any]:
-    """Writes the batch; gives one result for each write, an exception object for each that is refused.
+@dataclass(frozen=True, slots=True)
+class WrittenBatch:
+    """One result for each write, an exception object for each that was refused; and what the log gained,
+    None where a Transact may have written what this module knows nothing of.
+    """
+
+    results: list[Any]
+    page: LogPage | None
+
+
+def write_batch(
+    connection: Connection, writes: Sequence[Write], now_us: int, catalogue: Catalogue
+) -> WrittenBatch:
+    """Writes the batch.
 
     The update of `log_head` comes first: it holds off every other writer until the commit, so that
     positions become visible in their order, and the log's time never runs backwards.
@@ -89,6 +105,7 @@ def write_batch(connection: Connection, writes: Sequence[Write], now_us: int, ca
     results: list[Any] = [None] * len(writes)
     decision_drafts: list[tuple[int, DecisionRecord]] = []
     report_drafts: list[tuple[int, ReportRecord]] = []
+    transacts: list[tuple[int, Transact]] = []
     for index, write in enumerate(writes):
         seq = first + index
         if isinstance(write, DecisionWrite):
@@ -97,15 +114,19 @@ def write_batch(connection: Connection, writes: Sequence[Write], now_us: int, ca
             decision_drafts.append((index, draft))
         elif isinstance(write, ReportWrite):
             report_drafts.append((index, replace(write.draft, seq=seq, time_us=time_us)))
-    for index, decision in _write_decisions(connection, decision_drafts):
-        results[index] = decision
-    for index, fate in _write_reports(connection, report_drafts, catalogue):
-        results[index] = fate
+        else:
+            transacts.append((index, write))
+    records: list[LogRecord] = []
+    if decision_drafts:
+        records += _write_decisions(connection, decision_drafts, results)
+    if report_drafts:
+        records += _write_reports(connection, report_drafts, catalogue, results)
     # Last, so that a change of the registry sees every decision that was made before it.
-    for index, write in enumerate(writes):
-        if isinstance(write, Transact):
-            results[index] = _transact(connection, write, first + index, time_us)
-    return results
+    for index, transact in transacts:
+        results[index] = _transact(connection, transact, first + index, time_us)
+    records.sort(key=attrgetter("seq"))
+    page = None if transacts else LogPage(first - 1, records, first + len(writes) - 1)
+    return WrittenBatch(results, page)
 
 
 def _reserve(connection: Connection, count: int, now_us: int) -> tuple[int, int]:
@@ -131,20 +152,21 @@ def _transact(connection: Connection, write: Transact, seq: int, time_us: int) -
 
 
 def _write_decisions(
-    connection: Connection, drafts: Sequence[tuple[int, DecisionRecord]]
-) -> Iterator[tuple[int, DecisionRecord]]:
+    connection: Connection, drafts: Sequence[tuple[int, DecisionRecord]], results: list[Any]
+) -> list[DecisionRecord]:
+    """Fills in the results; gives the records that are new."""
     known = _decisions_by_request(connection, drafts)
     fresh = []
     for index, draft in drafts:
-        key = (draft.router, draft.request_id)
-        if draft.request_id and key in known:
-            yield index, known[key]
-            continue
-        known[key] = draft
-        fresh.append(decision_row(draft))
-        yield index, draft
+        if draft.request_id:
+            results[index] = known.setdefault((draft.router, draft.request_id), draft)
+        else:
+            results[index] = draft
+        if results[index] is draft:
+            fresh.append(draft)
     if fresh:
-        connection.execute(insert(decisions), fresh)
+        connection.execute(_INSERT_DECISIONS, [decision_row(each) for each in fresh])
+    return fresh
 
 
 def _decisions_by_request(
@@ -167,7 +189,9 @@ def _write_reports(
     connection: Connection,
     drafts: Sequence[tuple[int, ReportRecord]],
     catalogue: Catalogue,
-) -> Iterator[tuple[int, Disposition | Exception]]:
+    results: list[Any],
+) -> list[ReportRecord]:
+    """Fills in the results; gives the records that are new."""
     decision_ids = sorted({draft.decision_id for _, draft in drafts})
     subjects = _report_subjects(connection, decision_ids)
     earlier = _earlier_reports(connection, decision_ids)
@@ -180,14 +204,15 @@ def _write_reports(
             siblings = earlier[draft.decision_id]
             report, disposition = _judge(draft, decision, siblings, catalogue)
         except (PointsmanError, InvalidFieldError) as refusal:
-            yield index, refusal
+            results[index] = refusal
             continue
         if disposition is not Disposition.DUPLICATE:
             siblings.append(report)
-            fresh.append(report_row(report))
-        yield index, disposition
+            fresh.append(report)
+        results[index] = disposition
     if fresh:
-        connection.execute(insert(reports), fresh)
+        connection.execute(_INSERT_REPORTS, [report_row(each) for each in fresh])
+    return fresh
 
 
 def _judge(

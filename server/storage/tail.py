@@ -1,0 +1,61 @@
+"""The end of the log in memory: what this process wrote, for the learner beside it."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+
+from policy.log import LogRecord
+
+_RECORDS_MAX = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """The records at positions in (after, upto], in order; nothing is missing from them."""
+
+    after: int
+    records: list[LogRecord]
+    upto: int
+
+
+class LogTail:
+    """The newest pages, as committed. Saves the learner from reading back what was just written.
+
+    Only a shortcut: where a page is not here, because another process wrote it or it was pushed
+    out, the reader goes to the database. Safe to use from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._pages: deque[LogPage] = deque()
+        self._records = 0
+        self._lock = threading.Lock()
+
+    def put(self, page: LogPage) -> None:
+        """Adds a committed page; the oldest go when there are too many."""
+        with self._lock:
+            self._pages.append(page)
+            self._records += len(page.records)
+            while self._records > _RECORDS_MAX:
+                self._drop()
+
+    def take(self, after: int, limit: int) -> LogPage | None:
+        """The pages that follow on `after`, joined until they span `limit` positions; None if there are none.
+
+        They are gone from here then.
+        """
+        with self._lock:
+            while self._pages and self._pages[0].after < after:
+                self._drop()
+            records: list[LogRecord] = []
+            upto = after
+            while self._pages and self._pages[0].after == upto and upto - after < limit:
+                upto = self._pages[0].upto
+                records.extend(self._drop().records)
+        return None if upto == after else LogPage(after, records, upto)
+
+    def _drop(self) -> LogPage:
+        page = self._pages.popleft()
+        self._records -= len(page.records)
+        return page

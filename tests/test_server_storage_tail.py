@@ -1,0 +1,52 @@
+"""The end of the log in memory gives what the database would, or nothing."""
+
+from __future__ import annotations
+
+from policy.log import LogRecord, TickRecord
+from server.storage.tail import LogPage, LogTail
+
+
+def page(after: int, upto: int) -> LogPage:
+    """A page of ticks."""
+    return LogPage(after, [TickRecord(seq, seq) for seq in range(after + 1, upto + 1)], upto)
+
+
+def seqs(found: LogPage | None) -> list[int]:
+    records: list[LogRecord] = found.records if found else []
+    return [each.seq for each in records]
+
+
+def test_pages_that_follow_on_each_other_are_joined_up_to_the_limit() -> None:
+    tail = LogTail()
+    for after in (0, 3, 6):
+        tail.put(page(after, after + 3))
+    found = tail.take(0, 5)
+    assert found is not None
+    assert (found.after, found.upto, seqs(found)) == (0, 6, [1, 2, 3, 4, 5, 6])
+    assert seqs(tail.take(6, 5)) == [7, 8, 9]
+    assert tail.take(9, 5) is None
+
+
+def test_a_gap_is_left_to_the_database() -> None:
+    tail = LogTail()
+    tail.put(page(0, 3))
+    tail.put(page(5, 8))
+    assert seqs(tail.take(0, 100)) == [1, 2, 3]
+    assert tail.take(3, 100) is None
+    assert seqs(tail.take(5, 100)) == [6, 7, 8]
+
+
+def test_a_page_that_was_read_in_part_elsewhere_is_dropped() -> None:
+    tail = LogTail()
+    tail.put(page(0, 3))
+    tail.put(page(3, 6))
+    assert tail.take(2, 100) is None
+    assert seqs(tail.take(3, 100)) == [4, 5, 6]
+
+
+def test_the_oldest_pages_go_when_there_are_too_many() -> None:
+    tail = LogTail()
+    for number in range(100):
+        tail.put(page(number * 1000, number * 1000 + 1000))
+    assert tail.take(0, 100) is None
+    assert seqs(tail.take(92_000, 1)) == list(range(92_001, 93_001))
