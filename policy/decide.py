@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from policy.domain import (
     Candidate,
     Choice,
     Exclusion,
-    FloatArray,
     Model,
     ModelState,
     Preference,
@@ -22,8 +20,8 @@ from policy.domain import (
 )
 from policy.exploration import draw
 from policy.features import cost_features
-from policy.learner import Aligned, PolicyView
 from policy.policies import Outlook, greedy, parse_policy
+from policy.view import Aligned, PolicyView
 
 Reason = tuple[Exclusion, str]
 
@@ -55,29 +53,27 @@ def decide(
     """
     forecast = _forecast(view, router, query)
     reasons = _exclusions(router, query, forecast, now_us)
-    eligible = np.array([reason is None for reason in reasons], dtype=bool)
-    if not eligible.any():
+    eligible = [index for index, reason in enumerate(reasons) if reason is None]
+    if not eligible:
         named = zip(router.models, reasons, strict=True)
         raise NoCandidateError(
             router.id,
             {model.id: f"{why[0].name}: {why[1]}" for model, why in named if why},
         )
-    outlook = _outlook(view, router, forecast, eligible)
+    outlook = _outlook(view, router, forecast, reasons)
     policy = greedy if query.preference.exploit_only else parse_policy(router.spec.policy)
     probabilities = policy(outlook)
     index = drawn = draw(decision_id, probabilities)
     ids = outlook.ids
-    sticky = not incumbent_model and session_model in ids and bool(eligible[ids.index(session_model)])
+    sticky = not incumbent_model and session_model in ids and reasons[ids.index(session_model)] is None
     if incumbent_model or sticky:
         index = ids.index(incumbent_model or session_model)
-        probabilities = np.asarray(np.arange(len(ids)) == index, dtype=np.float64)
-    ranked = sorted(
-        np.flatnonzero(eligible).tolist(),
-        key=lambda each: (-forecast.scores[each], each),
-    )
+        probabilities = [float(each == index) for each in range(len(ids))]
+    scores = forecast.scores
+    ranked = sorted(eligible, key=lambda each: (-scores[each], each))
     return Choice(
         model=ids[index],
-        probability=float(probabilities[index]),
+        probability=probabilities[index],
         candidates=_candidates(ids, probabilities, forecast, reasons),
         fallbacks=tuple(ids[each] for each in ranked if each != index),
         policy="exploit_only" if query.preference.exploit_only else router.spec.policy,
@@ -90,12 +86,12 @@ def decide(
 
 @dataclass(frozen=True, slots=True)
 class _Forecast:
-    """What is predicted of each model for one query. Arrays are (models,); scores before any exclusion."""
+    """What is predicted of each model for one query. Lists are (models,); scores before any exclusion."""
 
     aligned: Aligned
-    quality: FloatArray
-    cost_usd: FloatArray
-    scores: FloatArray
+    quality: list[float]
+    cost_usd: list[float]
+    scores: list[float]
     money: float
 
 
@@ -103,10 +99,11 @@ def _forecast(view: PolicyView, router: Router, query: Query) -> _Forecast:
     aligned = view.aligned(router)
     features = query.features.astype(np.float64)
     tokens = query.charged_input_tokens
-    quality = view.quality.predict(features, aligned.keys)
-    cost = aligned.costs.predict(cost_features(features, tokens), tokens, query.max_output_tokens)
+    quality = view.quality.predict(features, aligned.keys).tolist()
+    cost = aligned.costs.predict(cost_features(features, tokens), tokens, query.max_output_tokens).tolist()
     money, latency_price = _prices(view, router, query.preference)
-    scores = quality - money * cost - latency_price * aligned.latency_seconds
+    columns = zip(quality, cost, aligned.latency_seconds, strict=True)
+    scores = [value - money * usd - latency_price * seconds for value, usd, seconds in columns]
     return _Forecast(aligned, quality, cost, scores, money)
 
 
@@ -129,17 +126,21 @@ def _outlook(
     view: PolicyView,
     router: Router,
     forecast: _Forecast,
-    eligible: npt.NDArray[np.bool_],
+    reasons: Sequence[Reason | None],
 ) -> Outlook:
     budget = router.spec.objective.budget_usd_per_request
+    if budget is None:
+        costs = [usd for usd, reason in zip(forecast.cost_usd, reasons, strict=True) if reason is None]
+        budget = sum(costs) / len(costs) or 1.0
+    scores = zip(forecast.scores, reasons, strict=True)
     return Outlook(
-        ids=tuple(model.id for model in router.models),
-        scores=np.where(eligible, forecast.scores, -np.inf),
+        ids=forecast.aligned.ids,
+        scores=[score if reason is None else -math.inf for score, reason in scores],
         costs_usd=forecast.cost_usd,
-        costs_known=forecast.aligned.costs.known,
+        costs_known=forecast.aligned.costs_known,
         rewards=forecast.aligned.rewards,
         money=forecast.money,
-        unit_usd=budget or float(forecast.cost_usd[eligible].mean()) or 1.0,
+        unit_usd=budget,
         rewards_total=view.router.rewards,
         exploration=router.spec.exploration,
     )
@@ -151,14 +152,10 @@ def _exclusions(router: Router, query: Query, forecast: _Forecast, now_us: int) 
     If only their health speaks against all that are left, it is ignored: a call that may fail is
     worth more than none.
     """
+    latency = forecast.aligned.latency_seconds
     reasons = [
-        _exclusion(
-            model,
-            query,
-            float(forecast.cost_usd[row]),
-            float(forecast.aligned.latency_seconds[row]),
-        )
-        for row, model in enumerate(router.models)
+        _exclusion(model, query, cost_usd, latency_seconds)
+        for model, cost_usd, latency_seconds in zip(router.models, forecast.cost_usd, latency, strict=True)
     ]
     with_health = [
         reason or ((Exclusion.UNHEALTHY, "its calls have been failing") if until > now_us else None)
@@ -200,21 +197,12 @@ def _exclusion(model: Model, query: Query, cost_usd: float, latency_seconds: flo
 
 def _candidates(
     ids: Sequence[str],
-    probabilities: FloatArray,
+    probabilities: Sequence[float],
     forecast: _Forecast,
     reasons: Sequence[Reason | None],
 ) -> tuple[Candidate, ...]:
+    latency = forecast.aligned.latency_seconds
     columns = zip(
-        ids,
-        probabilities.tolist(),
-        forecast.quality.tolist(),
-        forecast.cost_usd.tolist(),
-        forecast.aligned.latency_seconds.tolist(),
-        forecast.scores.tolist(),
-        [reason or (None, "") for reason in reasons],
-        strict=True,
+        ids, probabilities, forecast.quality, forecast.cost_usd, latency, forecast.scores, reasons, strict=True
     )
-    return tuple(
-        Candidate(model, probability, quality, cost_usd, latency_seconds, score, exclusion, detail)
-        for model, probability, quality, cost_usd, latency_seconds, score, (exclusion, detail) in columns
-    )
+    return tuple(Candidate(*numbers, *reason) if reason else Candidate(*numbers) for *numbers, reason in columns)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from hashlib import blake2b
-
-import numpy as np
-
-from policy.domain import FloatArray
 
 _GAMMA = 100.0
 
@@ -16,31 +14,38 @@ def gap_weight(rewards: int, strength: float) -> float:
 
     `strength` 0 gives infinity, which is no exploration.
     """
-    return np.inf if strength == 0 else _GAMMA * float(np.sqrt(rewards + 1.0)) / strength
+    return math.inf if strength == 0 else _GAMMA * math.sqrt(rewards + 1.0) / strength
 
 
-def inverse_gap_weighting(scores: FloatArray, gamma: float, max_utility_loss: float = np.inf) -> FloatArray:
+def inverse_gap_weighting(
+    scores: Sequence[float], gamma: float, max_utility_loss: float = math.inf
+) -> list[float]:
     """SquareCB's distribution (Foster and Rakhlin 2020): p = 1 / (K + gamma * gap), the best gets the rest.
 
-    Axes of `scores`: (..., models), in units of utility; -inf marks a model that cannot be chosen,
-    and K counts the others. Where the expected utility given up would exceed `max_utility_loss`,
-    all but the best are scaled down to meet it.
+    `scores` are in units of utility; -inf marks a model that cannot be chosen, and K counts the
+    others. Where the expected utility given up would exceed `max_utility_loss`, all but the best are
+    scaled down to meet it. Plain floats: for a handful of models an array costs more than the sum.
     """
-    best = scores.max(axis=-1, keepdims=True)
-    possible = scores > -np.inf
-    gap = np.where(possible, best - scores, 0.0)
-    if np.isinf(gamma):
-        others = np.zeros_like(scores)
-    else:
-        others = 1.0 / (possible.sum(axis=-1, keepdims=True) + gamma * gap)
-        others[~possible] = 0.0
-    rows, columns = others.reshape(-1, scores.shape[-1]), scores.argmax(axis=-1).reshape(-1)
-    firsts = np.arange(len(rows)), columns
-    rows[firsts] = 0.0
-    loss = (others * gap).sum(axis=-1, keepdims=True)
-    others *= np.minimum(1.0, max_utility_loss / np.maximum(loss, 1e-300))
-    rows[firsts] = 1.0 - rows.sum(axis=-1)
-    return others
+    best = max(scores)
+    first = scores.index(best)
+    result = [0.0] * len(scores)
+    if math.isinf(gamma):
+        result[first] = 1.0
+        return result
+    count = len(scores) - scores.count(-math.inf)
+    loss = total = 0.0
+    for index, score in enumerate(scores):
+        if index != first and score > -math.inf:
+            gap = best - score
+            probability = result[index] = 1.0 / (count + gamma * gap)
+            loss += probability * gap
+            total += probability
+    if loss > max_utility_loss:
+        scale = max_utility_loss / loss
+        result = [scale * probability for probability in result]
+        total *= scale
+    result[first] = 1.0 - total
+    return result
 
 
 def unit_draw(decision_id: str) -> float:
@@ -49,7 +54,7 @@ def unit_draw(decision_id: str) -> float:
     return (int.from_bytes(digest, "big") >> 11) * 2.0**-53
 
 
-def draw(decision_id: str, probabilities: FloatArray) -> int:
+def draw(decision_id: str, probabilities: Sequence[float]) -> int:
     """The index drawn for this decision: the first whose cumulated probability exceeds the decision's number.
 
     Models of probability 0 are never drawn, whatever rounding does to the sum.
@@ -57,7 +62,7 @@ def draw(decision_id: str, probabilities: FloatArray) -> int:
     threshold = unit_draw(decision_id)
     cumulated = 0.0
     last = -1
-    for index, probability in enumerate(probabilities.tolist()):
+    for index, probability in enumerate(probabilities):
         if probability <= 0.0:
             continue
         cumulated += probability

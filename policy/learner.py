@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from policy.cost import CostLearner, CostPredictor, CostTerms
+from policy.cost import CostLearner
 from policy.domain import FloatArray, LearnerKind, Model, Router
 from policy.features import COST_FEATURES, HASHED, STRUCTURE, cost_features
 from policy.join import Joined
 from policy.log import DecisionRecord, ReportRecord
 from policy.pacer import ContextWindow, Pacer
-from policy.policies import Outlook, learned
-from policy.quality import ArrayState, Predictor, QualityLearner
+from policy.planning import Outlooks, learned_shares
+from policy.quality import ArrayState, QualityLearner
 from policy.ridge import RidgeQuality
+from policy.view import FAILURES_TO_OPEN, ModelRecord, PolicyView, RouterRecord
 from policy.vowpal import VowpalQuality
 
 STATE_VERSION = 1
@@ -28,96 +28,7 @@ STATE_VERSION = 1
 _PLAN_EVERY = 32
 _PLAN_EVERY_EARLY = 4
 _EARLY = 64
-_FAILURES_TO_OPEN = 5
 _OPEN_US = 30_000_000
-_LATENCY_MEMORY = 200.0
-
-
-@dataclass
-class ModelRecord:
-    """What a model has done. `open_until_us` is when it may be called again after failures in a row."""
-
-    decisions: int = 0
-    rewards: int = 0
-    reward_sum: float = 0.0
-    calls_charged: int = 0
-    cost_sum_usd: float = 0.0
-    closed: int = 0
-    missing: int = 0
-    errors: int = 0
-    failures_in_a_row: int = 0
-    open_until_us: int = 0
-    latencies: int = 0
-    latency_seconds: float = 0.0
-
-    @property
-    def healthy(self) -> bool:
-        """Whether its last calls have not all failed."""
-        return self.failures_in_a_row < _FAILURES_TO_OPEN
-
-    def add_latency(self, seconds: float) -> None:
-        """Follows the mean latency, with a memory of some hundred calls."""
-        self.latencies += 1
-        self.latency_seconds += (seconds - self.latency_seconds) / min(self.latencies, _LATENCY_MEMORY)
-
-
-@dataclass
-class RouterRecord:
-    """What a router has done. `charged` counts the decisions whose cost is settled."""
-
-    decisions: int = 0
-    rewards: int = 0
-    charged: int = 0
-    spent_usd: float = 0.0
-
-
-@dataclass(frozen=True)
-class Aligned:
-    """A view laid out for a router's models, in their order. Arrays are (models,)."""
-
-    keys: tuple[str, ...]
-    costs: CostTerms
-    latency_seconds: FloatArray
-    rewards: FloatArray
-    open_until_us: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class PolicyView:
-    """What decisions are made with: everything learned up to one position of the log. Immutable.
-
-    `pacer_price` is in utility per USD, 0 without a budget.
-    """
-
-    snapshot: int
-    embedding_dimensions: int
-    quality: Predictor
-    cost: CostPredictor
-    pacer_price: float
-    router: RouterRecord
-    models: Mapping[str, ModelRecord]
-    _aligned: list[tuple[Router, Aligned]] = field(default_factory=list)
-
-    @staticmethod
-    def blank(router: Router) -> PolicyView:
-        """The view of a router that the learner has not seen yet."""
-        return RouterLearner(router).view(0)
-
-    def aligned(self, router: Router) -> Aligned:
-        """The view laid out for the router as it is now, which may differ from what was learned with."""
-        if self._aligned and self._aligned[0][0] is router:
-            return self._aligned[0][1]
-        keys = tuple(model.key for model in router.models)
-        records = [self.models.get(key) or ModelRecord() for key in keys]
-        aligned = Aligned(
-            keys=keys,
-            costs=self.cost.terms(router.models),
-            latency_seconds=np.array([each.latency_seconds for each in records]),
-            rewards=np.array([each.rewards for each in records], dtype=np.float64),
-            open_until_us=tuple(each.open_until_us for each in records),
-        )
-        self._aligned[:] = [(router, aligned)]
-        return aligned
 
 
 class RouterLearner:
@@ -270,7 +181,7 @@ class RouterLearner:
         record.errors += 1
         if report.error.is_outage:
             record.failures_in_a_row += 1
-            if record.failures_in_a_row >= _FAILURES_TO_OPEN:
+            if record.failures_in_a_row >= FAILURES_TO_OPEN:
                 record.open_until_us = report.time_us + _OPEN_US
 
     def _learn(self, vector: FloatArray, model: Model, reward: float) -> None:
@@ -299,14 +210,11 @@ class RouterLearner:
         terms = self._cost.predictor().terms(models)
         cost = terms.predict(self._window.cost_features[:rows], self._window.input_tokens[:rows])
         objective = self._router.spec.objective
-        records = [self._models[model.key] for model in models]
-        outlook = Outlook(
-            ids=tuple(model.id for model in models),
-            scores=quality,
+        outlooks = Outlooks(
+            quality=quality,
             costs_usd=cost,
             costs_known=terms.known,
-            rewards=np.array([record.rewards for record in records]),
-            money=0.0,
+            rewards=[self._models[model.key].rewards for model in models],
             unit_usd=budget,
             rewards_total=self._record.rewards,
             exploration=self._router.spec.exploration,
@@ -315,8 +223,7 @@ class RouterLearner:
         squares = relative * relative
 
         def spend_at(price: float) -> tuple[float, float]:
-            money = price / budget + 1.0 / objective.value_usd
-            shares = learned(replace(outlook, scores=quality - money * cost, money=money))
+            shares = learned_shares(outlooks, price / budget + 1.0 / objective.value_usd)
             return float((shares * relative).sum()) / rows, float((shares * squares).sum()) / rows
 
         self._pacer.plan(spend_at)

@@ -2,99 +2,112 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
-from policy.domain import Exploration, FloatArray, InvalidFieldError, require_model_id
+from policy.domain import Exploration, InvalidFieldError, require_model_id
 from policy.exploration import gap_weight, inverse_gap_weighting
+
+BURN_IN_PROBABILITY_MAX = 0.5
+BURN_IN_BUDGET_SHARE = 0.05
+CHEAP = 0.05
+UNKNOWN_COST_PROBABILITY = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What a policy chooses by, for one query. Arrays are (models,).
+    """What a policy chooses by, for one query. Sequences are (models,).
 
-    For planning `scores` and `costs_usd` may be (queries, models), each row excluding the same models.
-    `scores` are utilities with the pacer's price in them; -inf marks an excluded model. `money` is
-    the price of money in utility per USD, `unit_usd` what a usual request may cost.
+    `scores` are utilities with the pacer's price in them; -inf marks an excluded model, and one at
+    least is not. `money` is the price of money in utility per USD, `unit_usd` what a usual request
+    may cost.
     """
 
     ids: tuple[str, ...]
-    scores: FloatArray
-    costs_usd: FloatArray
-    costs_known: FloatArray
-    rewards: FloatArray
+    scores: Sequence[float]
+    costs_usd: Sequence[float]
+    costs_known: Sequence[bool]
+    rewards: Sequence[int]
     money: float
     unit_usd: float
     rewards_total: int
     exploration: Exploration
 
+    def eligible(self, index: int) -> bool:
+        """Whether the model may be chosen."""
+        return self.scores[index] > -math.inf
+
 
 class Policy(Protocol):
     """Gives the probability of each model; they sum to 1, and an excluded model has 0."""
 
-    def __call__(self, outlook: Outlook) -> FloatArray: ...
+    def __call__(self, outlook: Outlook) -> list[float]: ...
 
 
-def learned(outlook: Outlook) -> FloatArray:
-    """Inverse gap weighting on the scores, with a burn-in of models that little is known of."""
+def learned(outlook: Outlook) -> list[float]:
+    """Inverse gap weighting on the scores, with a burn-in of models that little is known of.
+
+    `policy.planning.learned_shares` is the same for many queries at once.
+    """
     exploration = outlook.exploration
     gamma = gap_weight(outlook.rewards_total, exploration.strength)
     usual = inverse_gap_weighting(outlook.scores, gamma, exploration.max_utility_loss)
     trial = burn_in(outlook)
     if trial is None:
         return usual
-    return np.asarray(usual * (1.0 - trial.sum(axis=-1, keepdims=True)) + trial)
+    rest = 1.0 - sum(trial)
+    return [rest * probability + extra for probability, extra in zip(usual, trial, strict=True)]
 
 
-_BURN_IN_PROBABILITY_MAX = 0.5
-_BURN_IN_BUDGET_SHARE = 0.05
-_CHEAP = 0.05
-_UNKNOWN_COST_PROBABILITY = 0.2
-
-
-def burn_in(outlook: Outlook) -> FloatArray | None:
+def burn_in(outlook: Outlook) -> list[float] | None:
     """Extra probability for models with fewer rewards than the burn-in, the cheap ones first.
 
     Only for a model that would be the best if it were perfect, and with an expected cost of at most
     5 % of a usual request: a model 500 times as dear as that is tried once in 10,000 requests, not
     ten times in a row. A model of unknown cost is tried in a fifth of the requests until it is known.
-    None where there is nothing to try.
+    The settings of exploration other than the burn-in have no part in it. None where there is
+    nothing to try.
     """
-    few = outlook.rewards < outlook.exploration.burn_in_rewards
-    if not few.any() and outlook.costs_known.all():
+    few = [rewards < outlook.exploration.burn_in_rewards for rewards in outlook.rewards]
+    if not any(few) and all(outlook.costs_known):
         return None
-    possible = outlook.scores > -np.inf
-    unknown = possible & ~outlook.costs_known.astype(bool)
-    if unknown.any():
-        whole = 1.0 if (unknown == possible).all() else _UNKNOWN_COST_PROBABILITY
-        return np.asarray(whole * unknown / unknown.sum(axis=-1, keepdims=True))
-    best = outlook.scores.max(axis=-1, keepdims=True)
-    wanted = possible & few & (1.0 - outlook.money * outlook.costs_usd > best)
-    if not wanted.any():
+    models = range(len(outlook.ids))
+    possible = [index for index in models if outlook.eligible(index)]
+    unknown = {index for index in possible if not outlook.costs_known[index]}
+    if unknown:
+        whole = 1.0 if len(unknown) == len(possible) else UNKNOWN_COST_PROBABILITY
+        return [whole / len(unknown) if index in unknown else 0.0 for index in models]
+    best = max(outlook.scores)
+    relative = {
+        index: max(outlook.costs_usd[index] / outlook.unit_usd, CHEAP)
+        for index in possible
+        if few[index] and 1.0 - outlook.money * outlook.costs_usd[index] > best
+    }
+    if not relative:
         return None
-    relative = np.maximum(outlook.costs_usd / outlook.unit_usd, _CHEAP)
-    trial = wanted / relative
-    trial *= _BURN_IN_PROBABILITY_MAX / np.maximum(trial.sum(axis=-1, keepdims=True), 1e-300)
-    spend = np.maximum((trial * relative).sum(axis=-1, keepdims=True), 1e-300)
-    return np.asarray(trial * np.minimum(1.0, _BURN_IN_BUDGET_SHARE / spend))
+    inverses = sum(1.0 / each for each in relative.values())
+    # Of the mass m each gets m / (relative * inverses), and so spends m / inverses.
+    mass = min(BURN_IN_PROBABILITY_MAX, BURN_IN_BUDGET_SHARE * inverses / len(relative))
+    return [mass / (relative[index] * inverses) if index in relative else 0.0 for index in models]
 
 
-def greedy(outlook: Outlook) -> FloatArray:
+def greedy(outlook: Outlook) -> list[float]:
     """The best score, always."""
-    return _only(outlook, outlook.scores)
+    return _only(outlook, outlook.scores.index(max(outlook.scores)))
 
 
-def uniform(outlook: Outlook) -> FloatArray:
+def uniform(outlook: Outlook) -> list[float]:
     """Every eligible model alike."""
-    possible = np.isfinite(outlook.scores)
-    return np.asarray(possible / possible.sum())
+    possible = [outlook.eligible(index) for index in range(len(outlook.ids))]
+    return [each / sum(possible) for each in possible]
 
 
-def cheapest(outlook: Outlook) -> FloatArray:
+def cheapest(outlook: Outlook) -> list[float]:
     """The model with the lowest predicted cost, always."""
-    return _only(outlook, np.where(np.isfinite(outlook.scores), -outlook.costs_usd, -np.inf))
+    possible = [index for index in range(len(outlook.ids)) if outlook.eligible(index)]
+    return _only(outlook, min(possible, key=outlook.costs_usd.__getitem__))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +116,16 @@ class Fixed:
 
     model: str
 
-    def __call__(self, outlook: Outlook) -> FloatArray:
+    def __call__(self, outlook: Outlook) -> list[float]:
         if self.model in outlook.ids:
             index = outlook.ids.index(self.model)
-            if np.isfinite(outlook.scores[index]):
-                return np.asarray(np.arange(len(outlook.ids)) == index, dtype=np.float64)
+            if outlook.eligible(index):
+                return _only(outlook, index)
         return greedy(outlook)
 
 
-def _only(outlook: Outlook, values: FloatArray) -> FloatArray:
-    return np.asarray(np.arange(len(outlook.ids)) == values.argmax(), dtype=np.float64)
+def _only(outlook: Outlook, chosen: int) -> list[float]:
+    return [float(index == chosen) for index in range(len(outlook.ids))]
 
 
 _NAMED: dict[str, Policy] = {

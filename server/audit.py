@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from policy.exploration import draw
 from policy.learner import RouterLearner
 from policy.log import DecisionRecord
@@ -57,7 +55,7 @@ def audit(reader: LogReader, on_progress: Callable[[int], object]) -> Audit:
 def _check_draw(record: DecisionRecord, result: Audit) -> None:
     """The model follows from the logged propensities and the decision id, and its propensity is the logged one."""
     choice = record.choice
-    probabilities = np.array([each.probability for each in choice.candidates])
+    probabilities = [each.probability for each in choice.candidates]
     drawn = choice.candidates[draw(record.decision_id, probabilities)]
     result.decisions += 1
     if drawn.model != choice.model or drawn.probability != choice.probability:

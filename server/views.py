@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from policy.domain import Router
-from policy.learner import PolicyView
+from policy.learner import RouterLearner
+from policy.view import PolicyView
 
 
 class Views:
@@ -16,9 +17,9 @@ class Views:
         """The router's newest view, a blank one before the learner has seen the router."""
         view = self._views.get(router.id)
         if view is not None and view.embedding_dimensions != router.spec.embedding_dimensions:
-            return PolicyView.blank(router)  # The learner has yet to hear of the router's new features.
+            return RouterLearner(router).view(0)  # The learner has yet to hear of the router's new features.
         # The learner may publish in between: then its view stays, not the blank one.
-        return self._views.setdefault(router.id, PolicyView.blank(router)) if view is None else view
+        return self._views.setdefault(router.id, RouterLearner(router).view(0)) if view is None else view
 
     def publish(self, router_id: str, view: PolicyView | None) -> None:
         """Swaps the router's view; None forgets it."""

@@ -26,8 +26,9 @@ from policy.domain import (
 )
 from policy.features import HASHED, STRUCTURE
 from policy.join import Joined, joined, resolve
-from policy.learner import PolicyView, RouterLearner
+from policy.learner import RouterLearner
 from policy.log import DecisionRecord, ReportRecord, Usage
+from policy.view import PolicyView
 
 DIMENSIONS = 8
 SIZE = DIMENSIONS + STRUCTURE + HASHED + 1

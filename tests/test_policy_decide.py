@@ -13,7 +13,8 @@ from builders import KnownQuality, decision, model, models, query, report, route
 from policy.decide import NoCandidateError, decide
 from policy.domain import Choice, Exclusion, Model, ModelError, ModelState, Router
 from policy.exploration import draw
-from policy.learner import PolicyView, RouterLearner
+from policy.learner import RouterLearner
+from policy.view import PolicyView
 
 NOW_US = 10_000 * 1_000_000
 GOOD = {"a": 0.9, "b": 0.6, "c": 0.3}
@@ -266,4 +267,4 @@ def test_a_model_added_since_the_view_was_made_can_be_chosen() -> None:
 
 def test_a_router_that_the_learner_has_not_seen_yet_decides_too() -> None:
     of = router(models("a", "b"))
-    assert decide(PolicyView.blank(of), of, query(), "d", NOW_US).model in {"a", "b"}
+    assert decide(RouterLearner(of).view(0), of, query(), "d", NOW_US).model in {"a", "b"}

@@ -23,8 +23,9 @@ from builders import (
 
 from policy.decide import decide
 from policy.domain import Exclusion, LearnerKind, ModelError, Objective, RewardRule, Router
-from policy.learner import ModelRecord, RouterLearner
+from policy.learner import RouterLearner
 from policy.log import Usage
+from policy.view import ModelRecord
 
 KINDS = list(LearnerKind)
 A, B = "a#1", "b#2"

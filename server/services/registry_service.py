@@ -11,7 +11,7 @@ from pointsman.v1 import registry_service_pb2 as pb
 from pointsman.v1 import registry_service_pb2_grpc as pb_grpc
 
 from policy.domain import InvalidFieldError, Model
-from policy.learner import ModelRecord
+from policy.view import ModelRecord
 from server.errors import ModelNotFoundError, RouterNotFoundError, StaleEtagError
 from server.registry import Registry, RouterEntry, Stamp
 from server.services.names import model_name, parse_model, parse_router, router_name

@@ -1,0 +1,75 @@
+"""What the learned policy would do on many queries at once, for the pacer's plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from policy.domain import Exploration, FloatArray
+from policy.exploration import gap_weight
+from policy.policies import (
+    BURN_IN_BUDGET_SHARE,
+    BURN_IN_PROBABILITY_MAX,
+    CHEAP,
+    UNKNOWN_COST_PROBABILITY,
+)
+
+
+@dataclass(frozen=True)
+class Outlooks:
+    """As `policies.Outlook`, for many queries under whatever price of money; no model is excluded.
+
+    Axes: `quality`, `costs_usd` (queries, models); `costs_known`, `rewards` (models,).
+    """
+
+    quality: FloatArray
+    costs_usd: FloatArray
+    costs_known: npt.NDArray[np.bool_]
+    rewards: Sequence[int]
+    unit_usd: float
+    rewards_total: int
+    exploration: Exploration
+
+
+def learned_shares(outlooks: Outlooks, money: float) -> FloatArray:
+    """The probabilities that `policies.learned` gives each query: (queries, models)."""
+    exploration = outlooks.exploration
+    scores = outlooks.quality - money * outlooks.costs_usd
+    gamma = gap_weight(outlooks.rewards_total, exploration.strength)
+    usual = _inverse_gap_weighting(scores, gamma, exploration.max_utility_loss)
+    trial = _burn_in(outlooks, scores, money)
+    if trial is None:
+        return usual
+    return np.asarray(usual * (1.0 - trial.sum(axis=1, keepdims=True)) + trial)
+
+
+def _inverse_gap_weighting(scores: FloatArray, gamma: float, max_utility_loss: float) -> FloatArray:
+    best = scores.max(axis=1, keepdims=True)
+    gap = best - scores
+    others = np.zeros_like(scores) if np.isinf(gamma) else 1.0 / (scores.shape[1] + gamma * gap)
+    firsts = np.arange(len(scores)), scores.argmax(axis=1)
+    others[firsts] = 0.0
+    loss = (others * gap).sum(axis=1, keepdims=True)
+    others *= np.minimum(1.0, max_utility_loss / np.maximum(loss, 1e-300))
+    others[firsts] = 1.0 - others.sum(axis=1)
+    return np.asarray(others)
+
+
+def _burn_in(outlooks: Outlooks, scores: FloatArray, money: float) -> FloatArray | None:
+    few = np.asarray(outlooks.rewards) < outlooks.exploration.burn_in_rewards
+    unknown = ~outlooks.costs_known
+    if not few.any() and not unknown.any():
+        return None
+    if unknown.any():
+        whole = 1.0 if unknown.all() else UNKNOWN_COST_PROBABILITY
+        return np.asarray(np.tile(whole * unknown / unknown.sum(), (len(scores), 1)))
+    best = scores.max(axis=1, keepdims=True)
+    wanted = few & (1.0 - money * outlooks.costs_usd > best)
+    inverse = wanted / np.maximum(outlooks.costs_usd / outlooks.unit_usd, CHEAP)
+    inverses = np.maximum(inverse.sum(axis=1, keepdims=True), 1e-300)
+    count = np.maximum(wanted.sum(axis=1, keepdims=True), 1)
+    mass = np.minimum(BURN_IN_PROBABILITY_MAX, BURN_IN_BUDGET_SHARE * inverses / count)
+    return np.asarray(mass * inverse / inverses)

@@ -1,0 +1,38 @@
+"""The plan's shares are what the learned policy would do, query by query."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policy.domain import Exploration
+from policy.planning import Outlooks, learned_shares
+from policy.policies import Outlook, learned
+
+
+@settings(max_examples=200)
+@given(
+    seed=st.integers(0, 10_000),
+    money=st.floats(0, 100),
+    strength=st.floats(0, 10),
+    burn_in=st.integers(0, 20),
+    cap=st.floats(0, 1),
+    unknown=st.floats(0, 1),
+)
+def test_planned_shares_are_the_policy_of_each_query(
+    seed: int, money: float, strength: float, burn_in: int, cap: float, unknown: float
+) -> None:
+    draw = np.random.default_rng(seed)
+    queries, models = int(draw.integers(1, 6)), int(draw.integers(1, 12))
+    known = draw.uniform(size=models) >= unknown
+    rewards = draw.integers(0, 30, models).tolist()
+    exploration = Exploration(strength, burn_in, cap)
+    quality, costs = draw.uniform(size=(queries, models)), draw.uniform(0, 0.1, (queries, models))
+    found = learned_shares(Outlooks(quality, costs, known, rewards, 0.01, 500, exploration), money)
+    for row in range(queries):
+        scores = (quality[row] - money * costs[row]).tolist()
+        ids = tuple(str(each) for each in range(models))
+        one = Outlook(ids, scores, costs[row].tolist(), known.tolist(), rewards, money, 0.01, 500, exploration)
+        assert found[row].tolist() == pytest.approx(learned(one), abs=1e-12)
