@@ -11,11 +11,12 @@ from policy.log import ReportRecord, Usage
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What is known of a decision from its reports so far."""
+    """What is known of a decision from its reports so far. `served_model` is empty unless one was told."""
 
     active: bool
     reward: float | None = None
     charged_usd: float | None = None
+    served_model: str = ""
 
 
 def joined(deferred: bool, reports: Iterable[ReportRecord]) -> Joined:
@@ -28,7 +29,7 @@ def joined(deferred: bool, reports: Iterable[ReportRecord]) -> Joined:
         charged = state.charged_usd
         if report.charged_usd is not None:
             charged = (charged or 0.0) + report.charged_usd
-        state = Joined(True, reward, charged)
+        state = Joined(True, reward, charged, report.served_model or state.served_model)
     return state
 
 
@@ -73,9 +74,12 @@ def reward_of(report: ReportRecord, rule: RewardRule) -> float | None:
 
 
 def usage_cost_usd(usage: Usage, prices: Prices | None) -> float | None:
-    """What a call cost in USD: as reported, or else by its tokens; None where neither tells."""
+    """What a call cost in USD: as reported, or else by its tokens; None where neither tells.
+
+    Usage without any number says nothing of what the call cost.
+    """
     if usage.cost_usd is not None:
         return usage.cost_usd
-    if prices is None or not prices.known:
+    if prices is None or not prices.known or not (usage.input_tokens or usage.output_tokens):
         return None
     return prices.cost_usd(usage.input_tokens, usage.output_tokens)

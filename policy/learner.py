@@ -42,6 +42,7 @@ class RouterLearner:
         self._cost = CostLearner()
         self._pacer = Pacer()
         self._record = RouterRecord()
+        self._paced_from = 0
         self._models: dict[str, ModelRecord] = {}
         self._by_id: dict[str, Model] = {}
         self.on_registry(router)
@@ -65,6 +66,8 @@ class RouterLearner:
                 self._cost.add(key)
         self._by_id = {model.id: model for model in router.models}
         before, after = old.spec.objective.budget_usd_per_request, self._budget
+        if not after:
+            self._paced_from = 0
         if before and after and before != after:
             self._pacer.rescale(after / before)
         self._plan()
@@ -118,7 +121,7 @@ class RouterLearner:
         if joined.charged_usd is None:
             self._record.charged += 1
             self._record.spent_usd += _predicted_cost_usd(decision)
-        model = self._by_id.get(decision.choice.model)
+        model = self._by_id.get(joined.served_model or decision.choice.model)
         if model is None or model.uid > decision.seq:
             return
         record = self._models[model.key]
@@ -143,11 +146,11 @@ class RouterLearner:
         )
 
     def _fits(self, decision: DecisionRecord) -> bool:
-        """Whether it is this router's, with its features: not an older one's of the same name, nor one
-        that was on its way to the log when the router's features were changed.
+        """Whether it is this router's, with its features: not another's of the same name, nor one that
+        was on its way to the log when the router's features were changed.
         """
         same_size = len(decision.features) == self._window.features.shape[1]
-        return same_size and decision.seq > self._router.uid
+        return same_size and decision.router_uid == self._router.uid
 
     @property
     def _budget(self) -> float | None:
@@ -159,14 +162,15 @@ class RouterLearner:
         if model is not None and model.uid < decision.seq:
             self._models[model.key].decisions += 1
         if self._budget:
+            self._paced_from = self._paced_from or decision.seq
             expected = sum(each.probability * each.cost_usd for each in decision.choice.candidates)
             self._pacer.commit(_predicted_cost_usd(decision) / self._budget, expected / self._budget)
 
     def _charge(self, charged_usd: float, settles: bool, decision: DecisionRecord) -> None:
         self._record.spent_usd += charged_usd
         self._record.charged += settles
-        if not self._budget:
-            return
+        if not self._budget or not 0 < self._paced_from <= decision.seq:
+            return  # What was decided without a budget is not owed to one that came later.
         if settles:
             self._pacer.settle(_predicted_cost_usd(decision) / self._budget, charged_usd / self._budget)
         else:
@@ -256,6 +260,7 @@ class RouterLearner:
             "record": asdict(self._record),
             "models": {key: asdict(record) for key, record in self._models.items()},
             "added": self._window.added,
+            "paced_from": self._paced_from,
         }
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -285,6 +290,7 @@ class RouterLearner:
         )
         window.input_tokens, window.added = arrays["window input_tokens"], meta["added"]
         learner._pacer = Pacer(**meta["pacer"])
+        learner._paced_from = meta["paced_from"]
         learner._record = RouterRecord(**meta["record"])
         learner._models = {key: ModelRecord(**record) for key, record in meta["models"].items()}
         return learner

@@ -10,7 +10,10 @@ from policy.domain import Choice, Features, ModelError, Query, Router
 
 @dataclass(frozen=True, slots=True)
 class DecisionRecord:
-    """A decision as logged. `seq` is its position in the log; times are microseconds since 1970."""
+    """A decision as logged. `seq` is its position in the log; times are microseconds since 1970.
+
+    `router_uid` tells the router from another that had its name before or after it.
+    """
 
     seq: int
     time_us: int
@@ -29,6 +32,7 @@ class DecisionRecord:
     incumbent_model: str = ""
     feature_version: str = ""
     prompt: str | None = None
+    router_uid: int = 0
 
     @property
     def query(self) -> Query:

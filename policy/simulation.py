@@ -84,6 +84,7 @@ def simulate(router: Router, rounds: Sequence[Round], order: Sequence[int], seed
             input_tokens=0,
             max_output_tokens=0,
             feature_version=FEATURE_VERSION,
+            router_uid=router.uid,
         )
         learner.on_decision(decision)
         outcome = this.outcomes[choice.model]

@@ -19,15 +19,15 @@ class Sessions:
 
     def __init__(self, size_max: int = 100_000) -> None:
         self._size_max = size_max
-        self._models: OrderedDict[tuple[str, str], SessionModel] = OrderedDict()
+        self._models: OrderedDict[tuple[int, str], SessionModel] = OrderedDict()
 
-    def get(self, router: str, session_id: str) -> SessionModel | None:
+    def get(self, router_uid: int, session_id: str) -> SessionModel | None:
         """What is remembered of the session, None if nothing is and the log must tell."""
-        return self._models.get((router, session_id))
+        return self._models.get((router_uid, session_id))
 
-    def put(self, router: str, session_id: str, model: str, time_us: int) -> None:
+    def put(self, router_uid: int, session_id: str, model: str, time_us: int) -> None:
         """Remembers the session's model; empty if the log knows of none."""
-        key = (router, session_id)
+        key = (router_uid, session_id)
         self._models[key] = SessionModel(model, time_us)
         self._models.move_to_end(key)
         if len(self._models) > self._size_max:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -239,8 +239,13 @@ class Disk:
 
     def write(self, *writes: Write) -> list[Any]:
         """Writes one batch; gives its results."""
+        writes = tuple(self._of_router(each) if isinstance(each, DecisionWrite) else each for each in writes)
         with self.engine.begin() as connection:
             return write_batch(connection, writes, self.now_us, self.registry).results
+
+    def _of_router(self, write: DecisionWrite) -> DecisionWrite:
+        router = self.registry.router(write.draft.router)
+        return replace(write, draft=replace(write.draft, router_uid=router.uid if router else 0))
 
     def one(self, write: Write) -> Any:
         """Writes a batch of one; gives its result or raises its refusal."""

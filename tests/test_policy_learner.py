@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +25,7 @@ from builders import (
 
 from policy.decide import decide
 from policy.domain import Exclusion, LearnerKind, ModelError, Objective, RewardRule, Router
+from policy.join import Joined
 from policy.learner import RouterLearner
 from policy.log import Usage
 from policy.view import ModelRecord
@@ -41,6 +44,12 @@ def record(learner: RouterLearner, key: str) -> ModelRecord:
 
 def quality(learner: RouterLearner, key: str) -> float:
     return float(learner.view(0).quality.predict(vector().astype(np.float64), [key])[0])
+
+
+def debt(learner: RouterLearner) -> float:
+    """What the pacer owes, in budgets."""
+    meta = json.loads(bytes(np.load(io.BytesIO(learner.state()))["meta"]))
+    return float(meta["pacer"]["debt"])
 
 
 def excluded(learner: RouterLearner, name: str, seconds: int) -> Exclusion | None:
@@ -299,3 +308,23 @@ def test_learners_that_learned_otherwise_have_other_fingerprints() -> None:
     teach(one, "a", reward=0.5)
     teach(other, "a", reward=0.5000001)
     assert one.fingerprint() != other.fingerprint()
+
+
+def test_a_missing_reward_teaches_of_the_model_that_served() -> None:
+    learner = learner_of(reward_rule=RewardRule(missing_reward=0.25))
+    made = decision("a")
+    learner.on_decision(made)
+    learner.on_close(made, Joined(active=True, served_model="b"))
+    records = learner.view(0).models
+    assert {key.partition("#")[0]: each.rewards for key, each in records.items()} == {"a": 0, "b": 1}
+
+
+def test_what_was_decided_without_a_budget_is_not_owed_to_one_that_came_later() -> None:
+    learner = learner_of()
+    before = decision("a", 1000)
+    learner.on_decision(before)
+    learner.on_registry(replace(learner.router, spec=replace(learner.router.spec, objective=Objective(0.001))))
+    learner.on_decision(decision("a", 1002))
+    owed = debt(learner)
+    learner.on_report(report(before, learner.router, usage=Usage(cost_usd=0.5)), before)
+    assert debt(learner) == owed

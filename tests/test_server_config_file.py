@@ -135,3 +135,9 @@ async def test_a_model_removed_while_serving_stays_removed_if_the_file_is_unchan
     async with running_app(url, featuriser, file) as server:
         listed = await server.registry.ListModels(registry_pb.ListModelsRequest())
         assert [each.name for each in listed.models] == ["routers/default/models/b"]
+
+
+@pytest.mark.parametrize("twice", ["a: {}\n      a: {}", "a: {prices: {usd_per_request: 1, usd_per_request: 2}}"])
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path, twice: str) -> None:
+    with pytest.raises(ConfigError, match=r"stands twice.*line"):
+        declared(tmp_path, f"routers:\n  default:\n    models:\n      {twice}\n")

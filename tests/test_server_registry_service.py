@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -236,3 +238,26 @@ async def test_what_was_learned_of_the_others_stays_when_a_model_is_removed(serv
     await server.create_models(a={})
     await server.settled()
     assert (await server.get_model("a")).statistics.reward_count == 0
+
+
+async def test_changes_at_once_without_an_etag_are_all_made(server: Running) -> None:
+    await server.create_models(a={})
+    names = [f"name-{number}" for number in range(8)]
+    limits = [pb.Model(name="routers/default/models/a", display_name=each) for each in names]
+    requests = [pb.UpdateModelRequest(model=each) for each in limits]
+    await asyncio.gather(*(server.registry.UpdateModel(each) for each in requests))
+    assert (await server.get_model("a")).display_name in names
+
+
+async def test_a_router_created_again_knows_nothing_of_the_one_before(server: Running) -> None:
+    name = await server.create_router("again")
+    await server.create_models(name, a={}, b={})
+    before = await server.route(router=name, request_id="once", session_id="s")
+    await server.report(before, reward=1.0)
+    await server.registry.DeleteRouter(pb.DeleteRouterRequest(name=name))
+    await server.create_router("again", features={"embedding_dimensions": 3})
+    await server.create_models(name, c={})
+    after = await server.route(router=name, request_id="once", session_id="s", embedding=[1.0, 0.0, 0.0])
+    assert (after.model, after.decision_id == before.decision_id) == ("c", False)
+    statistics = (await server.settled(name)).statistics
+    assert (statistics.decision_count, statistics.reward_count) == (1, 0)

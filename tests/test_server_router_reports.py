@@ -8,7 +8,7 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from pointsman.v1 import router_service_pb2 as pb
-from servers import Running, eventually
+from servers import Running, eventually, refusal
 
 BRIEF = {"join_window": {"nanos": 1000}}
 
@@ -74,6 +74,23 @@ async def test_a_reward_teaches_about_the_model_that_served(server: Running, nam
     chosen, served = (await server.get_model("a")).statistics, (await server.get_model("b")).statistics
     assert (chosen.reward_count, served.reward_count, served.mean_reward) == (0, 1, 0.75)
     assert (chosen.decision_count, served.decision_count) == (1, 0)
+
+
+async def test_a_served_model_of_another_router_is_not_found(server: Running) -> None:
+    name = await server.create_router("other")
+    await server.create_models(name, b={})
+    answer = await route_to(server, "a")
+    found = await refusal(server.report(answer, reward=0.75, served_model=f"{name}/models/b"))
+    assert (found.code, found.reason) == (grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND")
+    assert (await server.decision(answer)).reports == []
+
+
+async def test_usage_without_a_number_does_not_settle_the_cost(server: Running) -> None:
+    answer = await route_to(server, "a")
+    await server.report(answer, usage={}, reward=1.0)
+    assert not (await server.decision(answer)).HasField("cost_usd")
+    await server.report(answer, usage={"input_tokens": 1000, "output_tokens": 500})
+    assert (await server.decision(answer)).cost_usd == pytest.approx(0.002)
 
 
 async def test_signals_make_the_reward_by_the_rule_where_none_is_given(server: Running) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from policy.domain import RouterSpec
+from policy.log import DecisionRecord
 from server.errors import DecisionNotFoundError, QueueFullError, StorageUnavailableError
 from server.storage.group_commit import GroupCommit
 from server.storage.tail import LogTail
@@ -152,7 +153,7 @@ async def test_closing_writes_what_is_pending_and_refuses_what_comes_after(disk:
         pending = asyncio.ensure_future(commits.group.submit(write(1)))
         await asyncio.sleep(0)
         commits.group.close()
-        with pytest.raises(QueueFullError):
+        with pytest.raises(StorageUnavailableError):
             await commits.group.submit(write(2))
         commits.held.set()
         await asyncio.gather(first, pending)
@@ -165,3 +166,20 @@ async def test_one_request_id_from_many_callers_gives_all_of_them_one_decision(d
             *(commits.group.submit(write(i, request_id="same", seed=i)) for i in range(50))
         )
     assert len({each.decision_id for each in answers}) == 1
+
+
+async def test_a_write_that_a_constraint_refuses_fails_alone(disk: Disk) -> None:
+    async with running(disk) as commits:
+        await commits.group.submit(write(1))
+        first = await commits.hold()
+        rest = [asyncio.ensure_future(commits.group.submit(write(number))) for number in (2, 1, 3)]
+        await asyncio.sleep(0)
+        commits.held.set()
+        fates = await asyncio.gather(first, *rest, return_exceptions=True)
+    assert [type(each) for each in fates] == [
+        DecisionRecord,
+        DecisionRecord,
+        StorageUnavailableError,
+        DecisionRecord,
+    ]
+    assert all(disk.reader.decision(hex_id(number)) for number in range(4))

@@ -16,10 +16,11 @@ from server.replay.run import Play
 from server.services.specs import router_spec_to_proto
 
 _DEADLINE_SECONDS = 30.0
+_CONNECT_SECONDS = 10.0
 
 
 class TargetError(Exception):
-    """The server played through has failed a call."""
+    """The server to play through is not there, or has failed a call."""
 
 
 def play_target(file: ReplayFile, channel: grpc.Channel, name: str) -> Play:
@@ -27,6 +28,10 @@ def play_target(file: ReplayFile, channel: grpc.Channel, name: str) -> Play:
 
     Raises TargetError with the server's message if a call fails.
     """
+    try:
+        grpc.channel_ready_future(channel).result(timeout=_CONNECT_SECONDS)
+    except grpc.FutureTimeoutError as error:
+        raise TargetError("there is no server at the target") from error
     count = 0
 
     def play(spec: RouterSpec, order: Sequence[int], _seed: int) -> Iterator[str]:
@@ -55,7 +60,6 @@ def _create_router(file: ReplayFile, channel: grpc.Channel, router_id: str, spec
     registry.CreateRouter(
         registry_pb.CreateRouterRequest(router_id=router_id, router=router_spec_to_proto(spec)),
         timeout=_DEADLINE_SECONDS,
-        wait_for_ready=True,
     )
     for model in file.models:
         registry.CreateModel(

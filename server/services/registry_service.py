@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -28,6 +28,7 @@ from server.views import Views
 
 _PAGE_DEFAULT = 100
 _PAGE_MAX = 1000
+_UPDATE_ATTEMPTS = 20
 _OUTPUT_ONLY = frozenset({"name", "etag", "create_time", "update_time", "statistics"})
 
 Item = TypeVar("Item")
@@ -64,16 +65,17 @@ class RegistryService(pb_grpc.RegistryServiceServicer):
     @translated
     async def UpdateRouter(self, request: pb.UpdateRouterRequest, context: Context) -> pb.UpdateRouterResponse:
         """Changes a router."""
-        entry = self._entry("router.name", request.router.name)
-        _require_etag(request.router.name, request.router.etag, entry.stamp)
-        merged = router_spec_to_proto(entry.router.spec)
-        _merge(request.router, merged, request.update_mask)
-        changed = await self._change.put_router(
-            entry.router.id,
-            router_spec_from_proto(merged),
-            create=False,
-            revision=entry.stamp.revision,
-        )
+
+        async def update() -> RouterEntry:
+            entry = self._entry("router.name", request.router.name)
+            _require_etag(request.router.name, request.router.etag, entry.stamp)
+            merged = router_spec_to_proto(entry.router.spec)
+            _merge(request.router, merged, request.update_mask)
+            spec = router_spec_from_proto(merged)
+            revision = entry.stamp.revision
+            return await self._change.put_router(entry.router.id, spec, create=False, revision=revision)
+
+        changed = await _until_not_overtaken(update, request.router.etag)
         return pb.UpdateRouterResponse(router=self._router(changed))
 
     @translated
@@ -108,19 +110,19 @@ class RegistryService(pb_grpc.RegistryServiceServicer):
     @translated
     async def UpdateModel(self, request: pb.UpdateModelRequest, context: Context) -> pb.UpdateModelResponse:
         """Changes a model."""
-        entry, model = self._member("model.name", request.model.name)
-        stamp = entry.model_stamps[model.id]
-        _require_etag(request.model.name, request.model.etag, stamp)
-        merged = model_spec_to_proto(model.spec)
-        _merge(request.model, merged, request.update_mask)
-        changed = await self._change.put_model(
-            entry.router.id,
-            model.id,
-            model_spec_from_proto(merged),
-            create=False,
-            revision=stamp.revision,
-        )
-        return pb.UpdateModelResponse(model=self._model(changed, changed.by_id[model.id]))
+
+        async def update() -> RouterEntry:
+            entry, model = self._member("model.name", request.model.name)
+            stamp = entry.model_stamps[model.id]
+            _require_etag(request.model.name, request.model.etag, stamp)
+            merged = model_spec_to_proto(model.spec)
+            _merge(request.model, merged, request.update_mask)
+            spec, revision = model_spec_from_proto(merged), stamp.revision
+            return await self._change.put_model(entry.router.id, model.id, spec, create=False, revision=revision)
+
+        changed = await _until_not_overtaken(update, request.model.etag)
+        _, model_id = parse_model("model.name", request.model.name)
+        return pb.UpdateModelResponse(model=self._model(changed, changed.by_id[model_id]))
 
     @translated
     async def DeleteModel(self, request: pb.DeleteModelRequest, context: Context) -> pb.DeleteModelResponse:
@@ -187,6 +189,17 @@ def _model_statistics(record: ModelRecord) -> pb.ModelStatistics:
         error_count=record.errors,
         healthy=record.healthy,
     )
+
+
+async def _until_not_overtaken(update: Callable[[], Awaitable[RouterEntry]], etag: str) -> RouterEntry:
+    """Reads, merges and writes again where another change came in between, unless the caller holds an etag."""
+    for _ in range(_UPDATE_ATTEMPTS - 1):
+        try:
+            return await update()
+        except StaleEtagError:
+            if etag:
+                raise
+    return await update()
 
 
 def _stamp(message: pb.Router | pb.Model, stamp: Stamp) -> None:

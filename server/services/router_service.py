@@ -7,7 +7,7 @@ from pointsman.v1 import router_service_pb2_grpc as pb_grpc
 
 from policy.domain import Candidate, Exclusion, InvalidFieldError, ModelError, Preference
 from policy.log import DecisionRecord, ReportRecord, Usage
-from server.services.names import parse_router, router_name, short_model
+from server.services.names import parse_model, parse_router, router_name, short_model
 from server.services.status import Context, code_and_reason, translated
 from server.services.times import seconds, timestamp
 from server.storage.writes import Disposition
@@ -50,7 +50,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
     @translated
     async def ReportReward(self, request: pb.ReportRewardRequest, context: Context) -> pb.ReportRewardResponse:
         """Takes a report."""
-        disposition = await self._report_reward(_report(request))
+        disposition = await self._report_reward(*_report(request))
         return pb.ReportRewardResponse(disposition=_DISPOSITIONS[disposition])
 
     @translated
@@ -59,7 +59,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
     ) -> pb.BatchReportRewardsResponse:
         """Takes many reports, each by itself."""
         parsed = [_report_or_refusal(each) for each in request.requests]
-        good = [each for each in parsed if isinstance(each, ReportRecord)]
+        good = [each for each in parsed if not isinstance(each, InvalidFieldError)]
         fates = iter(await self._report_reward.batch(good))
         results = [each if isinstance(each, Exception) else next(fates) for each in parsed]
         return pb.BatchReportRewardsResponse(results=[_result(each) for each in results])
@@ -122,15 +122,15 @@ def _candidate(candidate: Candidate) -> pb.Candidate:
     )
 
 
-def _report(request: pb.ReportRewardRequest) -> ReportRecord:
+def _report(request: pb.ReportRewardRequest) -> tuple[ReportRecord, str]:
+    """The report, and the router that its served model was named with, if any."""
     if request.error and request.error not in _ERRORS:
         raise InvalidFieldError("error", f"must be a MODEL_ERROR value, not {request.error}")
-    served = request.served_model
+    served_router, served = "", request.served_model
     if served.startswith("routers/"):
-        # Whether that is the decision's own router shows when the name is looked up there.
-        served = served.partition("/models/")[2] or served
+        served_router, served = parse_model("served_model", served)
     usage = request.usage
-    return ReportRecord(
+    report = ReportRecord(
         seq=0,
         time_us=0,
         decision_id=request.decision_id,
@@ -151,6 +151,7 @@ def _report(request: pb.ReportRewardRequest) -> ReportRecord:
         error=_ERRORS[request.error] if request.error else None,
         event_time_us=_event_time_us(request),
     )
+    return report, served_router
 
 
 def _event_time_us(request: pb.ReportRewardRequest) -> int | None:
@@ -162,7 +163,7 @@ def _event_time_us(request: pb.ReportRewardRequest) -> int | None:
     return time.seconds * 1_000_000 + time.nanos // 1000
 
 
-def _report_or_refusal(request: pb.ReportRewardRequest) -> ReportRecord | InvalidFieldError:
+def _report_or_refusal(request: pb.ReportRewardRequest) -> tuple[ReportRecord, str] | InvalidFieldError:
     try:
         return _report(request)
     except InvalidFieldError as refusal:

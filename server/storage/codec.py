@@ -79,6 +79,7 @@ def decision_row(record: DecisionRecord) -> dict[str, Any]:
         "time_us": record.time_us,
         "expire_us": record.expire_us,
         "router": record.router,
+        "router_uid": record.router_uid,
         "decision_id": record.decision_id,
         "request_id": record.request_id or None,
         "session_id": record.session_id or None,
@@ -157,6 +158,7 @@ def load_decision(row: AnyRow) -> DecisionRecord:
         incumbent_model=details["incumbent_model"],
         feature_version=details["feature_version"],
         prompt=row.prompt,
+        router_uid=row.router_uid,
     )
 
 

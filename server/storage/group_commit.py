@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from server.errors import QueueFullError, StorageUnavailableError
 from server.storage.tail import LogTail
@@ -56,7 +56,9 @@ class GroupCommit:
 
         Raises QueueFullError, and StorageUnavailableError if nothing could be stored.
         """
-        if len(self._pending) >= self._queue_max or self._closing:
+        if self._closing:
+            raise StorageUnavailableError
+        if len(self._pending) >= self._queue_max:
             raise QueueFullError
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._pending.append((write, done))
@@ -79,7 +81,7 @@ class GroupCommit:
             batch = [self._pending.popleft() for _ in range(min(_BATCH_MAX, len(self._pending)))]
             try:
                 writes = [write for write, _ in batch]
-                results = await loop.run_in_executor(self._thread, self._commit, writes)
+                results = await loop.run_in_executor(self._thread, self._commit_all, writes)
             except (SQLAlchemyError, OSError):
                 logger.exception("a batch of %d writes was not stored", len(batch))
                 results = [StorageUnavailableError() for _ in batch]
@@ -94,6 +96,23 @@ class GroupCommit:
         """Lets `run` end once everything pending is written."""
         self._closing = True
         self._wake.set()
+
+    def _commit_all(self, writes: list[Write]) -> list[Any]:
+        """One transaction; where a constraint refuses it, one for each write, so that only the guilty fail."""
+        try:
+            return self._commit(writes)
+        except IntegrityError:
+            if len(writes) == 1:
+                raise
+            logger.exception("a batch of %d writes was refused: each is tried alone", len(writes))
+        results: list[Any] = []
+        for write in writes:
+            try:
+                results += self._commit([write])
+            except (SQLAlchemyError, OSError):
+                logger.exception("a write was not stored")
+                results.append(StorageUnavailableError())
+        return results
 
     def _commit(self, writes: list[Write]) -> list[Any]:
         with self._engine.begin() as connection:

@@ -72,9 +72,9 @@ class LogReader:
             row = connection.execute(select(decisions).where(decisions.c.decision_id == decision_id)).one_or_none()
         return None if row is None else load_decision(row)
 
-    def decision_of_request(self, router: str, request_id: str) -> DecisionRecord | None:
+    def decision_of_request(self, router_uid: int, request_id: str) -> DecisionRecord | None:
         """The decision that this request was given, or None."""
-        query = select(decisions).where(decisions.c.router == router, decisions.c.request_id == request_id)
+        query = select(decisions).where(decisions.c.router_uid == router_uid, decisions.c.request_id == request_id)
         with self._engine.connect() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else load_decision(row)
@@ -131,12 +131,12 @@ class LogReader:
             expiry: int | None = connection.execute(query).scalar_one()
             return expiry
 
-    def session_model(self, router: str, session_id: str, since_us: int) -> tuple[str, int] | None:
+    def session_model(self, router_uid: int, session_id: str, since_us: int) -> tuple[str, int] | None:
         """The model of the session's last decision at or after `since_us`, and when that was."""
         with self._engine.connect() as connection:
             row = connection.execute(
                 select(decisions.c.model, decisions.c.time_us)
-                .where(decisions.c.router == router, decisions.c.session_id == session_id)
+                .where(decisions.c.router_uid == router_uid, decisions.c.session_id == session_id)
                 .order_by(decisions.c.seq.desc())
                 .limit(1)
             ).one_or_none()

@@ -55,7 +55,7 @@ def put_router(
             raise RouterNotFoundError(router_id)
         _require_revision(f"routers/{router_id}", row if exists else None, revision)
         if row is not None and exists:
-            _require_same_features(connection, router_id, load_router_spec(row.spec), spec)
+            _require_same_features(connection, row, spec)
         values = _values(row, dump_spec(spec), declared, exists, seq, time_us)
         if row is None:
             connection.execute(insert(routers).values(id=router_id, **values))
@@ -169,13 +169,14 @@ def _require_revision(name: str, row: AnyRow | None, revision: int | None) -> No
         raise StaleEtagError(name)
 
 
-def _require_same_features(connection: Connection, router_id: str, old: RouterSpec, new: RouterSpec) -> None:
+def _require_same_features(connection: Connection, row: AnyRow, new: RouterSpec) -> None:
+    old = load_router_spec(row.spec)
     if old.embedding_dimensions == new.embedding_dimensions:
         return
-    query = select(decisions.c.seq).where(decisions.c.router == router_id).limit(1)
+    query = select(decisions.c.seq).where(decisions.c.router_uid == row.uid).limit(1)
     if connection.execute(query).first() is not None:
         raise NotAllowedNowError(
-            f"features.embedding_dimensions: routers/{router_id} has decided with "
+            f"features.embedding_dimensions: routers/{row.id} has decided with "
             f"{old.embedding_dimensions} already; create another router for {new.embedding_dimensions}"
         )
 

@@ -39,6 +39,7 @@ decisions = Table(
     Column("time_us", BigInteger, nullable=False),
     Column("expire_us", BigInteger, nullable=False),
     Column("router", String(63), nullable=False),
+    Column("router_uid", BigInteger, nullable=False, comment="position in the log that created it"),
     Column("decision_id", String(32), nullable=False, unique=True),
     Column("request_id", String(128)),
     Column("session_id", String(128)),
@@ -51,11 +52,11 @@ decisions = Table(
     Column("details", Text, nullable=False, comment="JSON, see server.storage.codec"),
     Column("prompt", Text, comment="only where the router stores prompts"),
 )
-Index("ix_decisions_request", decisions.c.router, decisions.c.request_id, unique=True)
+Index("ix_decisions_request", decisions.c.router_uid, decisions.c.request_id, unique=True)
 Index("ix_decisions_expire", decisions.c.expire_us)
 Index(
     "ix_decisions_session",
-    decisions.c.router,
+    decisions.c.router_uid,
     decisions.c.session_id,
     decisions.c.seq,
     sqlite_where=decisions.c.session_id.is_not(None),

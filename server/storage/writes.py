@@ -65,9 +65,13 @@ class DecisionWrite:
 
 @dataclass(frozen=True, slots=True)
 class ReportWrite:
-    """Appends a report or an activation; gives its disposition."""
+    """Appends a report or an activation; gives its disposition.
+
+    `served_router` is the router that the caller named the served model with, empty if none.
+    """
 
     draft: ReportRecord
+    served_router: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,7 @@ def write_batch(
     first, time_us = _reserve(connection, len(writes), now_us)
     results: list[Any] = [None] * len(writes)
     decision_drafts: list[tuple[int, DecisionRecord]] = []
-    report_drafts: list[tuple[int, ReportRecord]] = []
+    report_drafts: list[tuple[int, ReportWrite]] = []
     transacts: list[tuple[int, Transact]] = []
     for index, write in enumerate(writes):
         seq = first + index
@@ -113,7 +117,7 @@ def write_batch(
             draft = replace(write.draft, seq=seq, time_us=time_us, expire_us=expire_us)
             decision_drafts.append((index, draft))
         elif isinstance(write, ReportWrite):
-            report_drafts.append((index, replace(write.draft, seq=seq, time_us=time_us)))
+            report_drafts.append((index, replace(write, draft=replace(write.draft, seq=seq, time_us=time_us))))
         else:
             transacts.append((index, write))
     records: list[LogRecord] = []
@@ -159,7 +163,7 @@ def _write_decisions(
     fresh = []
     for index, draft in drafts:
         if draft.request_id:
-            results[index] = known.setdefault((draft.router, draft.request_id), draft)
+            results[index] = known.setdefault((draft.router_uid, draft.request_id), draft)
         else:
             results[index] = draft
         if results[index] is draft:
@@ -171,38 +175,39 @@ def _write_decisions(
 
 def _decisions_by_request(
     connection: Connection, drafts: Iterable[tuple[int, DecisionRecord]]
-) -> dict[tuple[str, str], DecisionRecord]:
-    by_router: dict[str, list[str]] = defaultdict(list)
+) -> dict[tuple[int, str], DecisionRecord]:
+    by_router: dict[int, list[str]] = defaultdict(list)
     for _, draft in drafts:
         if draft.request_id:
-            by_router[draft.router].append(draft.request_id)
-    found: dict[tuple[str, str], DecisionRecord] = {}
-    for router, request_ids in by_router.items():
+            by_router[draft.router_uid].append(draft.request_id)
+    found: dict[tuple[int, str], DecisionRecord] = {}
+    for router_uid, request_ids in by_router.items():
         for keys in _chunks(request_ids):
-            query = select(decisions).where(decisions.c.router == router, decisions.c.request_id.in_(keys))
+            query = select(decisions).where(decisions.c.router_uid == router_uid, decisions.c.request_id.in_(keys))
             for row in connection.execute(query):
-                found[router, row.request_id] = load_decision(row)
+                found[router_uid, row.request_id] = load_decision(row)
     return found
 
 
 def _write_reports(
     connection: Connection,
-    drafts: Sequence[tuple[int, ReportRecord]],
+    writes: Sequence[tuple[int, ReportWrite]],
     catalogue: Catalogue,
     results: list[Any],
 ) -> list[ReportRecord]:
     """Fills in the results; gives the records that are new."""
-    decision_ids = sorted({draft.decision_id for _, draft in drafts})
+    decision_ids = sorted({write.draft.decision_id for _, write in writes})
     subjects = _report_subjects(connection, decision_ids)
     earlier = _earlier_reports(connection, decision_ids)
     fresh = []
-    for index, draft in drafts:
+    for index, write in writes:
+        decision_id = write.draft.decision_id
         try:
-            decision = subjects.get(draft.decision_id)
+            decision = subjects.get(decision_id)
             if decision is None:
-                raise DecisionNotFoundError(draft.decision_id)
-            siblings = earlier[draft.decision_id]
-            report, disposition = _judge(draft, decision, siblings, catalogue)
+                raise DecisionNotFoundError(decision_id)
+            siblings = earlier[decision_id]
+            report, disposition = _judge(write, decision, siblings, catalogue)
         except (PointsmanError, InvalidFieldError) as refusal:
             results[index] = refusal
             continue
@@ -216,12 +221,13 @@ def _write_reports(
 
 
 def _judge(
-    draft: ReportRecord,
+    write: ReportWrite,
     decision: AnyRow,
     siblings: Sequence[ReportRecord],
     catalogue: Catalogue,
 ) -> tuple[ReportRecord, Disposition]:
     """The report with its part in the join, and its disposition. Raises for one that is refused."""
+    draft = write.draft
     if draft.report_id and any(each.report_id == draft.report_id for each in siblings):
         return draft, Disposition.DUPLICATE
     state = joined(decision.deferred, siblings)
@@ -230,7 +236,8 @@ def _judge(
     late = draft.time_us > decision.expire_us
     if draft.activation and late:
         raise DecisionExpiredError(draft.decision_id)
-    if draft.served_model and not catalogue.knows_model(decision.router, draft.served_model):
+    elsewhere = write.served_router not in ("", decision.router)
+    if draft.served_model and (elsewhere or not catalogue.knows_model(decision.router, draft.served_model)):
         raise ModelNotFoundError(decision.router, draft.served_model, "served_model")
     router = catalogue.router(decision.router)
     rule = router.spec.reward_rule if router else RewardRule()

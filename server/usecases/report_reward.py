@@ -27,21 +27,21 @@ class ReportReward:
     def __init__(self, log: GroupCommit) -> None:
         self._log = log
 
-    async def __call__(self, report: ReportRecord) -> Disposition:
-        """The report's disposition.
+    async def __call__(self, report: ReportRecord, served_router: str = "") -> Disposition:
+        """The report's disposition. `served_router` is the one that the served model was named with, if any.
 
         Raises InvalidFieldError, DecisionNotFoundError, ModelNotFoundError, DecisionExpiredError (of
         an activation), QueueFullError, StorageUnavailableError.
         """
         _check(report)
-        disposition: Disposition = await self._log.submit(ReportWrite(report))
+        disposition: Disposition = await self._log.submit(ReportWrite(report, served_router))
         return disposition
 
-    async def batch(self, reports: Sequence[ReportRecord]) -> list[Disposition | Exception]:
-        """The fate of each report, in order. Raises InvalidFieldError if there are too many."""
+    async def batch(self, reports: Sequence[tuple[ReportRecord, str]]) -> list[Disposition | Exception]:
+        """The fate of each report with its served router. Raises InvalidFieldError if there are too many."""
         if len(reports) > BATCH_MAX:
             raise InvalidFieldError("requests", f"must be at most {BATCH_MAX:,}")
-        fates = await asyncio.gather(*(self(report) for report in reports), return_exceptions=True)
+        fates = await asyncio.gather(*(self(*report) for report in reports), return_exceptions=True)
         for fate in fates:
             if isinstance(fate, BaseException) and not isinstance(fate, (PointsmanError, InvalidFieldError)):
                 raise fate

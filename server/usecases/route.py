@@ -96,14 +96,14 @@ class Route:
         try:
             draft = self._decide(command, entry, features, session_model, now_us)
         except NoCandidateError as error:
-            earlier = await self._earlier_decision(command)
+            earlier = await self._earlier_decision(command, entry)
             if earlier is None:
                 raise NoEligibleModelError(str(error), error.reasons) from error
             return earlier
         window_us = round(entry.router.spec.reward_rule.join_window_seconds * 1e6)
         logged: DecisionRecord = await self._log.submit(DecisionWrite(draft, max(1, window_us)))
         if command.session_id:
-            self._remember(command, logged.choice.model, now_us)
+            self._remember(command, entry, logged.choice.model, now_us)
         return logged
 
     def _featurise(self, command: RouteCommand, entry: RouterEntry) -> QueryFeatures:
@@ -137,7 +137,7 @@ class Route:
         incumbent = command.incumbent_model if router.spec.mode is RouterMode.SHADOW else ""
         choice = decide(view, router, query, decision_id, now_us, session_model, incumbent)
         if command.session_id:
-            self._remember(command, choice.model, now_us)
+            self._remember(command, entry, choice.model, now_us)
         return DecisionRecord(
             seq=0,
             time_us=0,
@@ -156,31 +156,32 @@ class Route:
             incumbent_model=command.incumbent_model,
             feature_version=FEATURE_VERSION,
             prompt=command.prompt if router.spec.store_prompts else None,
+            router_uid=router.uid,
         )
 
-    async def _earlier_decision(self, command: RouteCommand) -> DecisionRecord | None:
+    async def _earlier_decision(self, command: RouteCommand, entry: RouterEntry) -> DecisionRecord | None:
         """The decision that the same request was given when there still was a model for it."""
         if not command.request_id:
             return None
-        return await asyncio.to_thread(self._reader.decision_of_request, command.router_id, command.request_id)
+        return await asyncio.to_thread(self._reader.decision_of_request, entry.router.uid, command.request_id)
 
     async def _session_model(self, command: RouteCommand, entry: RouterEntry, now_us: int) -> str:
         """The model that the session was given last, empty if none or too long ago."""
         if not command.session_id:
             return ""
-        router_id = entry.router.id
+        uid = entry.router.uid
         since_us = now_us - round(entry.router.spec.session_ttl_seconds * 1e6)
-        known = self._sessions.get(router_id, command.session_id)
+        known = self._sessions.get(uid, command.session_id)
         if known is None:
-            found = await asyncio.to_thread(self._reader.session_model, router_id, command.session_id, since_us)
+            found = await asyncio.to_thread(self._reader.session_model, uid, command.session_id, since_us)
             # Another request of the session may have been decided while the log was read.
-            known = self._sessions.get(router_id, command.session_id)
+            known = self._sessions.get(uid, command.session_id)
             if known is None:
                 return found[0] if found else ""
         return known.model if known.time_us >= since_us else ""
 
-    def _remember(self, command: RouteCommand, model: str, now_us: int) -> None:
-        self._sessions.put(command.router_id, command.session_id, model, now_us)
+    def _remember(self, command: RouteCommand, entry: RouterEntry, model: str, now_us: int) -> None:
+        self._sessions.put(entry.router.uid, command.session_id, model, now_us)
 
 
 def _constraints(command: RouteCommand) -> Constraints:

@@ -44,6 +44,7 @@ def upgrade() -> None:
         sa.Column("time_us", sa.BigInteger(), nullable=False),
         sa.Column("expire_us", sa.BigInteger(), nullable=False),
         sa.Column("router", sa.String(length=63), nullable=False),
+        sa.Column("router_uid", sa.BigInteger(), nullable=False, comment="position in the log that created it"),
         sa.Column("decision_id", sa.String(length=32), nullable=False),
         sa.Column("request_id", sa.String(length=128), nullable=True),
         sa.Column("session_id", sa.String(length=128), nullable=True),
@@ -74,11 +75,11 @@ def upgrade() -> None:
         sa.UniqueConstraint("decision_id"),
     )
     op.create_index("ix_decisions_expire", "decisions", ["expire_us"], unique=False)
-    op.create_index("ix_decisions_request", "decisions", ["router", "request_id"], unique=True)
+    op.create_index("ix_decisions_request", "decisions", ["router_uid", "request_id"], unique=True)
     op.create_index(
         "ix_decisions_session",
         "decisions",
-        ["router", "session_id", "seq"],
+        ["router_uid", "session_id", "seq"],
         unique=False,
         sqlite_where=sa.text("session_id IS NOT NULL"),
         postgresql_where=sa.text("session_id IS NOT NULL"),
