@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from zipfile import BadZipFile
 
 from policy.exploration import draw
 from policy.learner import RouterLearner
 from policy.log import DecisionRecord
 from server.learner_fold import LearnerFold
-from server.storage.reader import LogReader
+from server.storage.reader import LogReader, StoredSnapshot
 
 _PAGE = 1000
+_ROUNDING = 1e-9
+_DAMAGED = (ValueError, LookupError, TypeError, StopIteration, OSError, EOFError, BadZipFile, zlib.error)
 _EXAMPLES_MAX = 10
 
 
@@ -23,11 +27,12 @@ class Audit:
     draws_wrong: int = 0
     snapshots: int = 0
     snapshots_wrong: int = 0
+    unreadable: int = 0
     examples: list[str] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
-        return not self.draws_wrong and not self.snapshots_wrong
+        return not (self.draws_wrong or self.snapshots_wrong or self.unreadable)
 
     def blame(self, what: str) -> None:
         """Keeps an example of a failure."""
@@ -38,18 +43,26 @@ class Audit:
 def audit(reader: LogReader, on_progress: Callable[[int], object]) -> Audit:
     """Checks the whole log; `on_progress` hears how many positions of it were passed."""
     result = Audit()
+    for check in (_check_draws, _check_snapshots):
+        try:
+            check(reader, result, on_progress)
+        except _DAMAGED as error:
+            result.unreadable += 1
+            result.blame(f"the log cannot be read to its end: {type(error).__name__}: {error}")
+    return result
+
+
+def _check_draws(reader: LogReader, result: Audit, on_progress: Callable[[int], object]) -> None:
     seq = 0
     while True:
         page = reader.page(seq, _PAGE)
         if page.upto == seq:
-            break
+            return
         for record in page.records:
             if isinstance(record, DecisionRecord):
                 _check_draw(record, result)
         on_progress(page.upto - seq)
         seq = page.upto
-    _check_snapshots(reader, result, on_progress)
-    return result
 
 
 def _check_draw(record: DecisionRecord, result: Audit) -> None:
@@ -58,9 +71,16 @@ def _check_draw(record: DecisionRecord, result: Audit) -> None:
     probabilities = [each.probability for each in choice.candidates]
     drawn = choice.candidates[draw(record.decision_id, probabilities)]
     result.decisions += 1
-    if drawn.model != choice.model or drawn.probability != choice.probability:
+    wrong = []
+    if drawn.model != choice.model:
+        wrong.append(f"the draw gives {drawn.model}, logged {choice.model}")
+    elif drawn.probability != choice.probability:
+        wrong.append(f"the propensity was {drawn.probability!r}, logged {choice.probability!r}")
+    if abs(sum(probabilities) - 1.0) > _ROUNDING:
+        wrong.append(f"the propensities sum to {sum(probabilities)!r}")
+    if wrong:
         result.draws_wrong += 1
-        result.blame(f"decision {record.decision_id}: the draw gives {drawn.model}, logged {choice.model}")
+        result.blame(f"decision {record.decision_id}: {', '.join(wrong)}")
 
 
 def _check_snapshots(reader: LogReader, result: Audit, on_progress: Callable[[int], object]) -> None:
@@ -68,10 +88,24 @@ def _check_snapshots(reader: LogReader, result: Audit, on_progress: Callable[[in
     fold = LearnerFold(reader, [])
     for stored in reader.all_snapshots():
         while fold.seq < stored.seq:
-            on_progress(fold.advance(_PAGE, stored.seq))
-        rebuilt = fold.learner(stored.router.id)
-        kept = RouterLearner.restore(stored.router, stored.state)
+            advanced = fold.advance(_PAGE, stored.seq)
+            if not advanced:
+                break  # It is from beyond the end of the log.
+            on_progress(advanced)
         result.snapshots += 1
-        if rebuilt is None or rebuilt.fingerprint() != kept.fingerprint():
+        if not _is_snapshot(stored, fold):
             result.snapshots_wrong += 1
             result.blame(f"snapshot {stored.seq} of routers/{stored.router.id} is not what the log gives")
+
+
+def _is_snapshot(stored: StoredSnapshot, fold: LearnerFold) -> bool:
+    learner, rebuilt = fold.learner(stored.router.id), fold.snapshot(stored.router.id)
+    if learner is None or rebuilt is None or rebuilt.seq != stored.seq:
+        return False
+    if (rebuilt.router, rebuilt.closed_through_us) != (stored.router, stored.closed_through_us):
+        return False
+    try:
+        kept = RouterLearner.restore(stored.router, stored.state)
+    except _DAMAGED:
+        return False
+    return kept.fingerprint() == learner.fingerprint()

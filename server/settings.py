@@ -34,9 +34,12 @@ class Settings(BaseSettings):
     snapshot_seconds: float = Field(
         5.0,
         gt=0,
+        le=86_400,
         description="how often the learner saves its state; a restart reads the log from there",
     )
-    message_bytes_max: int = Field(16 << 20, ge=1 << 16, description="largest gRPC message taken")
+    message_bytes_max: int = Field(
+        16 << 20, ge=1 << 16, le=(1 << 31) - 1, description="largest gRPC message taken"
+    )
     grace_seconds: float = Field(10.0, ge=0, description="how long a stop waits for requests in flight")
     log_level: str = Field(
         "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="what the log on stderr shows"

@@ -41,6 +41,8 @@ def verify(database_url: str | None, as_json: bool) -> None:
     else:
         click.echo(f"decisions {result.decisions}, of which drawn otherwise {result.draws_wrong}")
         click.echo(f"snapshots {result.snapshots}, of which not what the log gives {result.snapshots_wrong}")
+        if result.unreadable:
+            click.echo("the log cannot be read to its end")
         for example in result.examples:
             click.echo(f"  {example}")
     sys.exit(0 if result.passed else 1)

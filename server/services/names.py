@@ -31,7 +31,7 @@ def parse_router(field: str, name: str) -> str:
 def parse_model(field: str, name: str) -> tuple[str, str]:
     """The ids of the router and the model of a full name. Raises InvalidFieldError."""
     router, separator, model_id = name.removeprefix(_ROUTERS).partition(_MODELS)
-    if not name.startswith(_ROUTERS) or not separator or not router or not model_id:
+    if not name.startswith(_ROUTERS) or not separator or not router or "/" in router or not model_id:
         raise InvalidFieldError(field, f"must be 'routers/ROUTER/models/MODEL', not {name[:160]!r}")
     return router, model_id
 

@@ -13,7 +13,7 @@ def timestamp(time_us: int) -> Timestamp:
 
 def seconds(duration: Duration) -> float:
     """A Duration in seconds."""
-    return float(duration.seconds) + duration.nanos * 1e-9
+    return float(duration.seconds) + duration.nanos / 1e9
 
 
 def duration(value_seconds: float) -> Duration:

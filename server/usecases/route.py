@@ -102,7 +102,7 @@ class Route:
             return earlier
         window_us = round(entry.router.spec.reward_rule.join_window_seconds * 1e6)
         logged: DecisionRecord = await self._log.submit(DecisionWrite(draft, max(1, window_us)))
-        if command.session_id:
+        if command.session_id and logged.decision_id == draft.decision_id:
             self._remember(command, entry, logged.choice.model, now_us)
         return logged
 
@@ -136,7 +136,9 @@ class Route:
         )
         incumbent = command.incumbent_model if router.spec.mode is RouterMode.SHADOW else ""
         choice = decide(view, router, query, decision_id, now_us, session_model, incumbent)
-        if command.session_id:
+        if command.session_id and not command.request_id:
+            # Not only once it is stored: the session's next request may be decided before that. One
+            # with a request_id may turn out to be a repetition, which says nothing of the last model.
             self._remember(command, entry, choice.model, now_us)
         return DecisionRecord(
             seq=0,
