@@ -25,6 +25,7 @@ from policy.log import DecisionRecord, ReportRecord, Usage
 _ROUTER = TypeAdapter(Router)
 _ROUTER_SPEC = TypeAdapter(RouterSpec)
 _MODEL_SPEC = TypeAdapter(ModelSpec)
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
 AnyRow = Any
 """A row of a table, whose columns are its attributes."""
@@ -96,7 +97,7 @@ def decision_row(record: DecisionRecord) -> dict[str, Any]:
 
 def _dump_details(record: DecisionRecord) -> str:
     choice = record.choice
-    return json.dumps(
+    return _ENCODE(
         {
             "candidates": [
                 [
@@ -121,8 +122,7 @@ def _dump_details(record: DecisionRecord) -> str:
             "exploit_only": record.exploit_only,
             "incumbent_model": record.incumbent_model,
             "feature_version": record.feature_version,
-        },
-        separators=(",", ":"),
+        }
     )
 
 

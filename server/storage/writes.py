@@ -9,7 +9,7 @@ from enum import StrEnum
 from operator import attrgetter
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, case, insert, select, update
+from sqlalchemy import BigInteger, Connection, bindparam, case, insert, select, update
 
 from policy.domain import InvalidFieldError, RewardRule, Router
 from policy.join import joined, resolve
@@ -31,6 +31,16 @@ from server.storage.schema import decisions, log_head, reports
 from server.storage.tail import LogPage
 
 _KEYS_PER_QUERY = 400
+_NOW_US = bindparam("now_us", type_=BigInteger)
+# Built once: putting a statement together costs more than running it.
+_RESERVE = (
+    update(log_head)
+    .values(
+        seq=log_head.c.seq + bindparam("count", type_=BigInteger),
+        time_us=case((log_head.c.time_us > _NOW_US, log_head.c.time_us), else_=_NOW_US),
+    )
+    .returning(log_head.c.seq, log_head.c.time_us)
+)
 _INSERT_DECISIONS = insert(decisions)
 _INSERT_REPORTS = insert(reports)
 
@@ -135,12 +145,7 @@ def write_batch(
 
 def _reserve(connection: Connection, count: int, now_us: int) -> tuple[int, int]:
     """The first of `count` positions of the log, and the log's time for them."""
-    later = case((log_head.c.time_us > now_us, log_head.c.time_us), else_=now_us)
-    head = connection.execute(
-        update(log_head)
-        .values(seq=log_head.c.seq + count, time_us=later)
-        .returning(log_head.c.seq, log_head.c.time_us)
-    ).one()
+    head = connection.execute(_RESERVE, {"count": count, "now_us": now_us}).one()
     return head.seq - count + 1, head.time_us
 
 
