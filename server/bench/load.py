@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from pointsman.v1 import router_service_pb2 as pb
 _ROUTE = "/pointsman.v1.RouterService/Route"
 _REPORT = "/pointsman.v1.RouterService/ReportReward"
 _WARM_UP_SECONDS = 1.0
+_TURNS = 5
 _DISTINCT_REQUESTS = 500
 _WORDS = (
     *("explain", "how", "the", "router", "learns", "from", "rewards", "and", "which", "model", "answers"),
@@ -49,78 +51,76 @@ async def run_bench(
     embedding: int,
     durability: str,
 ) -> list[Result]:
-    """Loads Route, then ReportReward, each with its echo first. Raises OSError if a server does not start."""
+    """Loads Route, then ReportReward, each in turns with its echo. Raises OSError if a server does not start."""
     requests = [_route_request(prompt_characters, embedding, seed) for seed in range(_DISTINCT_REQUESTS)]
     url = f"sqlite:///{folder / 'bench.db'}"
     command = ("-m", "server.cli.main", "serve", "--port", "0", "--database-url", url)
     async with _process(command, {"POINTSMAN_DURABILITY": durability}) as port, _channel(port) as channel:
         await _register(channel, models, embedding)
         answers: list[bytes] = []
-        await _load(channel, _ROUTE, _picker(requests), callers, _WARM_UP_SECONDS, answers)
+        warm_up = _Load(channel, _ROUTE, requests, answers)
+        await warm_up.run(callers, _WARM_UP_SECONDS)
         size = len(answers[-1])
         answers.clear()
-        route_echo = await _echo_load("Route, echo", _ROUTE, size, requests, callers, seconds)
-        route = await _load(channel, _ROUTE, _picker(requests), callers, seconds, answers)
+        route = await _side_by_side("Route", _Load(channel, _ROUTE, requests, answers), size, callers, seconds)
         reports = [_report_request(answer) for answer in answers]
-        report_echo = await _echo_load("ReportReward, echo", _REPORT, 2, reports, callers, seconds)
-        report = await _load(channel, _REPORT, _picker(reports), callers, seconds, [])
-    return [
-        route_echo,
-        _named(route, "Route", route_echo),
-        report_echo,
-        _named(report, "ReportReward", report_echo),
-    ]
+        report = await _side_by_side("ReportReward", _Load(channel, _REPORT, reports), 2, callers, seconds)
+    return [*route, *report]
 
 
-def _named(result: Result, name: str, echo: Result) -> Result:
-    ratio = result.requests_per_second / echo.requests_per_second
-    return Result(name, result.requests_per_second, result.p50_ms, result.p99_ms, ratio)
-
-
-async def _echo_load(
-    name: str, method: str, answer_bytes: int, requests: list[bytes], callers: int, seconds: float
-) -> Result:
+async def _side_by_side(name: str, load: _Load, answer_bytes: int, callers: int, seconds: float) -> list[Result]:
+    """The load and its echo in turns, so that a machine that is slower for a while is so for both."""
     async with (
         _process(("-m", "server.bench.echo", str(answer_bytes)), {}) as port,
         _channel(port) as channel,
     ):
-        pick = _picker(requests)
-        await _load(channel, method, pick, callers, _WARM_UP_SECONDS, [])
-        result = await _load(channel, method, pick, callers, seconds, [])
-    return Result(name, result.requests_per_second, result.p50_ms, result.p99_ms)
+        warm_up = _Load(channel, load.method, load.requests)
+        await warm_up.run(callers, _WARM_UP_SECONDS)
+        echo = _Load(channel, load.method, load.requests)
+        for _ in range(_TURNS):
+            await echo.run(callers, seconds / _TURNS)
+            await load.run(callers, seconds / _TURNS)
+    return [echo.result(f"{name}, echo"), load.result(name, load.rate / echo.rate)]
 
 
-def _picker(requests: list[bytes]) -> Callable[[int], bytes]:
-    return lambda index: requests[index % len(requests)]
-
-
-async def _load(
-    channel: grpc.aio.Channel,
-    method: str,
-    pick: Callable[[int], bytes],
-    callers: int,
-    seconds: float,
-    answers: list[bytes],
-) -> Result:
+class _Load:
     """Closed loop: each caller sends its next request once it has its answer, which is kept in `answers`."""
-    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
-    latencies: list[float] = []
-    numbers: Iterator[int] = iter(range(1 << 62))
-    end = time.perf_counter() + seconds
 
-    async def caller() -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, method: str, requests: list[bytes], answers: list[bytes] | None = None
+    ) -> None:
+        self.method = method
+        self.requests = requests
+        self._call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
+        self._answers = [] if answers is None else answers
+        self._numbers = itertools.count()
+        self._latencies: list[float] = []
+        self._elapsed = 0.0
+
+    async def run(self, callers: int, seconds: float) -> None:
+        """Loads for some seconds more."""
+        started = time.perf_counter()
+        await asyncio.gather(*(self._caller(started + seconds) for _ in range(callers)))
+        self._elapsed += time.perf_counter() - started
+
+    async def _caller(self, end: float) -> None:
         while True:
             started = time.perf_counter()
             if started >= end:
                 return
-            answers.append(await call(pick(next(numbers))))
-            latencies.append(time.perf_counter() - started)
+            request = self.requests[next(self._numbers) % len(self.requests)]
+            self._answers.append(await self._call(request))
+            self._latencies.append(time.perf_counter() - started)
 
-    started = time.perf_counter()
-    await asyncio.gather(*(caller() for _ in range(callers)))
-    elapsed = time.perf_counter() - started
-    p50, p99 = np.percentile(latencies, [50, 99]) * 1e3
-    return Result("", len(latencies) / elapsed, float(p50), float(p99))
+    @property
+    def rate(self) -> float:
+        """Requests a second."""
+        return len(self._latencies) / self._elapsed
+
+    def result(self, name: str, ratio: float | None = None) -> Result:
+        """What all runs came to."""
+        p50, p99 = np.percentile(self._latencies, [50, 99]) * 1e3
+        return Result(name, self.rate, float(p50), float(p99), ratio)
 
 
 @asynccontextmanager
