@@ -99,10 +99,10 @@ def _check_snapshots(reader: LogReader, result: Audit, on_progress: Callable[[in
 
 
 def _is_snapshot(stored: StoredSnapshot, fold: LearnerFold) -> bool:
-    learner, rebuilt = fold.learner(stored.router.id), fold.snapshot(stored.router.id)
-    if learner is None or rebuilt is None or rebuilt.seq != stored.seq:
+    learner = fold.learner(stored.router.id)
+    if learner is None or learner.router != stored.router:
         return False
-    if (rebuilt.router, rebuilt.closed_through_us) != (stored.router, stored.closed_through_us):
+    if (fold.seq, fold.closed_through_us) != (stored.seq, stored.closed_through_us):
         return False
     try:
         kept = RouterLearner.restore(stored.router, stored.state)

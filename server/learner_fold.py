@@ -30,8 +30,8 @@ class LearnerFold:
         self._learned_upto = {each.router.id: each.seq for each in snapshots}
         self._closed_upto = {each.router.id: each.closed_through_us for each in snapshots}
         self.seq = min(self._learned_upto.values(), default=0)
-        self._closed_through_us = min(self._closed_upto.values(), default=0)
-        self._fetched_through_us = self._closed_through_us
+        self.closed_through_us = min(self._closed_upto.values(), default=0)
+        self._fetched_through_us = self.closed_through_us
         self._closing: deque[tuple[DecisionRecord, list[ReportRecord]]] = deque()
         # No window that is still to be fetched ends before this; asking the log at every record would be slow.
         self._next_expiry_us: float = 0
@@ -56,7 +56,7 @@ class LearnerFold:
         learner = self._learners.get(router)
         if learner is None:
             return None
-        return StoredSnapshot(learner.router, self.seq, self._closed_through_us, learner.state())
+        return StoredSnapshot(learner.router, self.seq, self.closed_through_us, learner.state())
 
     def advance(self, limit: int, upto: int | None = None) -> int:
         """Learns the next records, at most `limit` positions and none above `upto`; gives how many positions."""
@@ -148,7 +148,7 @@ class LearnerFold:
             if learner is not None and decision.expire_us > self._closed_upto.get(decision.router, 0):
                 learner.on_close(decision, joined(decision.deferred, reports))
                 self.changed.add(decision.router)
-        self._closed_through_us = max(self._closed_through_us, now_us - 1)
+        self.closed_through_us = max(self.closed_through_us, now_us - 1)
 
     def _fetch_closing(self, upto_us: int) -> None:
         """Reads the decisions whose windows end next, with all the reports they will ever join."""

@@ -32,8 +32,8 @@ for command in (serve, replay, models, bench, verify):
 
 def main() -> None:
     """Runs the command line."""
-    # One BLAS thread: more of them would spin on these small matrices, and sum in another order on
-    # a machine with other cores, so that a rebuilt learner would differ in its last bits.
+    # One BLAS thread: more of them would spin on these small matrices, and with another number of
+    # them sums are taken in another order, so that a rebuilt learner could differ in its last bits.
     threadpool_limits(limits=1, user_api="blas")
     try:
         sys.exit(cli.main(standalone_mode=False))
