@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
 import numpy as np
 import numpy.typing as npt
 
 from policy.decide import decide
-from policy.domain import Features, FloatArray, InvalidFieldError, Query, Router
+from policy.domain import Choice, Features, FloatArray, InvalidFieldError, ModelError, Query, Router
 from policy.features import FEATURE_VERSION
-from policy.join import Joined, resolve
+from policy.join import joined, resolve
 from policy.learner import RouterLearner
 from policy.log import DecisionRecord, ReportRecord, Usage
 
@@ -61,21 +62,54 @@ def schedule(splits: Sequence[str | None], seed: int) -> Schedule:
     return Schedule(order.astype(np.int64), len(learn))
 
 
-def simulate(router: Router, rounds: Sequence[Round], order: Sequence[int], seed: int) -> Iterator[str]:
-    """Plays the rounds in this order; yields the model chosen in each, once its outcome is learned."""
-    learner = RouterLearner(router)
-    models = {model.id: model for model in router.models}
-    window_us = round(router.spec.reward_rule.join_window_seconds * 1e6)
-    for position, row in enumerate(order):
-        this = rounds[row]
-        seq, time_us = 2 * position + 1_000_000, position * _ROUND_US
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A report on a decision, `delay` rounds after it; with 0 it is learned before the next decision."""
+
+    delay: int = 0
+    reward: float | None = None
+    signals: Mapping[str, float] = field(default_factory=dict)
+    usage: Usage | None = None
+    error: ModelError | None = None
+
+
+class World:
+    """What the policy plays against. In this one nothing ever changes and every report comes at once."""
+
+    def __init__(self, router: Router, rounds: Sequence[Round]) -> None:
+        self._router, self.rounds = router, rounds
+
+    def router(self, position: int) -> Router:  # noqa: ARG002 - in other worlds it changes
+        """The router as of this round. Another object than in the round before is a change to it."""
+        return self._router
+
+    def arrivals(self, position: int, model: str) -> Sequence[Arrival]:
+        """The reports that will come if this model is called in this round."""
+        outcome = self.rounds[position].outcomes[model]
+        usage = Usage(outcome.input_tokens, outcome.output_tokens, outcome.cost_usd)
+        return (Arrival(reward=outcome.quality, usage=usage),)
+
+
+def simulate(world: World, seed: int) -> Iterator[Choice]:
+    """Plays the world's rounds, one a second of its time; yields each choice when what came at once is learned.
+
+    Reports wait for their round, windows close by the router's rule, and the draws belong to the seed.
+    """
+    learner = RouterLearner(world.router(0))
+    history = _History(learner)
+    for position, this in enumerate(world.rounds):
+        router = world.router(position)
+        if router is not learner.router:
+            learner.on_registry(router)
+        time_us = position * _ROUND_US
+        history.advance(time_us)
         decision_id = f"{seed}-{position}"
         query = Query(this.features, 0, this.prompt_tokens)
-        choice = decide(learner.view(seq), router, query, decision_id, time_us)
+        choice = decide(learner.view(history.seq), router, query, decision_id, time_us)
         decision = DecisionRecord(
-            seq=seq,
+            seq=history.next_seq(),
             time_us=time_us,
-            expire_us=time_us + window_us,
+            expire_us=time_us + round(router.spec.reward_rule.join_window_seconds * 1e6),
             router=router.id,
             decision_id=decision_id,
             choice=choice,
@@ -87,17 +121,58 @@ def simulate(router: Router, rounds: Sequence[Round], order: Sequence[int], seed
             router_uid=router.uid,
         )
         learner.on_decision(decision)
-        outcome = this.outcomes[choice.model]
-        report = ReportRecord(
-            seq=seq + 1,
-            time_us=time_us,
-            decision_id=decision_id,
-            reward=outcome.quality,
-            usage=Usage(outcome.input_tokens, outcome.output_tokens, outcome.cost_usd),
+        history.add(decision, router, world.arrivals(position, choice.model))
+        history.advance(time_us)
+        yield choice
+
+
+class _History:
+    """What is still to come of the decisions made: their reports, and the ends of their windows."""
+
+    def __init__(self, learner: RouterLearner) -> None:
+        self._learner = learner
+        self._coming: list[tuple[int, int, DecisionRecord, Router, Arrival | None]] = []
+        self._reports: dict[str, list[ReportRecord]] = {}
+        self.seq = 1_000_000  # Above the uid of any model.
+
+    def next_seq(self) -> int:
+        self.seq += 1
+        return self.seq
+
+    def add(self, decision: DecisionRecord, router: Router, arrivals: Sequence[Arrival]) -> None:
+        """Notes what will come of a decision."""
+        self._reports[decision.decision_id] = []
+        for number, arrival in enumerate(arrivals):
+            time_us = decision.time_us + arrival.delay * _ROUND_US
+            heappush(self._coming, (time_us, decision.seq * 100 + number, decision, router, arrival))
+        heappush(self._coming, (decision.expire_us, decision.seq * 100 + 99, decision, router, None))
+
+    def advance(self, time_us: int) -> None:
+        """Learns what has come by this time."""
+        while self._coming and self._coming[0][0] <= time_us:
+            at_us, _, decision, router, arrival = heappop(self._coming)
+            if arrival is None:
+                reports = self._reports.pop(decision.decision_id)
+                self._learner.on_close(decision, joined(False, reports))
+            elif decision.decision_id in self._reports:
+                self._report(at_us, decision, router, arrival)
+
+    def _report(self, at_us: int, decision: DecisionRecord, router: Router, arrival: Arrival) -> None:
+        draft = ReportRecord(
+            seq=self.next_seq(),
+            time_us=at_us,
+            decision_id=decision.decision_id,
+            reward=arrival.reward,
+            signals=arrival.signals,
+            usage=arrival.usage,
+            error=arrival.error,
         )
-        rule, prices = router.spec.reward_rule, models[choice.model].spec.prices
-        learner.on_report(resolve(report, Joined(active=True), choice.model, rule, prices), decision)
-        yield choice.model
+        model = decision.choice.model
+        prices = next(each.spec.prices for each in router.models if each.id == model)
+        earlier = self._reports[decision.decision_id]
+        report = resolve(draft, joined(False, earlier), model, router.spec.reward_rule, prices)
+        earlier.append(report)
+        self._learner.on_report(report, decision)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.domain import InvalidFieldError, LearnerKind
-from policy.simulation import Outcome, Round, Table, measure, schedule, simulate
+from policy.simulation import Outcome, Round, Table, World, measure, schedule, simulate
 
 
 def table(*points: tuple[float, float]) -> Table:
@@ -117,7 +117,7 @@ def problem(seed: int, rows: int, count: int) -> tuple[list[Round], Table]:
 
 def play(rounds: list[Round], found: Table, seed: int, **spec: object) -> list[str]:
     of = router([model(name, uid) for uid, name in enumerate(found.models)], **spec)
-    return list(simulate(of, rounds, range(len(rounds)), seed))
+    return [choice.model for choice in simulate(World(of, rounds), seed)]
 
 
 @pytest.mark.parametrize(
@@ -179,6 +179,6 @@ def test_a_budget_between_two_models_is_met(seed: int) -> None:
     outcomes = {"cheap": Outcome(0.4, 0.001), "dear": Outcome(0.8, 0.005)}
     rounds = [Round(random_vector(generator), 20.0, outcomes) for _ in range(1000)]
     of = router([model("cheap", 0), model("dear", 1)], budget=0.002)
-    chosen = list(simulate(of, rounds, range(1000), seed))
+    chosen = [choice.model for choice in simulate(World(of, rounds), seed)]
     spent = float(np.mean([outcomes[name].cost_usd for name in chosen[500:]]))
     assert spent == pytest.approx(0.002, rel=0.15)

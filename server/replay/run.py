@@ -10,7 +10,7 @@ import numpy as np
 
 from policy.domain import Model, ModelSpec, Router, RouterSpec
 from policy.features import Featuriser
-from policy.simulation import Measured, Round, Schedule, Table, measure, schedule, simulate
+from policy.simulation import Measured, Round, Schedule, Table, World, measure, schedule, simulate
 from server.replay.file import ReplayFile
 
 Play = Callable[[RouterSpec, Sequence[int], int], Iterator[str]]
@@ -59,7 +59,8 @@ def play_here(file: ReplayFile, rounds: Sequence[Round]) -> Play:
 
     def play(spec: RouterSpec, order: Sequence[int], seed: int) -> Iterator[str]:
         models = tuple(Model(each, index, ModelSpec()) for index, each in enumerate(file.models))
-        return simulate(Router("replay", spec, models), rounds, order, seed)
+        world = World(Router("replay", spec, models), [rounds[row] for row in order])
+        return (choice.model for choice in simulate(world, seed))
 
     return play
 
