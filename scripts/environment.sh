@@ -15,7 +15,7 @@ find_python() {
     return 1
 }
 
-# ensure_environment EXTRAS: EXTRAS is "" or "[dev]".
+# ensure_environment EXTRAS: EXTRAS is "", "[dev]" or "[benchmark]".
 ensure_environment() {
     local extras="$1" stamp wanted python
     stamp="$root/.venv/pointsman-installed${extras}"

@@ -1,4 +1,4 @@
-"""The ceiling: a linear learner that sees every outcome of the first part, its price tuned on the measured part."""
+"""The ceiling: a linear learner that saw every outcome of the first part, its price tuned on the second."""
 
 from __future__ import annotations
 

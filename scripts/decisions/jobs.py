@@ -10,14 +10,13 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
 from policy.simulation import measure
 from scripts.decisions import change
 from scripts.decisions.apgr import apgr
 from scripts.decisions.ceiling import Scores, choose_within, fit_scores
-from scripts.decisions.policies import CEILING, POINTSMAN, play_policy, quality_gaps
+from scripts.decisions.policies import CEILING, PARETO_COLD, POINTSMAN, play_policy, quality_gaps
 from scripts.decisions.problem import Problem
 from scripts.decisions.worlds import (
     LateRewards,
@@ -85,7 +84,7 @@ def _results(problems: Sequence[Problem], jobs: Sequence[Job], processes: int) -
 
 
 def _effort(problem: Problem, job: Job) -> float:
-    usual = {POINTSMAN: 1.0, CEILING: 0.3, "ParetoBandit cold": 6.0}.get(job.policy, 3.0)
+    usual = {POINTSMAN: 1.0, CEILING: 0.3, PARETO_COLD: 6.0}.get(job.policy, 3.0)
     return len(problem.rounds) * usual
 
 
@@ -144,7 +143,7 @@ def _ceiling(job: Job, setting: Setting) -> Result:
 def _supervised(problem_index: int, seed: int) -> Scores:
     problem = _PROBLEMS[problem_index]
     plan = problem.plan(seed)
-    x = np.array([problem.rounds[row].features[problem.columns] for row in plan.order], dtype=np.float64)
+    x = problem.features[plan.order]
     learned = problem.table(plan.order[: plan.measured_from])
     return fit_scores(x[: plan.measured_from], learned.quality, learned.cost_usd, x[plan.measured_from :])
 

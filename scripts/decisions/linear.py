@@ -93,11 +93,16 @@ class LinearPeer(Peer):
         costs = np.array(self._cost_sums_usd) / np.maximum(self._charged, 1)
         price = self._pacer.price / self._pacer.budget_usd
         scores = self._ridges.weights @ features - price * costs
-        arm = self._draw(features, scores)
+        optimism = self._optimism(features)
+        arm = self._draw(scores if optimism is None else scores + optimism)
         return Pick(features, self._ids[arm])
 
-    def _draw(self, features: FloatArray, scores: FloatArray) -> int:
-        """The index of the model to call. Axes of `scores`: (models,), without any optimism."""
+    def _optimism(self, features: FloatArray) -> FloatArray | None:
+        """What is added to the scores of this query: (models,), or None for nothing."""
+        return None
+
+    def _draw(self, scores: FloatArray) -> int:
+        """The index of the model to call."""
         return max(self._present, key=lambda arm: scores[arm])
 
     def charge(self, pick: Pick, cost_usd: float) -> None:
@@ -115,8 +120,8 @@ class LinUcb(LinearPeer):
 
     alpha = 0.1
 
-    def _draw(self, features: FloatArray, scores: FloatArray) -> int:
-        return super()._draw(features, scores + self.alpha * self._ridges.deviations(features))
+    def _optimism(self, features: FloatArray) -> FloatArray:
+        return self.alpha * self._ridges.deviations(features)
 
 
 class LinTs(LinearPeer):
@@ -127,9 +132,9 @@ class LinTs(LinearPeer):
 
     deviation = 0.1
 
-    def _draw(self, features: FloatArray, scores: FloatArray) -> int:
-        noise = self._generator.standard_normal(len(scores)) * self._ridges.deviations(features)
-        return super()._draw(features, scores + self.deviation * noise)
+    def _optimism(self, features: FloatArray) -> FloatArray:
+        deviations = self._ridges.deviations(features)
+        return self.deviation * self._generator.standard_normal(len(deviations)) * deviations
 
 
 class EpsilonGreedy(LinearPeer):
@@ -137,7 +142,7 @@ class EpsilonGreedy(LinearPeer):
 
     epsilon = 0.02
 
-    def _draw(self, features: FloatArray, scores: FloatArray) -> int:
+    def _draw(self, scores: FloatArray) -> int:
         if self._generator.random() < self.epsilon:
             return int(self._generator.choice(self._present))
-        return super()._draw(features, scores)
+        return super()._draw(scores)

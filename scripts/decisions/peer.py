@@ -7,9 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
-import numpy as np
-import numpy.typing as npt
-
 from policy.domain import FloatArray, Model
 from policy.simulation import Arrival, World
 
@@ -43,19 +40,21 @@ class Peer(ABC):
         """The call has earned this reward, at this cost as far as it is known (else 0)."""
 
 
-def play(world: World, peer: Peer, columns: npt.NDArray[np.intp]) -> Iterator[str]:
+def play(world: World, peer: Peer, features: FloatArray) -> Iterator[str]:
     """Plays the world's rounds; yields each round's chosen model when what came at once is learned.
+
+    `features` (rounds, features) are what the peer is shown of each query, in the order of play.
 
     A peer has no notion of an error: it is told a reward of 0 for a failed call.
     """
     coming = _Coming(peer)
     router = None
-    for position, this in enumerate(world.rounds):
+    for position in range(len(world.rounds)):
         if world.router(position) is not router:
             router = world.router(position)
             peer.set_models(router.models)
         coming.deliver(position)
-        pick = peer.choose(this.features[columns].astype(np.float64))
+        pick = peer.choose(features[position])
         coming.add(position, pick, world.arrivals(position, pick.model))
         coming.deliver(position)
         yield pick.model

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-
 from scripts.decisions.jobs import Job
-from scripts.decisions.policies import CEILING, CHANGE_PEERS, POINTSMAN
+from scripts.decisions.policies import CEILING, CHANGE_PEERS, PARETO_WARM, POINTSMAN
 from scripts.decisions.problem import Problem
 
 # Those at which ParetoBandit publishes how it bears a regression on the data of this file.
@@ -74,11 +73,19 @@ def seeds_of(policy: str, options: Options) -> range:
     return range(options.seeds if policy in (POINTSMAN, CEILING) else options.peer_seeds)
 
 
+def peers_of(problem: Problem, options: Options) -> tuple[str, ...]:
+    """The peers that can be played on this file."""
+    warm = problem.published_features is not None
+    return tuple(each for each in options.peers if warm or each != PARETO_WARM)
+
+
 def _frontier_jobs(index: int, problem: Problem, options: Options) -> list[Job]:
     budgets = [*frontier_budgets(problem, options), *extra_budgets(problem, options)]
     found = []
     if "frontier" in options.cases or "apgr" in options.cases:
-        policies = (POINTSMAN, CEILING, *options.peers) if "frontier" in options.cases else (POINTSMAN,)
+        policies = (
+            (POINTSMAN, CEILING, *peers_of(problem, options)) if "frontier" in options.cases else (POINTSMAN,)
+        )
         found += _crossed(index, "frontier", policies, budgets, options)
     if "saving" in options.cases:
         every = [*frontier_budgets(problem, options), *sweep_budgets(problem, options)]
@@ -92,7 +99,7 @@ def _frontier_jobs(index: int, problem: Problem, options: Options) -> list[Job]:
 
 def _change_jobs(index: int, problem: Problem, case: str, options: Options) -> list[Job]:
     model = options.regressing if options.regressing in problem.models else problem.by_cost()[-2:][0]
-    peers = tuple(each for each in options.peers if each in CHANGE_PEERS)
+    peers = tuple(each for each in peers_of(problem, options) if each in CHANGE_PEERS)
     return [
         Job(index, case, policy, budget, seed, options.whole, model, options.regressed_to)
         for policy in (POINTSMAN, *peers)

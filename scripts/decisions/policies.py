@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -19,23 +20,28 @@ from scripts.decisions.worlds import Steady
 POINTSMAN = "Pointsman"
 CEILING = "ceiling"
 
+PARETO_COLD, PARETO_WARM = pareto.COLD, pareto.WARM
+
+
+def _pareto(problem: Problem, budget_usd: float, seed: int, *, warm: bool) -> Peer:
+    return ParetoBandit(budget_usd, seed, problem.prices_usd_per_million_tokens, warm=warm)
+
+
 _MAKERS: dict[str, Callable[[Problem, float, int], Peer]] = {
-    "ParetoBandit cold": lambda problem, budget, seed: ParetoBandit(
-        budget, seed, problem.prices_usd_per_million_tokens
-    ),
+    **{each: partial(_pareto, warm=each == pareto.WARM) for each in pareto.VARIANTS},
     "VW SquareCB": lambda _, budget, seed: SquareCb(budget, seed),
     "LinUCB": lambda _, budget, seed: LinUcb(budget, seed),
     "LinTS": lambda _, budget, seed: LinTs(budget, seed),
     "epsilon-greedy": lambda _, budget, seed: EpsilonGreedy(budget, seed),
 }
 PEERS = tuple(_MAKERS)
-CHANGE_PEERS = ("ParetoBandit cold",)
+CHANGE_PEERS = pareto.VARIANTS
 """The peers that are played in changing worlds too."""
 
 
 def why_skipped(policy: str) -> str | None:
-    """Why a policy cannot be played here, None if it can."""
-    return pareto.why_missing() if policy.startswith("ParetoBandit") else None
+    """Why a policy cannot be played on any file here, None if it can."""
+    return pareto.why_missing() if policy in pareto.VARIANTS else None
 
 
 def play_policy(policy: str, world: Steady, problem: Problem) -> list[Choice]:
@@ -47,9 +53,18 @@ def play_policy(policy: str, world: Steady, problem: Problem) -> list[Choice]:
     if policy == POINTSMAN:
         return list(simulate(world, setting.seed))
     peer = _MAKERS[policy](problem, setting.budget_usd, setting.seed)
-    for _ in play(world, peer, problem.columns):
+    for _ in play(world, peer, _features(policy, problem)[setting.order]):
         pass
     return []
+
+
+def _features(policy: str, problem: Problem) -> FloatArray:
+    """What a peer is shown of the queries, in the file's order: (rows, features)."""
+    if policy == pareto.WARM:
+        if problem.published_features is None:
+            raise ValueError(f"{problem.name} has no published features")
+        return problem.published_features
+    return problem.components if policy == pareto.COLD_COMPONENTS else problem.features
 
 
 def quality_gaps(choices: list[Choice], strong: str, weak: str) -> FloatArray:

@@ -17,6 +17,7 @@ from server.replay.run import budgets, featurised
 
 # Where a file tells no tokens, a price is made of its cost by this, ParetoBandit's default for a reply.
 _OUTPUT_TOKENS = 600.0
+_COMPONENTS = 25
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Problem:
     prompts: list[str]
     budget_low_usd: float
     budget_high_usd: float
+    published_features: FloatArray | None = None
+    """What ParetoBandit's own encoder makes of the prompts, (rows, 26), where it is to be played warm."""
 
     def plan(self, seed: int) -> Schedule:
         """The order of play for a seed."""
@@ -55,10 +58,30 @@ class Problem:
         return np.flatnonzero(used)
 
     @cached_property
+    def features(self) -> FloatArray:
+        """What a linear learner is shown: (rows, features), the last of them 1."""
+        return np.array([each.features[self.columns] for each in self.rounds], dtype=np.float64)
+
+    @cached_property
+    def components(self) -> FloatArray:
+        """The features' first 25 principal components on the `learn` part, or the whole file without one,
+        scaled to variance 1 there; and 1: (rows, 26). Outcomes have no part in it.
+        """
+        x = self.features[:, :-1]
+        known = x[self._learn_rows]
+        centre = known.mean(axis=0)
+        _, deviations, directions = np.linalg.svd(known - centre, full_matrices=False)
+        scale = np.sqrt(len(known)) / np.maximum(deviations[:_COMPONENTS], 1e-12)
+        return np.column_stack([(x - centre) @ directions[:_COMPONENTS].T * scale, np.ones(len(x))])
+
+    @property
+    def _learn_rows(self) -> list[int]:
+        return [row for row, split in enumerate(self.splits) if split in (None, "learn")]
+
+    @cached_property
     def mean_costs_usd(self) -> dict[str, float]:
         """Mean cost of each model in USD a request over the `learn` part, or the whole file without one."""
-        rows = [row for row, split in enumerate(self.splits) if split in (None, "learn")]
-        return {model: cost for model, (cost, _) in self.table(rows).fixed().items()}
+        return {model: cost for model, (cost, _) in self.table(self._learn_rows).fixed().items()}
 
     @cached_property
     def prices_usd_per_million_tokens(self) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 
 def spend_reaching(points: Sequence[tuple[float, float]], quality: float) -> float | None:
@@ -15,7 +16,7 @@ def spend_reaching(points: Sequence[tuple[float, float]], quality: float) -> flo
     ordered = sorted(points)
     if ordered[0][1] >= quality:
         return ordered[0][0]
-    for (low, below), (high, above) in zip(ordered, ordered[1:], strict=False):
+    for (low, below), (high, above) in pairwise(ordered):
         if above >= quality > below:
             return low + (high - low) * (quality - below) / (above - below)
     return None

@@ -11,15 +11,14 @@ from policy.domain import FloatArray, Model
 from scripts.decisions.linear import DualPacer
 from scripts.decisions.peer import Peer, Pick
 
-_OPTIONS = "--quiet --cb_explore_adf --squarecb -q sa --ignore_linear s"
-_UTILITY_MIN = -20.0
+# Of its optimisers the default needs learning rates tuned to utilities that span four orders of magnitude.
+_OPTIONS = "--quiet --cb_explore_adf --squarecb -q sa --ignore_linear s --coin"
 
 
 class SquareCb(Peer):
     """Learns the scalar utility quality - lambda * cost / budget at the price of when it was reported.
 
-    Query features cross with the model's name. Utilities below -20 are cut off, or one dear call
-    at a small budget would drown all that quality can say.
+    Query features cross with the model's name.
     """
 
     def __init__(self, budget_usd: float, seed: int) -> None:
@@ -44,7 +43,7 @@ class SquareCb(Peer):
         self._pacer.charge(cost_usd)
 
     def learn(self, pick: Pick, reward: float, cost_usd: float) -> None:
-        utility = max(_UTILITY_MIN, reward - self._pacer.price * cost_usd / self._pacer.budget_usd)
+        utility = reward - self._pacer.price * cost_usd / self._pacer.budget_usd
         arm = self._ids.index(pick.model)
         labelled = list(self._actions)
         labelled[arm] = f"0:{-utility:.6g}:{pick.probability:.6g} {labelled[arm]}"
@@ -52,4 +51,6 @@ class SquareCb(Peer):
 
 
 def _shared(features: FloatArray) -> str:
-    return "shared |s " + " ".join(f"{index}:{value:.5g}" for index, value in enumerate(features.tolist()) if value)
+    return "shared |s " + " ".join(
+        f"{index}:{value:.5g}" for index, value in enumerate(features.tolist()) if value
+    )

@@ -1,10 +1,11 @@
-"""The worlds that decisions are played in: steady, a price cut, a silent regression, a newcomer, an outage, late rewards."""
+"""The worlds that decisions are played in: a steady one, and those where prices, models or rewards change."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class Setting:
     def thirds(self) -> list[tuple[int, int]]:
         """The three phases of a change: first round, and the first one after."""
         edges = np.linspace(self.begin, len(self.order), 4).astype(int).tolist()
-        return list(zip(edges[:3], edges[1:], strict=True))
+        return list(pairwise(edges))
 
     @property
     def middle(self) -> int:
@@ -68,7 +69,7 @@ class Steady(World):
         self.chosen.append(model)
         return self.reports(position, self.outcome(position, model))
 
-    def reports(self, position: int, outcome: Outcome) -> Sequence[Arrival]:  # noqa: ARG002 - late rewards need it
+    def reports(self, position: int, outcome: Outcome) -> Sequence[Arrival]:
         """The reports of a call that came to this. Tokens are not told, only the bill."""
         return (Arrival(reward=outcome.quality, usage=Usage(cost_usd=outcome.cost_usd)),)
 
