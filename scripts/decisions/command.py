@@ -95,23 +95,18 @@ def main(
         change_budgets=1 if quick else 3,
     )
     problems = _load(files)
-    if PARETO_WARM in options.peers:
-        out.mkdir(parents=True, exist_ok=True)
-        for index, problem in enumerate(problems):
-            reason = _QUICK_REASON if quick else why_not_warm(problem.models)
-            if reason:
-                skipped[f"{PARETO_WARM} on {problem.name}"] = reason
-            else:
-                problems[index] = replace(problem, published_features=_published(problem, out))
     if regressing and not any(regressing in problem.models for problem in problems):
         raise click.UsageError(f"--regressing: no file has a model {regressing!r}")
+    _make(out)
+    if PARETO_WARM in options.peers:
+        problems, cold = _warmed(problems, out, quick=quick)
+        skipped |= cold
     planned = jobs(problems, options)
     with _progress("playing", len(planned)) as on_job:
         results = Results(run_all(problems, planned, processes, lambda _: on_job()))
     command = "scripts/benchmark_decisions " + shlex.join(_named(each) for each in sys.argv[1:])
     how = Circumstances(command, os.cpu_count() or 1, time.perf_counter() - started, skipped)
     try:
-        out.mkdir(parents=True, exist_ok=True)
         text = write(out, problems, results, options, how)
         write_plots(out, problems, results, options)
     except OSError as error:
@@ -119,6 +114,23 @@ def main(
     console = Console()
     console.print(Markdown(text)) if console.is_terminal else click.echo(text)
     click.echo(f"written to {out}", err=True)
+
+
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.ClickException(f"cannot make the folder {out}: {error}") from error
+
+
+def _warmed(problems: Sequence[Problem], out: Path, *, quick: bool) -> tuple[list[Problem], dict[str, str]]:
+    """The problems, with ParetoBandit's own features where its priors apply; and why not, for the others."""
+    reasons = {each.name: _QUICK_REASON if quick else why_not_warm(each.models) for each in problems}
+    warmed = [
+        each if reasons[each.name] else replace(each, published_features=_published(each, out))
+        for each in problems
+    ]
+    return warmed, {f"{PARETO_WARM} on {name}": reason for name, reason in reasons.items() if reason}
 
 
 def _published(problem: Problem, out: Path) -> FloatArray:

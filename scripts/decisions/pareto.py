@@ -18,11 +18,11 @@ from policy.domain import FloatArray, Model
 from scripts.decisions import minilm
 from scripts.decisions.peer import Peer, Pick
 
-COLD_COMPONENTS = "ParetoBandit cold, 25 components"
-COLD = "ParetoBandit cold"
-WARM = "ParetoBandit warm"
+COLD = "ParetoBandit-cold"
+COLD_COMPONENTS = "ParetoBandit-cold-25"
+WARM = "ParetoBandit-warm"
 VARIANTS = (COLD, COLD_COMPONENTS, WARM)
-"""Cold on the features all are shown; cold on their principal components, as its documentation advises
+"""Cold on the features all are shown; cold on 25 principal components of those, as its documentation advises
 for an encoder not its own; and warm, with the encoder and the priors it publishes."""
 
 

@@ -29,7 +29,7 @@ def _pareto(problem: Problem, budget_usd: float, seed: int, *, warm: bool) -> Pe
 
 _MAKERS: dict[str, Callable[[Problem, float, int], Peer]] = {
     **{each: partial(_pareto, warm=each == pareto.WARM) for each in pareto.VARIANTS},
-    "VW SquareCB": lambda _, budget, seed: SquareCb(budget, seed),
+    "VW-SquareCB": lambda _, budget, seed: SquareCb(budget, seed),
     "LinUCB": lambda _, budget, seed: LinUcb(budget, seed),
     "LinTS": lambda _, budget, seed: LinTs(budget, seed),
     "epsilon-greedy": lambda _, budget, seed: EpsilonGreedy(budget, seed),
