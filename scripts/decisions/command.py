@@ -24,6 +24,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from threadpoolctl import threadpool_limits
 
 from policy.domain import FloatArray
 from scripts.decisions.jobs import run_all
@@ -138,7 +139,11 @@ def _published(problem: Problem, out: Path) -> FloatArray:
     digest = blake2b("\0".join(problem.prompts).encode(), digest_size=8).hexdigest()
     kept = out / f"published-features-{digest}.npy"
     if not kept.exists():
-        with _progress(f"encoding {problem.name}", len(problem.prompts)) as on_prompt:
+        # Its products of small matrices are quicker on one core than shared out.
+        with (
+            threadpool_limits(limits=1, user_api="blas"),
+            _progress(f"encoding {problem.name}", len(problem.prompts)) as on_prompt,
+        ):
             np.save(kept, published_features(problem.prompts, on_prompt))
     features: FloatArray = np.load(kept)
     return features
