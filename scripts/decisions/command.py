@@ -150,8 +150,8 @@ def _published(problem: Problem, out: Path) -> FloatArray:
 
 
 def _named(argument: str) -> str:
-    """An argument as the report shows it: a file by its name, wherever it lies."""
-    return Path(argument).name if Path(argument).is_file() else argument
+    """An argument as the report shows it: a file or folder by its name, wherever it lies."""
+    return Path(argument).name if Path(argument).exists() else argument
 
 
 def _load(files: Sequence[Path]) -> list[Problem]:

@@ -63,6 +63,7 @@ def published_features(prompts: Sequence[str], on_prompt: Callable[[], object]) 
 
 
 def _published_service(encode: Callable[[str], npt.NDArray[np.float32]]) -> Any:
+    logging.getLogger("pareto_bandit").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="Trying to unpickle estimator")  # Its projection is an older one's.
     service = importlib.import_module("pareto_bandit.feature_service").FeatureService
     path = importlib.import_module("pareto_bandit.config").DEFAULT_PCA_PATH
