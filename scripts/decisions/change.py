@@ -74,7 +74,7 @@ def bear(chosen: Sequence[str], model: str, first: int, last: int) -> Borne:
     It is left at the first round after which 20 go by without a call to it. `left_after_calls` are
     the failed calls until then, None if it is never left; probes are the calls after, as a share of
     the rounds after. It is back when its share of the last 50 rounds is half of what it was in the
-    200 before the outage.
+    200 before the outage; who never left is not back.
     """
     failing = [each == model for each in chosen[first:last]]
     left = next(
@@ -85,7 +85,7 @@ def bear(chosen: Sequence[str], model: str, first: int, last: int) -> Borne:
         failed_calls=sum(failing),
         left_after_calls=None if left is None else sum(failing[:left]),
         probes_share=None if left is None else sum(failing[left:]) / (len(failing) - left),
-        back_rounds=rounds_until_share(chosen, model, last, wanted),
+        back_rounds=None if left is None else rounds_until_share(chosen, model, last, wanted),
     )
 
 

@@ -14,7 +14,7 @@ _TITLES = {
     "price": "The dearest model's price cut tenfold in the middle third, told by the registry",
     "price-untold": "The same price cut, known from the bills alone",
     "regression": "A model's quality falls in the middle third and returns",
-    "newcomer": "A model added at the middle, a copy of the favourite at half its price",
+    "newcomer": "A model added at the middle, a copy of a present one at half its price",
     "outage": "An outage of the favourite model",
 }
 

@@ -53,6 +53,7 @@ _QUICK_REASON = "its encoder takes minutes, and this was a quick run"
 @click.option("--at-budget", "at_budgets", type=float, multiple=True, help="A further budget, USD a request.")
 @click.option("--regressing", default="", help="The model of the case 'regression'; default the second dearest.")
 @click.option("--regressed-to", type=float, default=0.75, show_default=True, help="Its quality's factor.")
+@click.option("--copied", default="", help="The model that a newcomer copies; default the favourite of then.")
 @click.option(
     "--change-in",
     type=click.Choice(["whole", "measured"]),
@@ -72,6 +73,7 @@ def main(
     at_budgets: tuple[float, ...],
     regressing: str,
     regressed_to: float,
+    copied: str,
     change_in: str,
     processes: int,
     quick: bool,
@@ -92,12 +94,14 @@ def main(
         peers=tuple(each for each in wanted if each not in skipped),
         regressing=regressing,
         regressed_to=regressed_to,
+        copied=copied,
         whole=change_in == "whole",
         change_budgets=1 if quick else 3,
     )
     problems = _load(files)
-    if regressing and not any(regressing in problem.models for problem in problems):
-        raise click.UsageError(f"--regressing: no file has a model {regressing!r}")
+    for option, model in (("--regressing", regressing), ("--copied", copied)):
+        if model and not any(model in problem.models for problem in problems):
+            raise click.UsageError(f"{option}: no file has a model {model!r}")
     _make(out)
     if PARETO_WARM in options.peers:
         problems, cold = _warmed(problems, out, quick=quick)

@@ -36,7 +36,11 @@ Numbers = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to play. `regressing` is for the case of that name; `whole` lets changes fill the whole stream."""
+    """What to play.
+
+    `regressing` and `copied` name the models of a regression and a newcomer; `whole` lets changes
+    fill the whole stream.
+    """
 
     problem: int
     case: str
@@ -46,6 +50,7 @@ class Job:
     whole: bool = True
     regressing: str = ""
     regressed_to: float = 0.75
+    copied: str = ""
 
 
 @dataclass(frozen=True)
@@ -169,7 +174,7 @@ def _phased_world(job: Job, setting: Setting) -> PriceCut | Regression:
 
 
 def _newcomer(job: Job, setting: Setting) -> Result:
-    world = Newcomer(setting)
+    world = Newcomer(setting, job.copied)
     play_policy(job.policy, world, setting.problem)
     former = change.former_share(world.chosen, world.copied, setting.middle)
     rounds = change.rounds_until_share(world.chosen, world.newcomer, setting.middle, former / 2)

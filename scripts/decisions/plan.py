@@ -28,6 +28,7 @@ class Options:
     peers: tuple[str, ...] = ()
     regressing: str = ""
     regressed_to: float = 0.75
+    copied: str = ""
     whole: bool = True
     change_budgets: int = 3
 
@@ -99,9 +100,10 @@ def _frontier_jobs(index: int, problem: Problem, options: Options) -> list[Job]:
 
 def _change_jobs(index: int, problem: Problem, case: str, options: Options) -> list[Job]:
     model = options.regressing if options.regressing in problem.models else problem.by_cost()[-2:][0]
+    copied = options.copied if options.copied in problem.models else ""
     peers = tuple(each for each in peers_of(problem, options) if each in CHANGE_PEERS)
     return [
-        Job(index, case, policy, budget, seed, options.whole, model, options.regressed_to)
+        Job(index, case, policy, budget, seed, options.whole, model, options.regressed_to, copied)
         for policy in (POINTSMAN, *peers)
         for budget in change_budgets(problem, case, options)
         for seed in seeds_of(policy, options)

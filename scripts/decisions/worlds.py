@@ -129,15 +129,15 @@ class Regression(Steady):
 
 
 class Newcomer(Steady):
-    """At the middle a model is added that answers as the favourite does and costs half.
+    """At the middle a model is added that answers as a present one does and costs half.
 
-    The favourite is the model most called in the 200 rounds before. The registry has list prices,
-    the newcomer's too.
+    Without the name of one it copies the favourite: the model most called in the 200 rounds before.
+    The registry has list prices, the newcomer's too.
     """
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Setting, copied: str = "") -> None:
         super().__init__(setting, priced=True)
-        self.copied = ""
+        self.copied = copied
         self._after: Router | None = None
 
     @property
@@ -149,7 +149,7 @@ class Newcomer(Steady):
         if position < self.setting.middle:
             return self._router
         if self._after is None:
-            self.copied = self.favourite(position)
+            self.copied = self.copied or self.favourite(position)
             original = next(each for each in self._router.models if each.id == self.copied)
             added = replace(_priced(original, 0.5), id=self.newcomer, uid=len(self._router.models))
             self._after = replace(self._router, models=(*self._router.models, added))
