@@ -118,7 +118,8 @@ class LinearPeer(Peer):
 class LinUcb(LinearPeer):
     """LinUCB with disjoint models (Li et al. 2010)."""
 
-    alpha = 0.1
+    # The best of 0.03, 0.1, 0.3 and 1 over two files, of three models and of nine; LinTS' likewise.
+    alpha = 0.3
 
     def _optimism(self, features: FloatArray) -> FloatArray:
         return self.alpha * self._ridges.deviations(features)
@@ -130,7 +131,7 @@ class LinTs(LinearPeer):
     Models share no parameters, so it is enough to draw each one's mean at this query.
     """
 
-    deviation = 0.1
+    deviation = 0.03
 
     def _optimism(self, features: FloatArray) -> FloatArray:
         deviations = self._ridges.deviations(features)
@@ -140,7 +141,7 @@ class LinTs(LinearPeer):
 class EpsilonGreedy(LinearPeer):
     """The best score, but with a constant small probability a uniform draw."""
 
-    epsilon = 0.02
+    epsilon = 0.005  # The best of this, 0.02 and 0.05 over the same two files.
 
     def _draw(self, scores: FloatArray) -> int:
         if self._generator.random() < self.epsilon:
