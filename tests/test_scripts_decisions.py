@@ -18,7 +18,7 @@ from policy.domain import FloatArray, Model, ModelError
 from policy.simulation import Outcome, Round
 from scripts.decisions import change, pareto, plan, summary
 from scripts.decisions.apgr import apgr
-from scripts.decisions.ceiling import Scores, best_strength, choose_within, fit_scores
+from scripts.decisions.ceiling import Scores, Seen, best_strength, choose_within, fit_scores
 from scripts.decisions.command import main
 from scripts.decisions.linear import DualPacer
 from scripts.decisions.peer import Peer, Pick, play
@@ -89,7 +89,7 @@ def test_the_ceiling_learns_a_linear_problem_and_spends_its_budget() -> None:
     x = np.column_stack([generator.normal(size=(600, 4)), np.ones(600)])
     quality = np.column_stack([0.5 + 0.2 * x[:, 0], np.full(600, 0.6)])
     cost = np.column_stack([np.full(600, 1.0), np.full(600, 3.0)])
-    scores = fit_scores(x[:300], quality[:300], cost[:300], x[300:])
+    scores = fit_scores(Seen(x[:300], quality[:300], cost[:300]), x[300:], np.arange(300.0), np.arange(300.0))
     assert np.abs(scores.quality - quality[300:]).max() < 0.02
     assert scores.cost_usd == pytest.approx(cost[300:])
     picked = choose_within(scores, cost[300:], budget_usd=1.5)

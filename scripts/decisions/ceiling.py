@@ -23,19 +23,33 @@ class Scores:
     cost_usd: FloatArray
 
 
-def fit_scores(learn_x: FloatArray, quality: FloatArray, cost_usd: FloatArray, measure_x: FloatArray) -> Scores:
-    """Ridge for each model's quality, and another for its cost per query.
+@dataclass(frozen=True)
+class Seen:
+    """The first part with all its outcomes. Axes: `x` (rounds, features), the others (rounds, models)."""
 
-    `learn_x` (learn rounds, features) and `measure_x` (measured rounds, features) end in the
-    constant 1, which is not shrunk; `quality` and `cost_usd` are (learn rounds, models). Each of the
-    two has its own strength, chosen by 5-fold cross-validation over all models. Costs are
-    predicted as shares of the model's mean, and are at least a tenth of it.
+    x: FloatArray
+    quality: FloatArray
+    cost_usd: FloatArray
+
+
+def fit_scores(seen: Seen, at: FloatArray, seen_lengths: FloatArray, lengths: FloatArray) -> Scores:
+    """Ridge for each model's quality, and another for its cost per query, at `at` (measured rounds, features).
+
+    Features end in the constant 1, which is not shrunk. The lengths of the prompts, (rounds,), are a
+    further feature of the cost. Each of the two ridges has its own strength, chosen by 5-fold
+    cross-validation over all models. Costs are predicted as shares of the model's mean, and are at
+    least a tenth of it.
     """
-    mean_cost = np.maximum(cost_usd.mean(axis=0), 1e-12)
-    shares = cost_usd / mean_cost
-    predicted = ridge(learn_x, shares, best_strength(learn_x, shares), measure_x)
+    mean_cost = np.maximum(seen.cost_usd.mean(axis=0), 1e-12)
+    shares = seen.cost_usd / mean_cost
+    scale = max(float(seen_lengths.std()), 1e-12)
+    longer, longer_at = (
+        np.column_stack([(each - seen_lengths.mean()) / scale, x])
+        for each, x in ((seen_lengths, seen.x), (lengths, at))
+    )
+    predicted = ridge(longer, shares, best_strength(longer, shares), longer_at)
     return Scores(
-        quality=ridge(learn_x, quality, best_strength(learn_x, quality), measure_x),
+        quality=ridge(seen.x, seen.quality, best_strength(seen.x, seen.quality), at),
         cost_usd=np.maximum(predicted, _COST_SHARE_MIN) * mean_cost,
     )
 

@@ -10,12 +10,13 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from policy.simulation import measure
 from scripts.decisions import change
 from scripts.decisions.apgr import apgr
-from scripts.decisions.ceiling import Scores, choose_within, fit_scores
+from scripts.decisions.ceiling import Scores, Seen, choose_within, fit_scores
 from scripts.decisions.policies import CEILING, PARETO_COLD, POINTSMAN, play_policy, quality_gaps
 from scripts.decisions.problem import Problem
 from scripts.decisions.worlds import (
@@ -150,7 +151,9 @@ def _supervised(problem_index: int, seed: int) -> Scores:
     plan = problem.plan(seed)
     x = problem.features[plan.order]
     learned = problem.table(plan.order[: plan.measured_from])
-    return fit_scores(x[: plan.measured_from], learned.quality, learned.cost_usd, x[plan.measured_from :])
+    seen = Seen(x[: plan.measured_from], learned.quality, learned.cost_usd)
+    lengths = np.array([problem.rounds[row].prompt_tokens for row in plan.order])
+    return fit_scores(seen, x[plan.measured_from :], lengths[: plan.measured_from], lengths[plan.measured_from :])
 
 
 def _phases(job: Job, setting: Setting) -> Result:

@@ -19,6 +19,9 @@ from scripts.decisions.worlds import Steady
 
 POINTSMAN = "Pointsman"
 CEILING = "ceiling"
+CEILING_MEAN_COSTS = "ceiling-mean-costs"
+"""The ceiling where each model's mean cost stands for its cost of every query."""
+
 
 PARETO_COLD, PARETO_WARM = pareto.COLD, pareto.WARM
 

@@ -48,7 +48,7 @@ _READING = """\
 Lift is quality minus that of the best mixture of fixed models at the same spend. Numbers are means over
 seeds of the measured part; the learners play all of it from a cold start and see the outcome of the
 chosen model alone. The ceiling is a ridge that saw every outcome of the part before, for quality and
-for cost per query, its price tuned on the measured part's own spend; it does not go on learning there,
+for cost per query (which sees the prompt's length too), its price tuned on the measured part's own spend; it does not go on learning there,
 so a share above 1 can be."""
 
 
@@ -129,7 +129,7 @@ def _grid(index: int, problem: Problem, results: Results, options: Options, poli
         pairs = zip(found, budgets, strict=True)
         cells.append([found[0].name, *(f"{each.quality:.4f} ({each.cost_usd / usd:.2f})" for each, usd in pairs)])
     return "Quality (utilisation) at each budget, USD a request:\n\n" + table(
-        ["policy", *(f"{each:.2e}" for each in budgets)], cells
+        ["policy", *(f"{each:.3e}" for each in budgets)], cells
     )
 
 
