@@ -327,7 +327,7 @@ def test_the_command_writes_the_table_and_the_plots(tmp_path: Path) -> None:
     assert found.exit_code == 0, found.output
     document = json.loads((out / "decisions.json").read_text(encoding="utf-8"))
     file = document["files"]["two"]
-    assert [each["policy"] for each in file["frontier"]] == [POINTSMAN, "ceiling", "LinUCB"]
+    assert [each["policy"] for each in file["frontier"]] == [POINTSMAN, "ceiling", "ceiling-mean-costs", "LinUCB"]
     assert set(file["changes"]) == {"price", "price-untold", "regression", "newcomer", "outage"}
     assert len(file["apgr"]) >= 4
     text = (out / "decisions.md").read_text(encoding="utf-8")

@@ -17,7 +17,14 @@ from policy.simulation import measure
 from scripts.decisions import change
 from scripts.decisions.apgr import apgr
 from scripts.decisions.ceiling import Scores, Seen, choose_within, fit_scores
-from scripts.decisions.policies import CEILING, PARETO_COLD, POINTSMAN, play_policy, quality_gaps
+from scripts.decisions.policies import (
+    CEILING,
+    CEILING_MEAN_COSTS,
+    PARETO_COLD,
+    POINTSMAN,
+    play_policy,
+    quality_gaps,
+)
 from scripts.decisions.problem import Problem
 from scripts.decisions.worlds import (
     LateRewards,
@@ -31,6 +38,7 @@ from scripts.decisions.worlds import (
 
 PLOT_POINTS = 200
 _PLOT_WINDOW = 150
+_CEILINGS = (CEILING, CEILING_MEAN_COSTS)
 
 Numbers = dict[str, float]
 
@@ -90,7 +98,7 @@ def _results(problems: Sequence[Problem], jobs: Sequence[Job], processes: int) -
 
 
 def _effort(problem: Problem, job: Job) -> float:
-    usual = {POINTSMAN: 1.0, CEILING: 0.3, PARETO_COLD: 6.0}.get(job.policy, 3.0)
+    usual = {POINTSMAN: 1.0, CEILING: 0.3, CEILING_MEAN_COSTS: 0.3, PARETO_COLD: 6.0}.get(job.policy, 3.0)
     return len(problem.rounds) * usual
 
 
@@ -109,7 +117,7 @@ def _run(job: Job) -> Result:
     plan = problem.plan(job.seed)
     begin = 0 if job.whole else plan.measured_from
     setting = Setting(problem, plan.order.tolist(), begin, job.budget_usd, job.seed)
-    result = _ceiling(job, setting) if job.policy == CEILING else _CASES[job.case](job, setting)
+    result = _ceiling(job, setting) if job.policy in _CEILINGS else _CASES[job.case](job, setting)
     return Result(result.job, result.numbers, result.lines, result.notes, time.perf_counter() - started)
 
 
@@ -141,7 +149,11 @@ def _frontier_numbers(job: Job, setting: Setting, chosen: Sequence[str]) -> Numb
 def _ceiling(job: Job, setting: Setting) -> Result:
     problem, plan = setting.problem, setting.problem.plan(job.seed)
     table = problem.table(plan.order[plan.measured_from :])
-    picked = choose_within(_supervised(job.problem, job.seed), table.cost_usd, job.budget_usd)
+    scores = _supervised(job.problem, job.seed)
+    if job.policy == CEILING_MEAN_COSTS:
+        means = np.array([problem.mean_costs_usd[model] for model in problem.models])
+        scores = Scores(scores.quality, np.tile(means, (len(scores.quality), 1)))
+    picked = choose_within(scores, table.cost_usd, job.budget_usd)
     return Result(job, _frontier_numbers(job, setting, [problem.models[each] for each in picked]))
 
 

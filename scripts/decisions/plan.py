@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scripts.decisions.jobs import Job
-from scripts.decisions.policies import CEILING, CHANGE_PEERS, PARETO_WARM, POINTSMAN
+from scripts.decisions.policies import CEILING, CEILING_MEAN_COSTS, CHANGE_PEERS, PARETO_WARM, POINTSMAN
 from scripts.decisions.problem import Problem
 
 # Those at which ParetoBandit publishes how it bears a regression on the data of this file.
@@ -71,7 +71,7 @@ def change_budgets(problem: Problem, case: str, options: Options) -> list[float]
 
 def seeds_of(policy: str, options: Options) -> range:
     """The seeds a policy is played with."""
-    return range(options.seeds if policy in (POINTSMAN, CEILING) else options.peer_seeds)
+    return range(options.seeds if policy in (POINTSMAN, CEILING, CEILING_MEAN_COSTS) else options.peer_seeds)
 
 
 def peers_of(problem: Problem, options: Options) -> tuple[str, ...]:
@@ -84,9 +84,8 @@ def _frontier_jobs(index: int, problem: Problem, options: Options) -> list[Job]:
     budgets = [*frontier_budgets(problem, options), *extra_budgets(problem, options)]
     found = []
     if "frontier" in options.cases or "apgr" in options.cases:
-        policies = (
-            (POINTSMAN, CEILING, *peers_of(problem, options)) if "frontier" in options.cases else (POINTSMAN,)
-        )
+        others = (CEILING, CEILING_MEAN_COSTS, *peers_of(problem, options))
+        policies = (POINTSMAN, *others) if "frontier" in options.cases else (POINTSMAN,)
         found += _crossed(index, "frontier", policies, budgets, options)
     if "saving" in options.cases:
         every = [*frontier_budgets(problem, options), *sweep_budgets(problem, options)]

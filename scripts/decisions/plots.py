@@ -12,7 +12,7 @@ from policy.simulation import Table
 from scripts.decisions import summary
 from scripts.decisions.jobs import PLOT_POINTS
 from scripts.decisions.plan import Options
-from scripts.decisions.policies import CEILING, POINTSMAN
+from scripts.decisions.policies import CEILING, CEILING_MEAN_COSTS, POINTSMAN
 from scripts.decisions.problem import Problem
 from scripts.decisions.summary import Results
 
@@ -46,7 +46,7 @@ def _frontier(path: Path, index: int, problem: Problem, results: Results, refere
     axes.axhline(reference.oracle_quality(), ls=":", color="tab:green", label="oracle")
     for policy in results.policies(index, "frontier"):
         points = results.points(index, "frontier", policy)
-        style = {POINTSMAN: "o-", CEILING: "k:"}.get(policy, ".-")
+        style = {POINTSMAN: "o-", CEILING: "k:", CEILING_MEAN_COSTS: "k-."}.get(policy, ".-")
         spent = [each.values["cost_usd"] for each in points]
         axes.plot(
             spent,

@@ -47,9 +47,10 @@ def write(
 _READING = """\
 Lift is quality minus that of the best mixture of fixed models at the same spend. Numbers are means over
 seeds of the measured part; the learners play all of it from a cold start and see the outcome of the
-chosen model alone. The ceiling is a ridge that saw every outcome of the part before, for quality and
-for cost per query (which sees the prompt's length too), its price tuned on the measured part's own spend; it does not go on learning there,
-so a share above 1 can be."""
+chosen model alone. The ceiling is a ridge that saw every outcome of the part before, for quality and,
+with the prompt's length, for cost per query; its price is tuned on the measured part's own spend. It
+does not go on learning there, so a share above 1 can be. The ceiling with mean costs differs in taking
+each model to cost its mean on every query."""
 
 
 def _how(options: Options, how: Circumstances) -> str:
