@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -284,6 +285,6 @@ def test_each_change_replaces_the_one_before_it(join: RewardJoin, rewards: list[
     stored = by_rule(RewardRule(join=join), *({"reward": each} for each in rewards))
     changes = [each for each in stored if each.learned_reward is not None]
     assert changes[0] is stored[0]
-    for before, this in zip(changes, changes[1:], strict=False):
+    for before, this in pairwise(changes):
         assert (this.replaces_reward, this.replaces_seq) == (before.learned_reward, before.seq)
         assert this.learned_reward != before.learned_reward
