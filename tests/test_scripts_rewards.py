@@ -87,5 +87,5 @@ def test_a_file_that_is_no_replay_file_is_refused_in_one_line(tmp_path: Path) ->
     path = tmp_path / "bad.jsonl"
     path.write_text("{}\n{}\n")
     done = CliRunner().invoke(main, [str(path)])
-    assert (done.exit_code, done.stdout) == (1, "")
+    assert (done.exit_code, done.stdout) == (2, "")
     assert f"{path}:1: prompt" in done.stderr

@@ -68,7 +68,7 @@ def main(
     try:
         replay = read_replay(file)
     except ReplayFileError as error:
-        raise click.ClickException(str(error)) from error
+        raise click.UsageError(str(error)) from error
     budget = budget_usd_per_request or budgets(replay, 7)[2]
     planned = cases(missing, Feedback(0.0, judged, judge_lean, up_share))
     progress_console = Console(stderr=True)
