@@ -85,6 +85,15 @@ class RouterMode(StrEnum):
     SHADOW = "shadow"
 
 
+class RewardJoin(StrEnum):
+    """What the rewards that are reported of one decision and one model come to."""
+
+    FIRST = "first"
+    LAST = "last"
+    MEAN = "mean"
+    WEIGHTED = "weighted"
+
+
 class ModelError(StrEnum):
     """Why a call failed. Only the first three count against a model's health."""
 
@@ -201,6 +210,7 @@ class RewardRule:
     signal_weights: Mapping[str, float] = field(default_factory=dict)
     missing_reward: float | None = None
     error_reward: float | None = None
+    join: RewardJoin = RewardJoin.FIRST
 
     def __post_init__(self) -> None:
         require_number(

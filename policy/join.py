@@ -2,35 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import fsum
 
-from policy.domain import Prices, RewardRule
+from policy.domain import Prices, RewardJoin, RewardRule
 from policy.log import ReportRecord, Usage
+
+_REWARD = "reward"
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What was last learned of a decision about one model, and the position of the report that said so."""
+
+    reward: float
+    seq: int
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What is known of a decision from its reports so far. `served_model` is empty unless one was told."""
+    """What is known of a decision from its reports so far.
+
+    `reward` is the one told last, of whichever model; `taught` has each model's. `served_model` is
+    empty unless one was told. `reports` are those that came in time.
+    """
 
     active: bool
     reward: float | None = None
     charged_usd: float | None = None
     served_model: str = ""
+    taught: Mapping[str, Taught] = field(default_factory=dict)
+    reports: Sequence[ReportRecord] = ()
 
 
 def joined(deferred: bool, reports: Iterable[ReportRecord]) -> Joined:
     """What the reports stored so far make of a decision. Late ones make nothing."""
-    state = Joined(active=not deferred)
-    for report in reports:
-        if report.late:
-            continue
-        reward = report.learned_reward if state.reward is None else state.reward
-        charged = state.charged_usd
+    in_time = [report for report in reports if not report.late]
+    reward, charged, served = None, None, ""
+    taught: dict[str, Taught] = {}
+    for report in in_time:
+        if report.learned_reward is not None:
+            reward = report.learned_reward
+            taught[report.subject] = Taught(reward, report.seq)
         if report.charged_usd is not None:
             charged = (charged or 0.0) + report.charged_usd
-        state = Joined(True, reward, charged, report.served_model or state.served_model)
-    return state
+        served = report.served_model or served
+    return Joined(not deferred or bool(in_time), reward, charged, served, taught, in_time)
 
 
 def resolve(
@@ -42,34 +60,77 @@ def resolve(
 ) -> ReportRecord:
     """The report with its part in the join filled in.
 
-    `prices` are those of the model the report is about, None if it is gone. The first reward of a
-    decision is the one that is learned; every usage is charged, since every call costs.
+    `prices` are those of the model the report is about, None if it is gone. Rewards of one decision
+    are joined by the rule as it is now, for each model that served by itself; every usage is charged,
+    since every call costs.
     """
     report = replace(report, subject=report.served_model or chosen_model)
     if report.late:
         return report
     charged = None if report.usage is None else usage_cost_usd(report.usage, prices)
-    return replace(
+    report = replace(
         report,
-        learned_reward=reward_of(report, rule) if state.reward is None else None,
         charged_usd=charged,
         settles=charged is not None and state.charged_usd is None,
         activates=not state.active,
     )
+    before = state.taught.get(report.subject)
+    same_subject = [each for each in state.reports if each.subject == report.subject]
+    reward = _joined_reward([*same_subject, report], before, rule)
+    if before is None or reward is None:
+        return replace(report, learned_reward=reward)
+    if reward == before.reward:
+        return report
+    return replace(report, learned_reward=reward, replaces_reward=before.reward, replaces_seq=before.seq)
+
+
+def _joined_reward(reports: Sequence[ReportRecord], before: Taught | None, rule: RewardRule) -> float | None:
+    """The reward that these reports about one model come to, None if the last of them says nothing of it.
+
+    Sums are rounded once, so that the order of what is summed has no part in the mean.
+    """
+    newest = reward_of(reports[-1], rule)
+    if newest is None or rule.join is RewardJoin.LAST:
+        return newest
+    if rule.join is RewardJoin.FIRST:
+        return before.reward if before else newest
+    if rule.join is RewardJoin.WEIGHTED:
+        return _weighted(reports, rule)
+    rewards = [each for each in (reward_of(report, rule) for report in reports) if each is not None]
+    return fsum(rewards) / len(rewards)
+
+
+def _weighted(reports: Sequence[ReportRecord], rule: RewardRule) -> float | None:
+    """The weighted mean of the latest value of each signal, or the reward of a failed call where there is none."""
+    latest: dict[str, float] = {}
+    for report in reports:
+        latest |= _signals_of(report, rule)
+    return _weighted_mean(latest, rule) if latest else rule.error_reward
+
+
+def _signals_of(report: ReportRecord, rule: RewardRule) -> dict[str, float]:
+    """The signals that the rule weighs, the reward among them: where no weight is given for it, it has 1."""
+    signals = {name: value for name, value in report.signals.items() if name in rule.signal_weights}
+    return signals if report.reward is None else {**signals, _REWARD: report.reward}
+
+
+def _weighted_mean(signals: Mapping[str, float], rule: RewardRule) -> float:
+    weights = [rule.signal_weights.get(name, 1.0) for name in signals]
+    total = fsum(weight * value for weight, value in zip(weights, signals.values(), strict=True))
+    return min(1.0, max(0.0, total / fsum(weights)))
 
 
 def reward_of(report: ReportRecord, rule: RewardRule) -> float | None:
-    """The reward in [0, 1] that one report makes by the router's rule, or None.
+    """The reward in [0, 1] that one report makes by itself, or None.
 
     An explicit reward comes first, then the weighted mean of those of the rule's signals that are
     present, then the rule's reward for a failed call.
     """
     if report.reward is not None:
         return report.reward
-    weights = {name: weight for name, weight in rule.signal_weights.items() if name in report.signals}
-    if weights:
-        total = sum(weight * report.signals[name] for name, weight in weights.items())
-        return min(1.0, max(0.0, total / sum(weights.values())))
+    signals = _signals_of(report, rule)
+    if signals:
+        return _weighted_mean(signals, rule)
     return rule.error_reward if report.error is not None else None
 
 

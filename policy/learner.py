@@ -43,6 +43,8 @@ class RouterLearner:
         self._pacer = Pacer()
         self._record = RouterRecord()
         self._paced_from = 0
+        self._told_seq = 0
+        self._restarted_seq = 0
         self._models: dict[str, ModelRecord] = {}
         self._by_id: dict[str, Model] = {}
         self.on_registry(router)
@@ -87,7 +89,11 @@ class RouterLearner:
 
     def on_report(self, report: ReportRecord, decision: DecisionRecord) -> None:
         """A report on one of the router's decisions was logged."""
-        if report.late or not self._fits(decision):
+        if report.late:
+            return
+        if report.learned_reward is not None:
+            self._told_seq = report.seq
+        if not self._fits(decision):
             return
         if report.activates:
             self._activate(decision)
@@ -112,7 +118,7 @@ class RouterLearner:
                 record.calls_charged += 1
                 record.cost_sum_usd += report.charged_usd
         if report.learned_reward is not None:
-            self._learn(vector, model, report.learned_reward)
+            self._learn_reported(vector, model, report, report.learned_reward)
 
     def on_close(self, decision: DecisionRecord, joined: Joined) -> None:
         """A decision's window has closed: what never came is settled now."""
@@ -188,6 +194,19 @@ class RouterLearner:
             if record.failures_in_a_row >= FAILURES_TO_OPEN:
                 record.open_until_us = report.time_us + _OPEN_US
 
+    def _learn_reported(self, vector: FloatArray, model: Model, report: ReportRecord, reward: float) -> None:
+        """Learns the reward that a report has brought, or revises the one that it replaces.
+
+        If that one was learned before the learner of quality was restarted, it is gone with the old
+        learner, and the reward is as new to this one as a first.
+        """
+        replaced = report.replaces_reward
+        if replaced is None or report.replaces_seq <= self._restarted_seq:
+            self._learn(vector, model, reward)
+            return
+        self._quality.revise(vector, model.key, replaced, reward)
+        self._models[model.key].reward_sum += reward - replaced
+
     def _learn(self, vector: FloatArray, model: Model, reward: float) -> None:
         self._quality.learn(vector, model.key, reward)
         record = self._models[model.key]
@@ -197,6 +216,7 @@ class RouterLearner:
 
     def _restart_quality(self) -> None:
         """Another kind of learner, or other features: rewards before this are not known to it."""
+        self._restarted_seq = self._told_seq
         size = self._router.spec.embedding_dimensions + STRUCTURE + HASHED + 1
         self._window = ContextWindow(size, COST_FEATURES)
         self._quality = _new_quality(self._router.spec.learner, size)
@@ -261,6 +281,8 @@ class RouterLearner:
             "models": {key: asdict(record) for key, record in self._models.items()},
             "added": self._window.added,
             "paced_from": self._paced_from,
+            "told_seq": self._told_seq,
+            "restarted_seq": self._restarted_seq,
         }
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -291,6 +313,7 @@ class RouterLearner:
         window.input_tokens, window.added = arrays["window input_tokens"], meta["added"]
         learner._pacer = Pacer(**meta["pacer"])
         learner._paced_from = meta["paced_from"]
+        learner._told_seq, learner._restarted_seq = meta["told_seq"], meta["restarted_seq"]
         learner._record = RouterRecord(**meta["record"])
         learner._models = {key: ModelRecord(**record) for key, record in meta["models"].items()}
         return learner

@@ -53,11 +53,13 @@ class Usage:
 class ReportRecord:
     """A report as logged; an activation is a report that says nothing.
 
-    The last five fields are the join, resolved once, when the report is stored, and kept with it:
+    The last seven fields are the join, resolved once, when the report is stored, and kept with it:
     so the learner reads facts that neither a changed rule nor a changed price can alter afterwards.
-    `learned_reward` is the reward it teaches about `subject`, `charged_usd` what it adds to the
-    decision's cost, `settles` that it is the first to do so, and `activates` that it is the first to
-    make a deferred decision count.
+    `learned_reward` is what the decision's reward about `subject` has become with this report, None if
+    it changed nothing; `replaces_reward` is what it was before, and `replaces_seq` the position of the
+    report that had made it so, None and 0 if there was none. `charged_usd` is what the report adds to
+    the decision's cost, `settles` that it is the first to do so, and `activates` that it is the first
+    to make a deferred decision count.
     """
 
     seq: int
@@ -75,6 +77,8 @@ class ReportRecord:
     activation: bool = False
     subject: str = ""
     learned_reward: float | None = None
+    replaces_reward: float | None = None
+    replaces_seq: int = 0
     charged_usd: float | None = None
     settles: bool = False
     activates: bool = False

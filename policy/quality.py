@@ -44,6 +44,13 @@ class QualityLearner(ABC):
         """Learns one reward. Raises KeyError for a model that was not added."""
 
     @abstractmethod
+    def revise(self, features: FloatArray, model: str, old: float, new: float) -> None:
+        """A reward that was learned with these features as `old` is `new` after all.
+
+        The caller answers for it that it was learned. Raises KeyError for a model that was not added.
+        """
+
+    @abstractmethod
     def predict(self, features: FloatArray, models: Sequence[str]) -> FloatArray:
         """As Predictor.predict, with what is known now, of models that were added."""
 

@@ -43,10 +43,7 @@ class RecursiveLeastSquares:
 
     def learn(self, x: FloatArray, target: float) -> None:
         """Learns one example."""
-        rows = self.pending[: self.used]
-        gain = self.base @ x
-        if self.used:
-            gain -= (rows @ x) @ rows
+        gain = self._gain(x)
         scale = 1.0 + float(x @ gain)
         self.weights += gain * ((target - float(self.weights @ x)) / scale)
         self.pending[self.used] = gain / np.sqrt(scale)
@@ -54,6 +51,24 @@ class RecursiveLeastSquares:
         if self.used == _PENDING:
             self.base -= self.pending.T @ self.pending
             self.used = 0
+
+    def revise(self, x: FloatArray, old: float, new: float) -> None:
+        """Makes `new` the target of an example that was learned with `old`, whatever was learned since.
+
+        The weights are P (L w0 + X' y), with the inverse P = (L + X' X)^-1, the prior's precision L and
+        mean w0, the examples X and their targets y. P does not depend on y, so that one target more by
+        d adds P x d. While all examples weigh the same, the result is what relearning would give; of an
+        example that has been discounted since, d counts in full.
+        """
+        self.weights += self._gain(x) * (new - old)
+
+    def _gain(self, x: FloatArray) -> FloatArray:
+        """The inverse times x."""
+        gain: FloatArray = self.base @ x
+        if self.used:
+            rows = self.pending[: self.used]
+            gain -= (rows @ x) @ rows
+        return gain
 
     def state(self) -> ArrayState:
         """Everything, for `restore`."""
@@ -108,6 +123,9 @@ class RidgeQuality(QualityLearner):
 
     def learn(self, features: FloatArray, model: str, reward: float) -> None:
         self._models[model].learn(features, reward)
+
+    def revise(self, features: FloatArray, model: str, old: float, new: float) -> None:
+        self._models[model].revise(features, old, new)
 
     def predict(self, features: FloatArray, models: Sequence[str]) -> FloatArray:
         return np.asarray(features @ np.array([self._models[model].weights for model in models]).T)

@@ -40,6 +40,16 @@ class VowpalQuality(QualityLearner):
             raise KeyError(model)
         self._workspace.learn(f"{reward - _PRIOR!r} {_example(features, model)}")
 
+    def revise(self, features: FloatArray, model: str, old: float, new: float) -> None:  # noqa: ARG002
+        """Learns `new` as a further example: what was learned online cannot be taken back.
+
+        So this is not what relearning would give. The old value stays an example beside the new one, which
+        draws the prediction back towards it, at most halfway; and a query whose reward was revised
+        counts more than one whose reward was not. (Examples that would cancel the old value exactly,
+        `2 * new - old` or the prediction moved by `new - old`, came out further from relearning.)
+        """
+        self.learn(features, model, new)
+
     def predict(self, features: FloatArray, models: Sequence[str]) -> FloatArray:
         return _predict(self._workspace, features, models)
 

@@ -1,4 +1,6 @@
-"""Checks a log against itself: every draw made again, every snapshot rebuilt from the first record."""
+"""Checks a log against itself: every draw made again, every revision of a reward followed back to what it
+replaces, every snapshot rebuilt from the first record.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,9 @@ from dataclasses import dataclass, field
 from zipfile import BadZipFile
 
 from policy.exploration import draw
+from policy.join import joined
 from policy.learner import RouterLearner
-from policy.log import DecisionRecord
+from policy.log import DecisionRecord, ReportRecord
 from server.learner_fold import LearnerFold
 from server.storage.reader import LogReader, StoredSnapshot
 
@@ -25,6 +28,8 @@ class Audit:
 
     decisions: int = 0
     draws_wrong: int = 0
+    revisions: int = 0
+    revisions_wrong: int = 0
     snapshots: int = 0
     snapshots_wrong: int = 0
     unreadable: int = 0
@@ -32,7 +37,7 @@ class Audit:
 
     @property
     def passed(self) -> bool:
-        return not (self.draws_wrong or self.snapshots_wrong or self.unreadable)
+        return not (self.draws_wrong or self.revisions_wrong or self.snapshots_wrong or self.unreadable)
 
     def blame(self, what: str) -> None:
         """Keeps an example of a failure."""
@@ -43,7 +48,7 @@ class Audit:
 def audit(reader: LogReader, on_progress: Callable[[int], object]) -> Audit:
     """Checks the whole log; `on_progress` hears how many positions of it were passed."""
     result = Audit()
-    for check in (_check_draws, _check_snapshots):
+    for check in (_check_records, _check_snapshots):
         try:
             check(reader, result, on_progress)
         except _DAMAGED as error:
@@ -52,7 +57,7 @@ def audit(reader: LogReader, on_progress: Callable[[int], object]) -> Audit:
     return result
 
 
-def _check_draws(reader: LogReader, result: Audit, on_progress: Callable[[int], object]) -> None:
+def _check_records(reader: LogReader, result: Audit, on_progress: Callable[[int], object]) -> None:
     seq = 0
     while True:
         page = reader.page(seq, _PAGE)
@@ -61,6 +66,8 @@ def _check_draws(reader: LogReader, result: Audit, on_progress: Callable[[int], 
         for record in page.records:
             if isinstance(record, DecisionRecord):
                 _check_draw(record, result)
+        rewarded = [each for each in page.records if isinstance(each, ReportRecord)]
+        _check_revisions([each for each in rewarded if each.learned_reward is not None], reader, result)
         on_progress(page.upto - seq)
         seq = page.upto
 
@@ -81,6 +88,22 @@ def _check_draw(record: DecisionRecord, result: Audit) -> None:
     if wrong:
         result.draws_wrong += 1
         result.blame(f"decision {record.decision_id}: {', '.join(wrong)}")
+
+
+def _check_revisions(rewarded: list[ReportRecord], reader: LogReader, result: Audit) -> None:
+    """What a report replaces is what its decision's reward about that model was, by the reports before it."""
+    reports = reader.reports(sorted({each.decision_id for each in rewarded}))
+    for report in rewarded:
+        before = joined(False, [each for each in reports[report.decision_id] if each.seq < report.seq])
+        was = before.taught.get(report.subject)
+        result.revisions += report.replaces_reward is not None
+        expected = (was.reward, was.seq) if was else (None, 0)
+        if (report.replaces_reward, report.replaces_seq) != expected:
+            result.revisions_wrong += 1
+            result.blame(
+                f"report {report.seq} on decision {report.decision_id}: the reward was {expected[0]!r} "
+                f"by report {expected[1]}, logged {report.replaces_reward!r} by report {report.replaces_seq}"
+            )
 
 
 def _check_snapshots(reader: LogReader, result: Audit, on_progress: Callable[[int], object]) -> None:

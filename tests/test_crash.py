@@ -94,7 +94,11 @@ async def one_life(port: int, kill: object, ledger: Ledger, random: Random, life
 async def register(port: int) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         server = Running("", "", channel)
-        await server.create_router("second", objective={"budget_usd_per_request": 0.002})
+        await server.create_router(
+            "second",
+            objective={"budget_usd_per_request": 0.002},
+            reward_rule={"join": registry_pb.REWARD_JOIN_MEAN},
+        )
         for router in ROUTERS:
             await server.create_models(router, a={"prices": (0.0, 0.0, 0.001)}, b={"prices": (0.0, 0.0, 0.01)})
 

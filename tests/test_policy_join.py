@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
+from random import Random
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from builders import decision, model, models, raw_report, report, router
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.domain import ModelError, Prices, RewardRule
+from policy.domain import ModelError, Prices, RewardJoin, RewardRule
 from policy.join import joined, reward_of, usage_cost_usd
 from policy.log import ReportRecord, Usage
 
@@ -148,3 +150,141 @@ def test_one_reward_is_learned_one_usage_settles_and_all_is_charged(
     assert sum(each.settles for each in stored) == (state.charged_usd is not None)
     assert state.charged_usd == (pytest.approx(sum(charged)) if charged else None)
     assert sum(each.activates for each in stored) == (deferred and state.active)
+
+
+def by_rule(rule: RewardRule, *told: dict[str, Any]) -> list[ReportRecord]:
+    """As `after`, by this rule."""
+    of, made, stored = replace(BY, spec=replace(BY.spec, reward_rule=rule)), decision("a"), []
+    for number, each in enumerate(told):
+        stored.append(report(made, of, tuple(stored), made.seq + 1 + number, **each))
+    return stored
+
+
+def joined_by(join: RewardJoin, *told: dict[str, Any], **rule: Any) -> float | None:
+    """What these reports come to."""
+    return joined(False, by_rule(RewardRule(join=join, **rule), *told)).reward
+
+
+JUDGE_AND_THUMBS = ({"signals": {"judge": 0.6}}, {"signals": {"thumbs": 0.0}})
+WEIGHTS = {"judge": 1.0, "thumbs": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("join", "expected"),
+    [
+        (RewardJoin.FIRST, 0.6),
+        (RewardJoin.LAST, 0.0),
+        (RewardJoin.MEAN, 0.3),
+        (RewardJoin.WEIGHTED, pytest.approx(0.2)),
+    ],
+)
+def test_a_judge_at_once_and_thumbs_later_come_to_what_the_rule_says(join: RewardJoin, expected: float) -> None:
+    assert joined_by(join, *JUDGE_AND_THUMBS, signal_weights=WEIGHTS) == expected
+
+
+def test_a_changed_reward_says_what_it_replaces_and_which_report_had_made_it() -> None:
+    judge, usage, thumbs, again = by_rule(
+        RewardRule(join=RewardJoin.LAST), {"reward": 0.6}, {"usage": Usage(1, 1)}, {"reward": 0.0}, {"reward": 1.0}
+    )
+    assert (judge.learned_reward, judge.replaces_reward, judge.replaces_seq) == (0.6, None, 0)
+    assert (usage.learned_reward, usage.replaces_reward) == (None, None)
+    assert (thumbs.learned_reward, thumbs.replaces_reward, thumbs.replaces_seq) == (0.0, 0.6, judge.seq)
+    assert (again.learned_reward, again.replaces_reward, again.replaces_seq) == (1.0, 0.0, thumbs.seq)
+
+
+def test_a_reward_that_stays_what_it_was_teaches_nothing() -> None:
+    _, same = by_rule(RewardRule(join=RewardJoin.LAST), {"reward": 0.5}, {"reward": 0.5})
+    assert (same.learned_reward, same.replaces_reward, same.replaces_seq) == (None, None, 0)
+
+
+def test_the_reward_is_weighed_as_a_signal_of_its_name_with_1_where_no_weight_is_given() -> None:
+    told = {"reward": 1.0, "signals": {"thumbs": 0.0}}
+    assert joined_by(RewardJoin.WEIGHTED, told, signal_weights={"thumbs": 1.0}) == 0.5
+    assert joined_by(RewardJoin.WEIGHTED, told, signal_weights={"thumbs": 1.0, "reward": 3.0}) == 0.75
+    assert joined_by(RewardJoin.WEIGHTED, {"reward": 0.25}) == 0.25
+
+
+def test_of_a_signal_told_again_the_latest_value_is_weighed() -> None:
+    told = ({"signals": {"judge": 0.0, "thumbs": 1.0}}, {"signals": {"judge": 1.0}})
+    assert joined_by(RewardJoin.WEIGHTED, *told, signal_weights=WEIGHTS) == 1.0
+
+
+def test_the_reward_of_a_failed_call_stands_only_where_no_signal_is_weighed() -> None:
+    failed, judged = {"error": ModelError.REFUSED}, {"reward": 1.0}
+    for told in ((failed, judged), (judged, failed)):
+        assert joined_by(RewardJoin.WEIGHTED, *told, error_reward=0.0) == 1.0
+        assert joined_by(RewardJoin.MEAN, *told, error_reward=0.0) == 0.5
+    assert joined_by(RewardJoin.WEIGHTED, failed, error_reward=0.25) == 0.25
+    assert joined_by(RewardJoin.WEIGHTED, failed) is None
+
+
+@pytest.mark.parametrize("join", list(RewardJoin))
+def test_rewards_of_different_models_that_served_are_joined_apart(join: RewardJoin) -> None:
+    rule = RewardRule(join=join)
+    chosen, other, revised = by_rule(
+        rule, {"reward": 0.25}, {"reward": 1.0, "served_model": "b"}, {"reward": 0.0, "served_model": "b"}
+    )
+    assert (other.subject, other.learned_reward, other.replaces_reward) == ("b", 1.0, None)
+    assert revised.replaces_reward == (None if join is RewardJoin.FIRST else 1.0)
+    state = joined(False, [chosen, other, revised])
+    assert state.taught["a"].reward == 0.25
+    assert state.taught["b"].reward == {RewardJoin.FIRST: 1.0, RewardJoin.MEAN: 0.5}.get(join, 0.0)
+
+
+@pytest.mark.parametrize("join", list(RewardJoin))
+def test_a_late_reward_takes_no_part_in_the_join(join: RewardJoin) -> None:
+    rule = RewardRule(join=join)
+    first, late = by_rule(rule, {"reward": 0.25}, {"reward": 1.0, "late": True})
+    assert (late.learned_reward, late.replaces_reward, late.replaces_seq) == (None, None, 0)
+    assert joined(False, [first, late]).reward == 0.25
+
+
+def test_a_changed_rule_alters_nothing_until_the_next_reward_which_is_joined_by_it() -> None:
+    made, first = decision("a"), by_rule(RewardRule(), {"reward": 0.0}, {"reward": 0.5})
+    now = replace(BY, spec=replace(BY.spec, reward_rule=RewardRule(join=RewardJoin.MEAN)))
+    usage = report(made, now, first, made.seq + 3, usage=Usage(1, 1))
+    assert usage.learned_reward is None
+    third = report(made, now, [*first, usage], made.seq + 4, reward=1.0)
+    assert (third.learned_reward, third.replaces_reward, third.replaces_seq) == (0.5, 0.0, made.seq + 1)
+
+
+values = st.lists(st.floats(0, 1), min_size=1, max_size=8)
+
+
+@given(values, st.randoms(use_true_random=False))
+def test_the_order_of_arrival_has_no_part_in_the_mean(rewards: list[float], random: Random) -> None:
+    told = [{"reward": each} for each in rewards]
+    found = joined_by(RewardJoin.MEAN, *told)
+    random.shuffle(told)
+    assert joined_by(RewardJoin.MEAN, *told) == found
+    assert found == pytest.approx(sum(rewards) / len(rewards))
+
+
+@given(st.dictionaries(st.sampled_from("abcdef"), st.floats(0, 1), min_size=1), st.randoms(use_true_random=False))
+def test_the_order_of_arrival_of_different_signals_has_no_part_in_the_weighted_mean(
+    signals: dict[str, float], random: Random
+) -> None:
+    weights = {name: 0.1 * number for number, name in enumerate("abcdef", start=1)}
+    told = [{"signals": {name: value}} for name, value in signals.items()]
+    found = joined_by(RewardJoin.WEIGHTED, *told, signal_weights=weights)
+    random.shuffle(told)
+    assert joined_by(RewardJoin.WEIGHTED, *told, signal_weights=weights) == found
+    assert joined_by(RewardJoin.WEIGHTED, {"signals": signals}, signal_weights=weights) == found
+
+
+@given(values)
+def test_of_rewards_in_order_the_first_counts_or_the_last(rewards: list[float]) -> None:
+    told = [{"reward": each} for each in rewards]
+    assert joined_by(RewardJoin.FIRST, *told) == rewards[0]
+    assert joined_by(RewardJoin.LAST, *told) == rewards[-1]
+    assert joined_by(RewardJoin.LAST, *reversed(told)) == rewards[0]
+
+
+@given(st.sampled_from(RewardJoin), values)
+def test_each_change_replaces_the_one_before_it(join: RewardJoin, rewards: list[float]) -> None:
+    stored = by_rule(RewardRule(join=join), *({"reward": each} for each in rewards))
+    changes = [each for each in stored if each.learned_reward is not None]
+    assert changes[0] is stored[0]
+    for before, this in pairwise(changes):
+        assert (this.replaces_reward, this.replaces_seq) == (before.learned_reward, before.seq)
+        assert this.learned_reward != before.learned_reward

@@ -16,7 +16,7 @@ def test_a_decision_gives_back_the_query_that_the_learner_needs() -> None:
 
 def test_a_report_as_it_arrives_has_no_part_in_the_join_yet() -> None:
     arrived = raw_report(decision(), reward=0.5)
-    assert arrived.learned_reward is None
+    assert (arrived.learned_reward, arrived.replaces_reward, arrived.replaces_seq) == (None, None, 0)
     assert arrived.charged_usd is None
     assert not arrived.settles
     assert not arrived.activates

@@ -125,12 +125,41 @@ def test_a_model_added_later_begins_at_the_prior(make: Make) -> None:
     assert learner.predict(PROBES[0], ["a#34"]) == pytest.approx([1.0])
 
 
+def test_revised_rewards_move_predictions_towards_the_new_ones_and_touch_no_other_model(make: Make) -> None:
+    learner, rows = learner_of(make), contexts(16, 200)
+    learn(learner, rows[:60], MODELS[1:])
+    others = learner.predict(PROBES, MODELS[1:]).tobytes()
+    for row in rows:
+        learner.learn(row, MODELS[0], 0.75)
+    before = learner.predict(PROBES, MODELS[:1])
+    for row in rows:
+        learner.revise(row, MODELS[0], 0.75, 0.25)
+    after = learner.predict(PROBES, MODELS[:1])
+    assert before.mean() == pytest.approx(0.75, abs=0.05)
+    assert 0.2 < after.mean() < 0.6
+    assert learner.predict(PROBES, MODELS[1:]).tobytes() == others
+
+
+@pytest.mark.parametrize("saved_after", [1, 16, 37])
+def test_revisions_go_on_to_the_same_bits_after_a_restore(make: Make, saved_after: int) -> None:
+    rows = contexts(17, 60)
+    whole, restored = learner_of(make), make(SIZE)
+    learn(whole, rows[:saved_after])
+    restored.restore(whole.state())
+    for learner in (whole, restored):
+        learner.revise(rows[0], MODELS[0], good_at(rows[0], MODELS[0]), 0.125)
+        learn(learner, rows[saved_after:])
+    assert evidence(restored) == evidence(whole)
+
+
 @pytest.mark.parametrize("model", ["never-added#5", "removed#6"])
 def test_learning_about_a_model_that_is_not_there_is_refused(make: Make, model: str) -> None:
     learner = learner_of(make, [*MODELS, "removed#6"])
     learner.remove("removed#6")
     with pytest.raises(KeyError):
         learner.learn(PROBES[0], model, 0.5)
+    with pytest.raises(KeyError):
+        learner.revise(PROBES[0], model, 0.5, 0.25)
 
 
 @pytest.mark.parametrize("saved_after", [0, 1, 16, 37])

@@ -48,6 +48,37 @@ def test_recursion_gives_the_closed_form_solution(
     assert found == pytest.approx(expected, abs=1e-8)
 
 
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    before=st.integers(1, 40),
+    after=st.integers(0, 40),
+    size=st.integers(1, 12),
+    prior=st.floats(-1, 1),
+)
+def test_revised_targets_give_what_learning_them_from_the_start_gives(
+    seed: int, before: int, after: int, size: int, prior: float
+) -> None:
+    rows, targets = examples(seed, before + after, size)
+    generator = np.random.default_rng(seed)
+    changed = generator.integers(before, size=3)
+    revised, relearned = (RecursiveLeastSquares(size, 10.0, 1.0, prior) for _ in range(2))
+    final = targets.copy()
+    for number, (row, target) in enumerate(zip(rows, targets, strict=True)):
+        revised.learn(row, target)
+        if number == before - 1:
+            for each in changed:
+                value = generator.uniform()
+                revised.revise(rows[each], final[each], value)
+                final[each] = value
+    last = generator.uniform()
+    revised.revise(rows[0], final[0], last)
+    final[0] = last
+    for row, target in zip(rows, final, strict=True):
+        relearned.learn(row, target)
+    assert revised.weights == pytest.approx(relearned.weights, abs=1e-9)
+    assert revised.predict(rows[0]) == pytest.approx(relearned.predict(rows[0]), abs=1e-9)
+
+
 def test_recursion_is_still_exact_after_thousands_of_examples() -> None:
     rows, targets = examples(1, 5000, 20)
     learner = RecursiveLeastSquares(20, 10.0, 1.0, 1.0)

@@ -39,6 +39,15 @@ def test_a_reward_told_again_and_again_is_predicted(reward: float) -> None:
     assert learned(reward=reward).predict(ROW, ["a#1"]) == pytest.approx([reward], abs=0.1)
 
 
+def test_a_revised_reward_leaves_the_prediction_between_the_old_and_the_new() -> None:
+    learner = VowpalQuality(SIZE)
+    learner.add("a#1")
+    for _ in range(50):
+        learner.learn(ROW, "a#1", 0.25)
+        learner.revise(ROW, "a#1", 0.25, 0.75)
+    assert 0.4 < float(learner.predict(ROW, ["a#1"])[0]) < 0.75
+
+
 def test_saving_and_loading_leave_no_files_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     learner = learned()

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from servers import DAY_US, POINTSMAN, Disk, Running, draft_decision, hex_id, running_app
 from sqlalchemy import text
 
-from policy.domain import LearnerKind, Objective, RewardRule, RouterSpec
+from policy.domain import LearnerKind, Objective, RewardJoin, RewardRule, RouterSpec
 from policy.exploration import draw
 from policy.features import Featuriser
 from policy.log import DecisionRecord, Usage
@@ -216,6 +216,7 @@ def test_verify_says_what_it_checked_and_exits_with_0(log: Disk, url: str) -> No
         0,
         [
             f"decisions {DECISIONS}, of which drawn otherwise 0",
+            "revised rewards 0, of which of another than the one before 0",
             "snapshots 1, of which not what the log gives 0",
         ],
     )
@@ -361,6 +362,41 @@ def test_whatever_was_learned_from_cannot_be_changed(log: Disk, url: str, sql: s
     assert failed(url) == [snapshot_blame(log)]
 
 
+def revised(disk: Disk) -> None:
+    """A log of one router whose last reward counts, where one decision was told two."""
+    rule = RewardRule(join=RewardJoin.LAST)
+    disk.put_router("default", RouterSpec(embedding_dimensions=8, reward_rule=rule), "a", "b")
+    for number in range(DECISIONS):
+        disk.report(disk.decide(drawn_decision(number)), reward=number / DECISIONS)
+    decision = disk.reader.decision(TAMPERED)
+    assert decision is not None
+    disk.report(decision, report_id="thumbs", reward=1.0)
+    save_snapshots(disk)
+
+
+def test_a_log_with_revised_rewards_passes(disk: Disk) -> None:
+    revised(disk)
+    assert audited(disk) == Audit(decisions=DECISIONS, revisions=1, snapshots=1)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE reports SET replaces_reward = 0.9 WHERE report_id = 'thumbs'",
+        "UPDATE reports SET replaces_reward = NULL, replaces_seq = NULL WHERE report_id = 'thumbs'",
+        "UPDATE reports SET replaces_seq = replaces_seq + 1 WHERE report_id = 'thumbs'",
+        "UPDATE reports SET learned_reward = 0.9 WHERE report_id IS NULL AND decision_id = :id",
+        "DELETE FROM reports WHERE report_id IS NULL AND decision_id = :id",
+    ],
+)
+def test_a_revision_of_another_reward_than_the_one_before_is_named(disk: Disk, sql: str) -> None:
+    revised(disk)
+    tamper(disk, sql, **({"id": TAMPERED} if ":id" in sql else {}))
+    result = audited(disk)
+    assert result.revisions_wrong == 1
+    assert f"on decision {TAMPERED}: the reward was" in result.examples[0]
+
+
 def test_a_reward_that_no_snapshot_has_learned_yet_may_be_anything(log: Disk) -> None:
     """The log is held against the snapshots; past the newest there is nothing to hold it against."""
     busy(log, range(51, 52))
@@ -421,6 +457,8 @@ def test_a_program_reads_the_failures_as_json(log: Disk, url: str) -> None:
     assert json.loads(done.output) == {
         "decisions": DECISIONS,
         "draws_wrong": 0,
+        "revisions": 0,
+        "revisions_wrong": 0,
         "snapshots": 1,
         "snapshots_wrong": 1,
         "unreadable": 0,

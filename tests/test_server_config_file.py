@@ -9,7 +9,7 @@ import pytest
 from pointsman.v1 import registry_service_pb2 as registry_pb
 from servers import Running, running_app
 
-from policy.domain import ModelSpec, ModelState, Prices
+from policy.domain import ModelSpec, ModelState, Prices, RewardJoin
 from policy.features import Featuriser
 from server.config_file import ConfigError, DeclaredRouter, read_config
 
@@ -141,3 +141,11 @@ async def test_a_model_removed_while_serving_stays_removed_if_the_file_is_unchan
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path, twice: str) -> None:
     with pytest.raises(ConfigError, match=r"stands twice.*line"):
         declared(tmp_path, f"routers:\n  default:\n    models:\n      {twice}\n")
+
+
+def test_the_rule_that_joins_rewards_is_written_in_small_letters(tmp_path: Path) -> None:
+    rule = "routers: {default: {reward_rule: {join: %s, signal_weights: {judge: 1, thumbs: 2}}}}"
+    (router,) = declared(tmp_path, rule % "weighted")
+    assert router.spec.reward_rule.join is RewardJoin.WEIGHTED
+    with pytest.raises(ConfigError, match=r"reward_rule\.join"):
+        declared(tmp_path, rule % "median")

@@ -7,9 +7,19 @@ from random import Random
 import pytest
 from servers import Disk, draft_decision, draft_report, hex_id, seeded
 
-from policy.domain import LearnerKind, ModelError, ModelSpec, Objective, Prices, RewardRule, RouterSpec
+from policy.domain import (
+    LearnerKind,
+    ModelError,
+    ModelSpec,
+    Objective,
+    Prices,
+    RewardJoin,
+    RewardRule,
+    RouterSpec,
+)
 from policy.learner import RouterLearner
 from policy.log import Usage
+from server.audit import audit
 from server.learner_fold import LearnerFold
 from server.storage import registry_store as store
 from server.storage.writes import DecisionWrite, ReportWrite, Transact
@@ -17,20 +27,22 @@ from server.storage.writes import DecisionWrite, ReportWrite, Transact
 ROUTERS = ("default", "other")
 
 
-def spec(learner: LearnerKind) -> RouterSpec:
+def spec(learner: LearnerKind, join: RewardJoin = RewardJoin.FIRST) -> RouterSpec:
     return RouterSpec(
         objective=Objective(budget_usd_per_request=0.001),
-        reward_rule=RewardRule(signal_weights={"thumbs": 1.0}, missing_reward=0.25, error_reward=0.0),
+        reward_rule=RewardRule(signal_weights={"thumbs": 1.0}, missing_reward=0.25, error_reward=0.0, join=join),
         embedding_dimensions=8,
         learner=learner,
     )
 
 
-def busy_log(disk: Disk, random: Random, learner: LearnerKind, decisions: int) -> None:
+def busy_log(
+    disk: Disk, random: Random, learner: LearnerKind, decisions: int, join: RewardJoin = RewardJoin.FIRST
+) -> None:
     """Decisions, reports, closing windows, registry changes and a router that is deleted, all mixed."""
     priced = ModelSpec(prices=Prices(0.5, 1.5, 0.0001))
     for router in (*ROUTERS, "gone"):
-        disk.put_router(router, spec(learner), a=priced, b=ModelSpec())
+        disk.put_router(router, spec(learner, join), a=priced, b=ModelSpec())
     for i in range(decisions):
         disk.now_us += random.randrange(0, 5000)
         router = random.choice((*ROUTERS, "gone")) if i < decisions // 2 else random.choice(ROUTERS)
@@ -89,6 +101,33 @@ def test_pages_of_any_size_and_restarts_anywhere_give_the_same_bits(disk: Disk, 
             fold, restarts = LearnerFold(disk.reader, [each for each in saved if each]), restarts + 1
     assert restarts > 0
     assert fingerprints(fold) == whole
+
+
+@pytest.mark.parametrize("learner", list(LearnerKind))
+@pytest.mark.parametrize("join", [RewardJoin.LAST, RewardJoin.MEAN, RewardJoin.WEIGHTED])
+def test_revised_rewards_and_restarts_anywhere_give_the_same_bits(
+    disk: Disk, learner: LearnerKind, join: RewardJoin
+) -> None:
+    """In the middle the first router's learner of quality is restarted, and goes on hearing of old rewards."""
+    random = seeded("revisions")
+    busy_log(disk, random, learner, 60, join)
+    other = next(kind for kind in LearnerKind if kind is not learner)
+    disk.change("default", store.put_router("default", spec(other, join), create=False))
+    late = [draft_decision(hex_id(i), seed=i) for i in range(1000, 1040)]
+    disk.write(*(DecisionWrite(each, 60_000_000) for each in late))
+    for number in range(120):
+        reward = {"reward": random.random()} if number % 2 else {"signals": {"thumbs": random.random()}}
+        disk.write(ReportWrite(draft_report(random.choice(late).decision_id, **reward)))
+    whole = fingerprints(folded(disk, 1000))
+    assert fingerprints(folded(disk, 7)) == whole
+    fold, restarts = LearnerFold(disk.reader, []), 0
+    while fold.advance(random.randrange(1, 20)):
+        if random.random() < 0.3:
+            saved = [fold.snapshot(each) for each in fold.routers]
+            fold, restarts = LearnerFold(disk.reader, [each for each in saved if each]), restarts + 1
+    assert restarts > 0
+    assert fingerprints(fold) == whole
+    assert audit(disk.reader, lambda _: None).revisions > 20
 
 
 def test_routers_whose_snapshots_are_of_different_ages_go_on_to_the_same_bits(disk: Disk) -> None:

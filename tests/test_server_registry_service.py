@@ -34,7 +34,9 @@ async def test_a_router_reads_back_as_it_was_created_with_the_defaults_spelled_o
     given = pb.Router(
         display_name="Support",
         objective=pb.Objective(budget_usd_per_request=0.001),
-        reward_rule=pb.RewardRule(signal_weights={"thumbs": 2.0}, missing_reward=0.0),
+        reward_rule=pb.RewardRule(
+            signal_weights={"thumbs": 2.0}, missing_reward=0.0, join=pb.REWARD_JOIN_WEIGHTED
+        ),
         exploration=pb.Exploration(strength=0.0),
         policy="greedy",
         store_prompts=True,
@@ -50,6 +52,7 @@ async def test_a_router_reads_back_as_it_was_created_with_the_defaults_spelled_o
     assert not created.objective.HasField("quality_value_usd")
     assert created.reward_rule.HasField("missing_reward")
     assert created.reward_rule.join_window.seconds == 86_400
+    assert created.reward_rule.join == pb.REWARD_JOIN_WEIGHTED
     assert (created.exploration.strength, created.exploration.burn_in_rewards) == (
         0.0,
         RouterSpec().exploration.burn_in_rewards,

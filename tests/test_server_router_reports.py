@@ -108,6 +108,34 @@ async def test_signals_make_the_reward_by_the_rule_where_none_is_given(server: R
         assert (await server.decision(answer)).reward == reward
 
 
+async def test_a_judge_at_once_and_thumbs_later_re_weigh_the_reward(server: Running) -> None:
+    rule = {"signal_weights": {"judge": 1.0, "thumbs": 3.0}, "join": "REWARD_JOIN_WEIGHTED"}
+    name = await server.create_router("weighed", reward_rule=rule)
+    await server.create_models(name, a={}, b={})
+    answer = await server.route(router=name, constraints={"allowed_models": ["a"]})
+    await server.report(answer, report_id="judge", signals={"judge": 0.6})
+    await server.settled(name)
+    assert (await server.get_model("a", name)).statistics.mean_reward == 0.6
+    thumbs = {"report_id": "thumbs", "signals": {"thumbs": 0.0}}
+    assert await server.report(answer, **thumbs) == pb.DISPOSITION_RECORDED
+    assert await server.report(answer, **thumbs) == pb.DISPOSITION_DUPLICATE
+    await server.report(answer, report_id="fallback", reward=1.0, served_model="b")
+    decision = await server.decision(answer)
+    reports = decision.reports
+    assert [each.model for each in reports] == ["a", "a", "b"]
+    assert [each.learned_reward for each in reports] == [0.6, pytest.approx(0.15), 1.0]
+    assert decision.reward == 1.0
+    assert (await server.settled(name)).statistics.reward_count == 2
+    chosen, served = [(await server.get_model(each, name)).statistics for each in "ab"]
+    assert (chosen.reward_count, chosen.mean_reward) == (1, pytest.approx(0.15))
+    assert (served.reward_count, served.mean_reward) == (1, 1.0)
+
+
+async def test_a_join_that_there_is_not_is_refused(server: Running) -> None:
+    refused = await refusal(server.update_router(reward_rule={"join": 77}))
+    assert (refused.code, refused.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["reward_rule.join"])
+
+
 async def test_an_error_alone_teaches_nothing_of_quality_by_default(server: Running) -> None:
     answer = await route_to(server, "a")
     await server.report(answer, error="MODEL_ERROR_RATE_LIMITED")

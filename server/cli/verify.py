@@ -22,7 +22,9 @@ from server.storage.reader import LogReader
 @click.option("--database-url", help="SQLAlchemy URL.  [default: sqlite:///pointsman.db]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(database_url: str | None, as_json: bool) -> None:
-    """Make every logged draw again and rebuild every snapshot from the log; exit 1 if anything differs."""
+    """Make every logged draw again, follow every revised reward back to what it replaced, and rebuild every
+    snapshot from the log; exit 1 if anything differs.
+    """
     given: dict[str, Any] = {"database_url": database_url} if database_url else {}
     settings = load_settings(given)
     engine = open_engine(settings.database_url, settings.durability, create=False)
@@ -40,6 +42,9 @@ def verify(database_url: str | None, as_json: bool) -> None:
         click.echo(json.dumps(asdict(result)))
     else:
         click.echo(f"decisions {result.decisions}, of which drawn otherwise {result.draws_wrong}")
+        click.echo(
+            f"revised rewards {result.revisions}, of which of another than the one before {result.revisions_wrong}"
+        )
         click.echo(f"snapshots {result.snapshots}, of which not what the log gives {result.snapshots_wrong}")
         if result.unreadable:
             click.echo("the log cannot be read to its end")

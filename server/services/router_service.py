@@ -228,4 +228,10 @@ def _stored_report(report: ReportRecord) -> pb.Report:
         request.latency.FromNanoseconds(round(report.latency_seconds * 1e9))
     if report.event_time_us is not None:
         request.event_time.CopyFrom(timestamp(report.event_time_us))
-    return pb.Report(report=request, create_time=timestamp(report.time_us), late=report.late)
+    return pb.Report(
+        report=request,
+        create_time=timestamp(report.time_us),
+        late=report.late,
+        model=report.subject,
+        learned_reward=report.learned_reward,
+    )

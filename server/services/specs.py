@@ -12,6 +12,7 @@ from policy.domain import (
     ModelState,
     Objective,
     Prices,
+    RewardJoin,
     RewardRule,
     RouterMode,
     RouterSpec,
@@ -28,6 +29,13 @@ _MODES = {
     pb.ROUTER_MODE_LIVE: RouterMode.LIVE,
     pb.ROUTER_MODE_SHADOW: RouterMode.SHADOW,
 }
+_JOINS = {
+    pb.REWARD_JOIN_UNSPECIFIED: RewardJoin.FIRST,
+    pb.REWARD_JOIN_FIRST: RewardJoin.FIRST,
+    pb.REWARD_JOIN_LAST: RewardJoin.LAST,
+    pb.REWARD_JOIN_MEAN: RewardJoin.MEAN,
+    pb.REWARD_JOIN_WEIGHTED: RewardJoin.WEIGHTED,
+}
 _STATES = {
     pb.MODEL_STATE_UNSPECIFIED: ModelState.ACTIVE,
     pb.MODEL_STATE_ACTIVE: ModelState.ACTIVE,
@@ -36,6 +44,7 @@ _STATES = {
 # Of two values that mean the same the later one, which says so explicitly, is given back.
 _LEARNER_VALUES = {kind: value for value, kind in _LEARNERS.items()}
 _MODE_VALUES = {mode: value for value, mode in _MODES.items()}
+_JOIN_VALUES = {join: value for value, join in _JOINS.items()}
 _STATE_VALUES = {state: value for value, state in _STATES.items()}
 
 
@@ -71,12 +80,15 @@ def _objective(message: pb.Objective) -> Objective:
 
 
 def _reward_rule(message: pb.RewardRule) -> RewardRule:
+    if message.join not in _JOINS:
+        raise InvalidFieldError("reward_rule.join", f"must be a REWARD_JOIN value, not {message.join}")
     default = RewardRule()
     return RewardRule(
         seconds(message.join_window) if message.HasField("join_window") else default.join_window_seconds,
         dict(message.signal_weights),
         message.missing_reward if message.HasField("missing_reward") else None,
         message.error_reward if message.HasField("error_reward") else None,
+        _JOINS[message.join],
     )
 
 
@@ -101,6 +113,7 @@ def router_spec_to_proto(spec: RouterSpec) -> pb.Router:
         signal_weights=spec.reward_rule.signal_weights,
         missing_reward=spec.reward_rule.missing_reward,
         error_reward=spec.reward_rule.error_reward,
+        join=_JOIN_VALUES[spec.reward_rule.join],
     )
     exploration = pb.Exploration(
         strength=spec.exploration.strength,

@@ -22,6 +22,40 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _RewardJoin:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RewardJoinEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RewardJoin.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REWARD_JOIN_UNSPECIFIED: _RewardJoin.ValueType  # 0
+    """The default: the first."""
+    REWARD_JOIN_FIRST: _RewardJoin.ValueType  # 1
+    """The first to arrive; later ones change nothing."""
+    REWARD_JOIN_LAST: _RewardJoin.ValueType  # 2
+    """The last to arrive."""
+    REWARD_JOIN_MEAN: _RewardJoin.ValueType  # 3
+    """The mean of all that have arrived."""
+    REWARD_JOIN_WEIGHTED: _RewardJoin.ValueType  # 4
+    """The weighted mean of the signals that have arrived, the reward among them, each with its latest value."""
+
+class RewardJoin(_RewardJoin, metaclass=_RewardJoinEnumTypeWrapper):
+    """What the rewards reported of one decision and one model come to, as long as the window is open. What is
+    known is learned at once, and revised when the reward changes.
+    """
+
+REWARD_JOIN_UNSPECIFIED: RewardJoin.ValueType  # 0
+"""The default: the first."""
+REWARD_JOIN_FIRST: RewardJoin.ValueType  # 1
+"""The first to arrive; later ones change nothing."""
+REWARD_JOIN_LAST: RewardJoin.ValueType  # 2
+"""The last to arrive."""
+REWARD_JOIN_MEAN: RewardJoin.ValueType  # 3
+"""The mean of all that have arrived."""
+REWARD_JOIN_WEIGHTED: RewardJoin.ValueType  # 4
+"""The weighted mean of the signals that have arrived, the reward among them, each with its latest value."""
+Global___RewardJoin: _TypeAlias = RewardJoin  # noqa: Y015
+
 class _Learner:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -233,7 +267,7 @@ Global___Objective: _TypeAlias = Objective  # noqa: Y015
 
 @_typing.final
 class RewardRule(_message.Message):
-    """How reports become the reward that is learned. The first reward of a decision counts."""
+    """How reports become the reward that is learned."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -261,17 +295,23 @@ class RewardRule(_message.Message):
     SIGNAL_WEIGHTS_FIELD_NUMBER: _builtins.int
     MISSING_REWARD_FIELD_NUMBER: _builtins.int
     ERROR_REWARD_FIELD_NUMBER: _builtins.int
+    JOIN_FIELD_NUMBER: _builtins.int
     missing_reward: _builtins.float
     """The reward assumed when the window closes without one; unset means such decisions teach nothing."""
     error_reward: _builtins.float
     """The reward assumed when a call failed; unset means that errors feed health, not quality."""
+    join: Global___RewardJoin.ValueType
+    """What several rewards of one decision come to; unspecified means the first."""
     @_builtins.property
     def join_window(self) -> _duration_pb2.Duration:
         """How long after the decision reports count; 1 day by default, at most 90 days."""
 
     @_builtins.property
     def signal_weights(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Where a report has no reward: the weighted mean of these of its signals."""
+        """Where a report has no reward: the weighted mean of these of its signals. With REWARD_JOIN_WEIGHTED:
+        the weights of signals across reports, and under the name "reward" that of the reward itself (1 if
+        it is not there).
+        """
 
     def __init__(
         self,
@@ -280,10 +320,11 @@ class RewardRule(_message.Message):
         signal_weights: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         missing_reward: _builtins.float | None = ...,
         error_reward: _builtins.float | None = ...,
+        join: Global___RewardJoin.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_error_reward", b"_error_reward", "_missing_reward", b"_missing_reward", "error_reward", b"error_reward", "join_window", b"join_window", "missing_reward", b"missing_reward"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error_reward", b"_error_reward", "_missing_reward", b"_missing_reward", "error_reward", b"error_reward", "join_window", b"join_window", "missing_reward", b"missing_reward", "signal_weights", b"signal_weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error_reward", b"_error_reward", "_missing_reward", b"_missing_reward", "error_reward", b"error_reward", "join", b"join", "join_window", b"join_window", "missing_reward", b"missing_reward", "signal_weights", b"signal_weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__error_reward: _TypeAlias = _typing.Literal["error_reward"]  # noqa: Y015
     _WhichOneofArgType__error_reward: _TypeAlias = _typing.Literal["_error_reward", b"_error_reward"]  # noqa: Y015

@@ -840,7 +840,9 @@ class Decision(_message.Message):
     price_of_money: _builtins.float
     """The price of money the scores were made with: utility per USD."""
     reward: _builtins.float
-    """The reward learned from, if one has arrived in time."""
+    """The reward that was learned, if one has arrived in time: joined by the router's rule. Where several
+    models served, the one that changed last; the reports have each model's.
+    """
     cost_usd: _builtins.float
     """What its calls have cost so far by the reports, in USD."""
     prompt: _builtins.str
@@ -919,8 +921,14 @@ class Report(_message.Message):
     REPORT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     LATE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    LEARNED_REWARD_FIELD_NUMBER: _builtins.int
     late: _builtins.bool
     """Whether it came after the window and is not learned from."""
+    model: _builtins.str
+    """The model that it is about."""
+    learned_reward: _builtins.float
+    """What the decision's reward about that model became with it; unset if it changed nothing."""
     @_builtins.property
     def report(self) -> Global___ReportRewardRequest:
         """What was reported."""
@@ -935,11 +943,15 @@ class Report(_message.Message):
         report: Global___ReportRewardRequest | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         late: _builtins.bool = ...,
+        model: _builtins.str = ...,
+        learned_reward: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_learned_reward", b"_learned_reward", "create_time", b"create_time", "learned_reward", b"learned_reward", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "late", b"late", "report", b"report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_learned_reward", b"_learned_reward", "create_time", b"create_time", "late", b"late", "learned_reward", b"learned_reward", "model", b"model", "report", b"report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__learned_reward: _TypeAlias = _typing.Literal["learned_reward"]  # noqa: Y015
+    _WhichOneofArgType__learned_reward: _TypeAlias = _typing.Literal["_learned_reward", b"_learned_reward"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__learned_reward) -> _WhichOneofReturnType__learned_reward | None: ...
 
 Global___Report: _TypeAlias = Report  # noqa: Y015

@@ -147,7 +147,19 @@ def upgrade() -> None:
             "learned_reward",
             sa.Double(),
             nullable=True,
-            comment="what it teaches, if it is the first reward",
+            comment="what the decision's reward became with it, if it changed",
+        ),
+        sa.Column(
+            "replaces_reward",
+            sa.Double(),
+            nullable=True,
+            comment="what the decision's reward was before, if there was one",
+        ),
+        sa.Column(
+            "replaces_seq",
+            sa.BigInteger(),
+            nullable=True,
+            comment="the report that had made it so",
         ),
         sa.Column(
             "charged_usd",
