@@ -12,7 +12,7 @@ from policy.domain import FloatArray, Model, Prices
 from policy.features import COST_FEATURES
 from policy.log import Usage
 from policy.quality import ArrayState
-from policy.ridge import RecursiveLeastSquares
+from policy.ridge import RecursiveLeastSquares, precisions
 
 _SLOPE_PRECISION = 3.0
 _INTERCEPT_PRECISION = 0.001
@@ -50,7 +50,7 @@ class _ModelCost:
 
 
 def _shape_regression(prior: float) -> RecursiveLeastSquares:
-    return RecursiveLeastSquares(COST_FEATURES, _SLOPE_PRECISION, _INTERCEPT_PRECISION, prior)
+    return RecursiveLeastSquares(precisions(COST_FEATURES, _SLOPE_PRECISION, _INTERCEPT_PRECISION), prior)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from hashlib import blake2b
 
-_GAMMA = 100.0
+_GAMMA = 400.0
 
 
 def gap_weight(rewards: int, strength: float) -> float:

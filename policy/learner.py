@@ -23,7 +23,7 @@ from policy.ridge import RidgeQuality
 from policy.view import FAILURES_TO_OPEN, ModelRecord, PolicyView, RouterRecord
 from policy.vowpal import VowpalQuality
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 _PLAN_EVERY = 32
 _PLAN_EVERY_EARLY = 4
@@ -250,7 +250,7 @@ class RouterLearner:
             shares = learned_shares(outlooks, price / budget + 1.0 / objective.value_usd)
             return float((shares * relative).sum()) / rows, float((shares * squares).sum()) / rows
 
-        self._pacer.plan(spend_at)
+        self._pacer.plan(spend_at, float(relative.mean(axis=0).max()))
 
     @property
     def router(self) -> Router:

@@ -37,8 +37,9 @@ class Pacer:
     were learned from already, and takes them for better known than new ones), and a debt that
     repays past over- or underspending slowly and within bounds. The bounds leave room for what
     chance does: where a few dear calls make up the spend, `spread` is large, and a debt cut off
-    after each of them would never be repaid. Decisions in flight are owed at their prediction until
-    real usage arrives.
+    after each of them would never be repaid. They also leave room for one call of the dearest model,
+    which may cost hundreds of budgets before `spread` has heard of it. Decisions in flight are owed at
+    their prediction until real usage arrives.
     """
 
     price: float = 0.0
@@ -46,6 +47,7 @@ class Pacer:
     realised: float = 1.0
     predicted: float = 1.0
     spread: float = 0.0
+    dearest: float = 0.0
     planned: float = 0.0
     expected_sum: float = 100.0
     planned_sum: float = 100.0
@@ -78,7 +80,7 @@ class Pacer:
 
     def _owe(self, debt: float) -> None:
         limit = _DEBT_REPAID_MAX * _DEBT_HORIZON_DECISIONS
-        limit += self.spread * math.sqrt(_DEBT_HORIZON_DECISIONS)
+        limit += max(self.spread * math.sqrt(_DEBT_HORIZON_DECISIONS), self.dearest)
         self.debt = min(limit, max(-limit, debt))
 
     @property
@@ -88,8 +90,12 @@ class Pacer:
         ratio *= min(_BIAS_HIGH, max(_BIAS_LOW, self.expected_sum / self.planned_sum))
         return max(_TARGET_MIN, 1.0 - self.debt / _DEBT_HORIZON_DECISIONS) / ratio
 
-    def plan(self, spend_at: SpendAt) -> None:
-        """Solves for the price by bisection of its logarithm, near the last price if it is there."""
+    def plan(self, spend_at: SpendAt, dearest: float) -> None:
+        """Solves for the price by bisection of its logarithm, near the last price if it is there.
+
+        `dearest` is the mean cost of a call of the dearest model.
+        """
+        self.dearest = dearest
         self.price = self._solve(spend_at)
         mean, square = spend_at(self.price)
         self.planned, self.spread = mean, math.sqrt(max(0.0, square - mean * mean))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from policy.quality import ArrayState, Predictor, QualityLearner
 
 _SLOPE_PRECISION = 20.0
 _INTERCEPT_PRECISION = 1.0
+_SHARED_PRECISION = 20.0
+_DIFFICULTY_PRECISION = 0.5
 _PENDING = 16
 
 
@@ -19,18 +22,12 @@ class RecursiveLeastSquares:
 
     The inverse is kept as `base - v.T @ v`, with up to 16 rows in v before they are folded into the
     base: one matrix product instead of 16 rank-one updates of a matrix that does not fit the cache.
-    Axes: features. The last feature is the intercept, which is shrunk less, towards `prior`.
+    Axes: features. `precision` is how strongly each weight is shrunk, the last one, the intercept's,
+    towards `prior` and the others towards 0.
     """
 
-    def __init__(
-        self,
-        size: int,
-        slope_precision: float,
-        intercept_precision: float,
-        prior: float,
-    ) -> None:
-        precision = np.full(size, slope_precision)
-        precision[-1] = intercept_precision
+    def __init__(self, precision: FloatArray, prior: float) -> None:
+        size = len(precision)
         self.base: FloatArray = np.diag(1.0 / precision)
         self.pending: FloatArray = np.zeros((_PENDING, size))
         self.used = 0
@@ -85,68 +82,129 @@ class RecursiveLeastSquares:
         self.used, self.weights = int(state["used"]), state["weights"].copy()
 
 
-class LinearPredictor:
-    """Predicts with fixed weights. Axes of `weights`: (models, features)."""
+def precisions(size: int, slope: float, intercept: float) -> FloatArray:
+    """The same precision for every weight but the intercept's: (size,)."""
+    result = np.full(size, slope)
+    result[-1] = intercept
+    return result
 
-    def __init__(self, models: Sequence[str], weights: FloatArray, prior: float) -> None:
+
+class LinearPredictor:
+    """Predicts with fixed weights. Axes: `weights` (models, features); `unknown`, for any other, (features,)."""
+
+    def __init__(self, models: Sequence[str], weights: FloatArray, unknown: FloatArray) -> None:
         self._rows = {model: weights[row] for row, model in enumerate(models)}
-        self._prior = prior
+        self._unknown = unknown
         self._stacked: tuple[tuple[str, ...], FloatArray] = (tuple(models), weights)
 
     def predict(self, features: FloatArray, models: Sequence[str]) -> FloatArray:
         """Quality of each model; (models,) for one row of features, (rows, models) for many."""
-        return features @ self._weights(tuple(models), features.shape[-1]).T
+        return features @ self._weights(tuple(models)).T
 
-    def _weights(self, models: tuple[str, ...], size: int) -> FloatArray:
+    def _weights(self, models: tuple[str, ...]) -> FloatArray:
         if self._stacked[0] != models:
-            unknown = np.zeros(size)
-            unknown[-1] = self._prior
-            rows = [self._rows.get(model, unknown) for model in models]
-            self._stacked = (models, np.array(rows).reshape(len(models), size))
+            rows = [self._rows.get(model, self._unknown) for model in models]
+            self._stacked = (models, np.array(rows).reshape(len(models), len(self._unknown)))
         return self._stacked[1]
 
 
+@dataclass
+class _Own:
+    """What one model's rewards have taught: its regression, of the difficulty and then the features, and
+    the sum and number of its rewards, the prior's one reward of 1 among them.
+    """
+
+    regression: RecursiveLeastSquares
+    count: float = 1.0
+    total: float = 1.0
+
+
 class RidgeQuality(QualityLearner):
-    """One ridge regression a model. A model without rewards is taken to be as good as can be."""
+    """Ridge regressions: one of how hard a query is, for all models, and one of each model on top of it.
+
+    Most of what can be told from a query is whether it is hard for everybody. So the first learns, from
+    all rewards, by how much they lie above the mean of their model: the query's difficulty d(x), without
+    an intercept. A model's own regression learns what is left, reward - d(x), from the features and from
+    d(x) itself, since strong models suffer less from difficulty than weak ones. Both are linear, hence so
+    is their sum: (1 + a) d + w. Few rewards of a model then suffice to tell it apart from the others.
+    A model without rewards is taken to be as good as can be, and to find hard what the others do.
+    """
 
     prior = 1.0
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._models: dict[str, RecursiveLeastSquares] = {}
+        self._shared = RecursiveLeastSquares(precisions(size, _SHARED_PRECISION, _SHARED_PRECISION), 0.0)
+        self._models: dict[str, _Own] = {}
 
     def add(self, model: str) -> None:
-        self._models[model] = RecursiveLeastSquares(self._size, _SLOPE_PRECISION, _INTERCEPT_PRECISION, self.prior)
+        precision = precisions(1 + self._size, _SLOPE_PRECISION, _INTERCEPT_PRECISION)
+        precision[0] = _DIFFICULTY_PRECISION
+        self._models[model] = _Own(RecursiveLeastSquares(precision, self.prior))
 
     def remove(self, model: str) -> None:
         del self._models[model]
 
     def learn(self, features: FloatArray, model: str, reward: float) -> None:
-        self._models[model].learn(features, reward)
+        own = self._models[model]
+        own.count += 1.0
+        own.total += reward
+        slopes = _without_intercept(features)
+        self._shared.learn(slopes, reward - own.total / own.count)
+        difficulty = self._shared.predict(slopes)
+        own.regression.learn(np.concatenate([[difficulty], features]), reward - difficulty)
 
     def revise(self, features: FloatArray, model: str, old: float, new: float) -> None:
-        self._models[model].revise(features, old, new)
+        """As relearning would do it but for this: what other rewards were compared with, the mean of the
+        model's rewards and the difficulty, is left as it was when they were learned.
+        """
+        own = self._models[model]
+        own.total += new - old
+        slopes = _without_intercept(features)
+        before = self._shared.predict(slopes)
+        self._shared.revise(slopes, old, old + (new - old) * (1.0 - 1.0 / own.count))
+        moved = self._shared.predict(slopes) - before
+        own.regression.revise(np.concatenate([[before], features]), old, new - moved)
 
     def predict(self, features: FloatArray, models: Sequence[str]) -> FloatArray:
-        return np.asarray(features @ np.array([self._models[model].weights for model in models]).T)
+        return np.asarray(features @ self._weights(models).T)
 
     def predictor(self) -> Predictor:
         models = list(self._models)
-        weights = np.array([self._models[model].weights for model in models])
-        return LinearPredictor(models, weights.reshape(len(models), self._size), self.prior)
+        unknown = self._shared.weights.copy()
+        unknown[-1] = self.prior
+        return LinearPredictor(models, self._weights(models), unknown)
+
+    def _weights(self, models: Sequence[str]) -> FloatArray:
+        """The weights of the whole prediction: (models, features)."""
+        own = np.array([self._models[model].regression.weights for model in models])
+        own = own.reshape(len(models), 1 + self._size)
+        return own[:, 1:] + (1.0 + own[:, :1]) * self._shared.weights
 
     def state(self) -> ArrayState:
-        return {
-            f"{model} {name}": array
-            for model, learner in self._models.items()
-            for name, array in learner.state().items()
-        }
+        state = {f"shared {name}": array for name, array in self._shared.state().items()}
+        for model, own in self._models.items():
+            state |= {f"model {model} {name}": array for name, array in own.regression.state().items()}
+            state[f"model {model} rewards"] = np.array([own.count, own.total])
+        return state
 
     def restore(self, state: ArrayState) -> None:
         self._models = {}
+        self._shared.restore(_part(state, "shared"))
         for key in state:
-            model, name = key.rsplit(" ", 1)
-            if name == "base":
+            if key.endswith(" rewards"):
+                model = key.removeprefix("model ").removesuffix(" rewards")
                 self.add(model)
-                parts = ("base", "pending", "used", "weights")
-                self._models[model].restore({part: state[f"{model} {part}"] for part in parts})
+                own = self._models[model]
+                own.count, own.total = state[key].tolist()
+                own.regression.restore(_part(state, f"model {model}"))
+
+
+def _without_intercept(features: FloatArray) -> FloatArray:
+    slopes = features.copy()
+    slopes[-1] = 0.0
+    return slopes
+
+
+def _part(state: ArrayState, prefix: str) -> ArrayState:
+    return {name: state[f"{prefix} {name}"] for name in ("base", "pending", "used", "weights")}

@@ -68,7 +68,7 @@ def telling(of: Router, made: Sequence[DecisionRecord]) -> Told:
     st.sampled_from(RewardJoin),
     st.lists(st.tuples(st.integers(0, 9), st.floats(0, 1)), min_size=1, max_size=40),
 )
-def test_after_any_revisions_ridge_knows_what_it_would_had_each_reward_come_once(
+def test_after_any_revisions_ridge_knows_nearly_what_it_would_had_each_reward_come_once(
     seed: int, join: RewardJoin, arrivals: list[tuple[int, float]]
 ) -> None:
     made = decisions(seed, 10)
@@ -80,11 +80,24 @@ def test_after_any_revisions_ridge_knows_what_it_would_had_each_reward_come_once
     once = telling(router_by(RewardRule()), made)
     for row, reward in final.items():
         once.tell(made[row], reward=reward)
-    assert revised.quality() == pytest.approx(once.quality(), abs=1e-9)
+    assert revised.quality() == pytest.approx(once.quality(), abs=0.1)
     for key, record in revised.records().items():
         assert record.rewards == once.records()[key].rewards
         assert record.reward_sum == pytest.approx(once.records()[key].reward_sum, abs=1e-9)
     assert revised.learner.view(0).router.rewards == len(final)
+
+
+def test_of_many_rewards_that_were_all_revised_nothing_remains() -> None:
+    made = decisions(11, 300)
+    revised, once = telling(router_by(LAST), made), telling(router_by(LAST), made)
+    wrong, right = np.random.default_rng(12).uniform(size=(2, len(made))).tolist()
+    for each, first, last in zip(made, wrong, right, strict=True):
+        revised.tell(each, reward=first)
+        once.tell(each, reward=last)
+    before = np.abs(revised.quality() - once.quality()).mean()
+    for each, last in zip(made, right, strict=True):
+        revised.tell(each, reward=last)
+    assert np.abs(revised.quality() - once.quality()).max() < 0.01 < before
 
 
 def test_a_revision_is_learned_of_the_model_that_served_alone() -> None:

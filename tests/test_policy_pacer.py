@@ -37,7 +37,7 @@ def play(pacer: Pacer, rounds: int, seed: int, real_over_predicted: float = 1.0,
     flying: list[tuple[float, float]] = []
     for number in range(rounds):
         if number % 16 == 0:
-            pacer.plan(spend_at)
+            pacer.plan(spend_at, DEAR)
         predicted = DEAR if generator.uniform() < dear_share(pacer.price) else CHEAP
         pacer.commit(predicted, mean_at(pacer.price))
         real = predicted * real_over_predicted * generator.lognormal(-0.125, 0.5)
@@ -61,15 +61,15 @@ def test_average_spend_meets_the_budget_though_predictions_are_off(seed: int, bi
 
 def test_money_has_no_price_where_the_budget_is_ample() -> None:
     pacer = Pacer()
-    pacer.plan(lambda price: (0.5, 0.5**2))
+    pacer.plan(lambda price: (0.5, 0.5**2), DEAR)
     assert pacer.price == 0.0
 
 
 def test_the_price_falls_back_to_nothing_when_the_budget_becomes_ample() -> None:
     pacer = Pacer()
-    pacer.plan(spend_at)
+    pacer.plan(spend_at, DEAR)
     assert pacer.price > 0.0
-    pacer.plan(lambda price: (0.5, 0.5**2))
+    pacer.plan(lambda price: (0.5, 0.5**2), DEAR)
     assert pacer.price == 0.0
 
 
@@ -80,7 +80,7 @@ def test_one_plan_finds_the_price_wherever_it_lies(threshold: float) -> None:
         return share * DEAR + (1.0 - share) * CHEAP
 
     pacer = Pacer()
-    pacer.plan(lambda price: (spend(price), spend(price) ** 2))
+    pacer.plan(lambda price: (spend(price), spend(price) ** 2), DEAR)
     assert spend(pacer.price) == pytest.approx(pacer.target, rel=0.02)
     assert spend(pacer.price) <= pacer.target
 
@@ -101,21 +101,21 @@ def test_plans_stay_exact_when_much_was_learned_and_every_query_is_alike(rewards
     pacer = Pacer()
     for dear_quality in (0.8, 0.803, 0.796, 0.811, 0.805):
         spend = spending(dear_quality)
-        pacer.plan(spend)
+        pacer.plan(spend, 2.5)
         assert spend(pacer.price)[0] == pytest.approx(pacer.target, rel=0.1)
 
 
 def test_a_plan_follows_a_world_that_has_become_a_hundred_times_dearer() -> None:
     pacer = Pacer()
-    pacer.plan(spend_at)
+    pacer.plan(spend_at, DEAR)
     before = pacer.price
-    pacer.plan(lambda price: spend_at(price / 100))
+    pacer.plan(lambda price: spend_at(price / 100), DEAR)
     assert pacer.price == pytest.approx(100 * before, rel=0.05)
 
 
 def test_a_budget_below_the_cheapest_model_gives_a_high_but_finite_price() -> None:
     pacer = Pacer()
-    pacer.plan(lambda price: (3.0, 3.0**2))
+    pacer.plan(lambda price: (3.0, 3.0**2), DEAR)
     assert math.isfinite(pacer.price)
     assert pacer.price > 100.0
 
@@ -199,7 +199,7 @@ def test_after_a_disaster_spend_returns_to_the_budget() -> None:
 @pytest.mark.parametrize("factor", [0.5, 3.0])
 def test_another_budget_leaves_the_price_and_the_debt_the_same_in_dollars(factor: float) -> None:
     pacer = Pacer()
-    pacer.plan(spend_at)
+    pacer.plan(spend_at, DEAR)
     pacer.charge(2.0)
     price, debt = pacer.price, pacer.debt
     pacer.rescale(factor)

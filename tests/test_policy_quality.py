@@ -49,6 +49,8 @@ def learn(learner: QualityLearner, rows: FloatArray, models: Sequence[str] = MOD
 
 
 PROBES = contexts(99, 40)
+NEUTRAL = np.array([0.0] * (SIZE - 1) + [1.0])
+"""A query that says nothing: what is left is the level of each model."""
 
 
 def test_it_learns_which_model_is_good_at_what(make: Make) -> None:
@@ -98,9 +100,9 @@ def test_a_predictor_says_what_the_learner_says_and_stays_while_the_learner_goes
 def test_a_predictor_gives_a_model_it_does_not_know_the_prior(make: Make) -> None:
     learner = learner_of(make)
     learn(learner, contexts(5, 60))
-    found = learner.predictor().predict(PROBES[0], [MODELS[0], "new#77"])
+    found = learner.predictor().predict(NEUTRAL, [MODELS[0], "new#77"])
     assert found[1] == pytest.approx(1.0)
-    assert found[0] == pytest.approx(learner.predict(PROBES[0], MODELS)[0], abs=1e-6)
+    assert found[0] == pytest.approx(learner.predict(NEUTRAL, MODELS)[0], abs=1e-6)
 
 
 def test_a_predictor_of_no_models_answers_too(make: Make) -> None:
@@ -122,13 +124,13 @@ def test_a_model_added_later_begins_at_the_prior(make: Make) -> None:
     learner = learner_of(make)
     learn(learner, contexts(7, 60))
     learner.add("a#34")
-    assert learner.predict(PROBES[0], ["a#34"]) == pytest.approx([1.0])
+    assert learner.predict(NEUTRAL, ["a#34"]) == pytest.approx([1.0])
 
 
-def test_revised_rewards_move_predictions_towards_the_new_ones_and_touch_no_other_model(make: Make) -> None:
+def test_revised_rewards_move_predictions_towards_the_new_ones_and_leave_the_level_of_others(make: Make) -> None:
     learner, rows = learner_of(make), contexts(16, 200)
     learn(learner, rows[:60], MODELS[1:])
-    others = learner.predict(PROBES, MODELS[1:]).tobytes()
+    others = learner.predict(NEUTRAL, MODELS[1:]).tobytes()
     for row in rows:
         learner.learn(row, MODELS[0], 0.75)
     before = learner.predict(PROBES, MODELS[:1])
@@ -137,7 +139,7 @@ def test_revised_rewards_move_predictions_towards_the_new_ones_and_touch_no_othe
     after = learner.predict(PROBES, MODELS[:1])
     assert before.mean() == pytest.approx(0.75, abs=0.05)
     assert 0.2 < after.mean() < 0.6
-    assert learner.predict(PROBES, MODELS[1:]).tobytes() == others
+    assert learner.predict(NEUTRAL, MODELS[1:]).tobytes() == others
 
 
 @pytest.mark.parametrize("saved_after", [1, 16, 37])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.domain import FloatArray
-from policy.ridge import RecursiveLeastSquares, RidgeQuality
+from policy.ridge import RecursiveLeastSquares, RidgeQuality, precisions
 
 
 def closed_form(rows: FloatArray, targets: FloatArray, slope: float, intercept: float, prior: float) -> FloatArray:
@@ -39,7 +39,7 @@ def test_recursion_gives_the_closed_form_solution(
     seed: int, count: int, size: int, slope: float, intercept: float, prior: float
 ) -> None:
     rows, targets = examples(seed, count, size)
-    learner = RecursiveLeastSquares(size, slope, intercept, prior)
+    learner = RecursiveLeastSquares(precisions(size, slope, intercept), prior)
     for row, target in zip(rows, targets, strict=True):
         learner.learn(row, target)
     expected = closed_form(rows, targets, slope, intercept, prior)
@@ -61,7 +61,7 @@ def test_revised_targets_give_what_learning_them_from_the_start_gives(
     rows, targets = examples(seed, before + after, size)
     generator = np.random.default_rng(seed)
     changed = generator.integers(before, size=3)
-    revised, relearned = (RecursiveLeastSquares(size, 10.0, 1.0, prior) for _ in range(2))
+    revised, relearned = (RecursiveLeastSquares(precisions(size, 10.0, 1.0), prior) for _ in range(2))
     final = targets.copy()
     for number, (row, target) in enumerate(zip(rows, targets, strict=True)):
         revised.learn(row, target)
@@ -81,7 +81,7 @@ def test_revised_targets_give_what_learning_them_from_the_start_gives(
 
 def test_recursion_is_still_exact_after_thousands_of_examples() -> None:
     rows, targets = examples(1, 5000, 20)
-    learner = RecursiveLeastSquares(20, 10.0, 1.0, 1.0)
+    learner = RecursiveLeastSquares(precisions(20, 10.0, 1.0), 1.0)
     for row, target in zip(rows, targets, strict=True):
         learner.learn(row, target)
     expected = rows[:50] @ closed_form(rows, targets, 10.0, 1.0, 1.0)
@@ -89,18 +89,18 @@ def test_recursion_is_still_exact_after_thousands_of_examples() -> None:
 
 
 def test_without_examples_the_prior_is_predicted() -> None:
-    learner = RecursiveLeastSquares(3, 10.0, 1.0, 0.75)
+    learner = RecursiveLeastSquares(precisions(3, 10.0, 1.0), 0.75)
     assert learner.predict(np.array([5.0, -3.0, 1.0])) == 0.75
 
 
 @pytest.mark.parametrize("learned", range(0, 40, 3))
 def test_a_restored_regression_goes_on_to_the_same_bits_wherever_it_was_saved(learned: int) -> None:
     rows, targets = examples(2, 80, 6)
-    whole, saved = (RecursiveLeastSquares(6, 10.0, 1.0, 1.0) for _ in range(2))
+    whole, saved = (RecursiveLeastSquares(precisions(6, 10.0, 1.0), 1.0) for _ in range(2))
     for row, target in zip(rows[:learned], targets[:learned], strict=True):
         whole.learn(row, target)
         saved.learn(row, target)
-    restored = RecursiveLeastSquares(6, 10.0, 1.0, 1.0)
+    restored = RecursiveLeastSquares(precisions(6, 10.0, 1.0), 1.0)
     restored.restore(saved.state())
     for row, target in zip(rows[learned:], targets[learned:], strict=True):
         whole.learn(row, target)
@@ -110,10 +110,10 @@ def test_a_restored_regression_goes_on_to_the_same_bits_wherever_it_was_saved(le
 
 def test_a_restored_regression_shares_nothing_with_the_state_it_came_from() -> None:
     rows, targets = examples(3, 40, 4)
-    source = RecursiveLeastSquares(4, 10.0, 1.0, 1.0)
+    source = RecursiveLeastSquares(precisions(4, 10.0, 1.0), 1.0)
     for row, target in zip(rows[:5], targets[:5], strict=True):
         source.learn(row, target)
-    restored = RecursiveLeastSquares(4, 10.0, 1.0, 1.0)
+    restored = RecursiveLeastSquares(precisions(4, 10.0, 1.0), 1.0)
     restored.restore(source.state())
     before = restored.predict(rows[0])
     for row, target in zip(rows[5:], targets[5:], strict=True):
@@ -121,12 +121,30 @@ def test_a_restored_regression_shares_nothing_with_the_state_it_came_from() -> N
     assert restored.predict(rows[0]) == before
 
 
-def test_what_is_learned_of_one_model_changes_no_other() -> None:
+def test_what_is_learned_of_one_model_tells_of_hard_queries_for_all_and_of_the_level_of_no_other() -> None:
     quality = RidgeQuality(3)
     quality.add("a#1")
     quality.add("b#2")
-    row = np.array([0.5, -0.5, 1.0])
-    before = quality.predict(row, ["b#2"])
-    quality.learn(row, "a#1", 0.0)
-    assert quality.predict(row, ["b#2"]) == before
-    assert quality.predict(row, ["a#1"]) < before
+    hard, neutral = np.array([0.5, -0.5, 1.0]), np.array([0.0, 0.0, 1.0])
+    quality.learn(hard, "a#1", 0.0)
+    assert quality.predict(neutral, ["b#2"]) == 1.0
+    assert quality.predict(neutral, ["a#1"]) < 1.0
+    assert quality.predict(hard, ["a#1"]) < quality.predict(hard, ["b#2"]) < 1.0
+
+
+def test_rewards_of_all_models_teach_what_is_hard_for_one_that_has_few() -> None:
+    """Quality is the model's level less what the first feature says, for each of five models."""
+    generator = np.random.default_rng(5)
+    models = [f"m{number}#{number}" for number in range(5)]
+    quality = RidgeQuality(4)
+    for each in models:
+        quality.add(each)
+    for number in range(2000):
+        row = np.append(generator.normal(size=3) / 2, 1.0)
+        model = models[-1] if number < 10 else models[number % 4]
+        level = 0.4 + 0.1 * models.index(model)
+        quality.learn(row, model, float(np.clip(level - 0.2 * row[0] + generator.normal() * 0.05, 0, 1)))
+    easy, hard = np.array([-1.0, 0.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.0, 1.0])
+    assert quality.predict(easy, models) - quality.predict(hard, models) == pytest.approx(
+        np.full(5, 0.4), abs=0.08
+    )
