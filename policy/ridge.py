@@ -155,16 +155,14 @@ class RidgeQuality(QualityLearner):
         own.regression.learn(np.concatenate([[difficulty], features]), reward - difficulty)
 
     def revise(self, features: FloatArray, model: str, old: float, new: float) -> None:
-        """As relearning would do it but for this: what other rewards were compared with, the mean of the
-        model's rewards and the difficulty, is left as it was when they were learned.
+        """The model's own regression takes the whole correction, exactly. The difficulty stays, which is but
+        what rewards are compared with: own weights that were fitted to rewards less one difficulty and
+        then added to another would be further from relearning.
         """
         own = self._models[model]
         own.total += new - old
-        slopes = _without_intercept(features)
-        before = self._shared.predict(slopes)
-        self._shared.revise(slopes, old, old + (new - old) * (1.0 - 1.0 / own.count))
-        moved = self._shared.predict(slopes) - before
-        own.regression.revise(np.concatenate([[before], features]), old, new - moved)
+        difficulty = self._shared.predict(_without_intercept(features))
+        own.regression.revise(np.concatenate([[difficulty], features]), old, new)
 
     def predict(self, features: FloatArray, models: Sequence[str]) -> FloatArray:
         return np.asarray(features @ self._weights(models).T)
