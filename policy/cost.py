@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from policy.domain import FloatArray, Model, Prices
+from policy.drift import ChangeTest
 from policy.features import COST_FEATURES
 from policy.log import Usage
 from policy.quality import ArrayState
@@ -19,6 +21,7 @@ _INTERCEPT_PRECISION = 0.001
 _RATIO_LOW, _RATIO_HIGH = 0.1, 10.0
 _TYPICAL_OUTPUT_TOKENS = 300.0
 _BLEND_TOKENS = 1000.0
+_RATIO_MEMORY_CALLS = 500
 
 
 def price_unit(prices: Prices) -> float:
@@ -32,14 +35,48 @@ class _Amount:
 
     A ratio of sums, so that a model which is mostly sent short queries is not taken for a cheap one.
     It can only tell from both kinds: of one that saw none but short ones, long ones are underestimated.
+    Where use has changed for all queries alike, as when a price did that nobody told, the sums begin
+    anew with the calls since. Use differs by factors, so the test looks at its logarithm, less the mean
+    logarithm `log_ratio`: the mean of logarithms is not the logarithm of the mean.
     """
 
     used: float = 0.0
     shape: float = 0.0
+    log_ratio: float = 0.0
+    calls: int = 0
+    test: ChangeTest = field(default_factory=lambda: ChangeTest(variance=0.25))
+
+    def add(self, used: float, shape: float) -> None:
+        """Takes one call's use and its predicted shape."""
+        if used > 0 and self.scale > 0:
+            self._watch(math.log(used / (self.scale * shape)))
+        self.used += used
+        self.shape += shape
+
+    def _watch(self, log_ratio: float) -> None:
+        miss = log_ratio - self.log_ratio
+        since = self.test.add(miss)
+        if since:
+            factor = math.exp(self.test.mean(since))
+            self.used, self.shape = self.scale * factor * (since - 1), since - 1.0
+            self.test.forget()
+        else:
+            self.calls += 1
+            self.log_ratio += miss / min(self.calls, _RATIO_MEMORY_CALLS)
 
     @property
     def scale(self) -> float:
         return self.used / self.shape if self.shape > 0 else 0.0
+
+    def state(self) -> FloatArray:
+        """Everything, for `restore`."""
+        return np.array([self.used, self.shape, self.log_ratio, self.calls, *self.test.state()])
+
+    def restore(self, state: FloatArray) -> None:
+        """Takes back what `state` gave."""
+        self.used, self.shape, self.log_ratio, calls = state[:4].tolist()
+        self.calls = int(calls)
+        self.test.restore(state[4:])
 
 
 class _ModelCost:
@@ -158,8 +195,7 @@ class CostLearner:
 
     def _learn_amount(self, features: FloatArray, own: _ModelCost, amount: _Amount, used: float) -> None:
         shape = self._shape.predict(features) + own.own_shape.predict(features)
-        amount.used += used
-        amount.shape += min(_RATIO_HIGH, max(_RATIO_LOW, shape))
+        amount.add(used, min(_RATIO_HIGH, max(_RATIO_LOW, shape)))
         ratio = min(used / amount.scale, _RATIO_HIGH) if amount.scale > 0 else 1.0
         self._shape.learn(features, ratio)
         own.own_shape.learn(features, ratio - self._shape.predict(features))
@@ -178,9 +214,7 @@ class CostLearner:
         arrays = {f" {name}": array for name, array in self._shape.state().items()}
         for key, own in self._models.items():
             arrays |= {f"{key} {name}": array for name, array in own.own_shape.state().items()}
-            arrays[f"{key} amounts"] = np.array(
-                [own.tokens.used, own.tokens.shape, own.dollars.used, own.dollars.shape]
-            )
+            arrays[f"{key} amounts"] = np.array([each.state() for each in (own.tokens, own.dollars)])
         return arrays
 
     def restore(self, state: ArrayState) -> None:
@@ -192,8 +226,8 @@ class CostLearner:
             if last == "amounts":
                 own = self._models[key] = _ModelCost()
                 own.own_shape.restore(_part(state, key))
-                amounts = state[name].tolist()
-                own.tokens, own.dollars = _Amount(*amounts[:2]), _Amount(*amounts[2:])
+                own.tokens.restore(state[name][0])
+                own.dollars.restore(state[name][1])
 
 
 def _part(state: ArrayState, key: str) -> ArrayState:

@@ -99,7 +99,8 @@ def _forecast(view: PolicyView, router: Router, query: Query) -> _Forecast:
     aligned = view.aligned(router)
     features = query.features.astype(np.float64)
     tokens = query.charged_input_tokens
-    quality = view.quality.predict(features, aligned.keys).tolist()
+    learned = view.quality.predict(features, aligned.keys).tolist()
+    quality = [value + offset for value, offset in zip(learned, aligned.offsets, strict=True)]
     cost = aligned.costs.predict(cost_features(features, tokens), tokens, query.max_output_tokens).tolist()
     money, latency_price = _prices(view, router, query.preference)
     columns = zip(quality, cost, aligned.latency_seconds, strict=True)
@@ -139,6 +140,8 @@ def _outlook(
         costs_usd=forecast.cost_usd,
         costs_known=forecast.aligned.costs_known,
         rewards=forecast.aligned.rewards,
+        fallen=forecast.aligned.fallen,
+        retrial=forecast.aligned.retrial,
         money=forecast.money,
         unit_usd=budget,
         rewards_total=view.router.rewards,

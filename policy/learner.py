@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from policy.cost import CostLearner
 from policy.domain import FloatArray, LearnerKind, Model, Router
+from policy.drift import Level
 from policy.features import COST_FEATURES, HASHED, STRUCTURE, cost_features
 from policy.join import Joined
 from policy.log import DecisionRecord, ReportRecord
@@ -23,7 +24,7 @@ from policy.ridge import RidgeQuality
 from policy.view import FAILURES_TO_OPEN, ModelRecord, PolicyView, RouterRecord
 from policy.vowpal import VowpalQuality
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 
 _PLAN_EVERY = 32
 _PLAN_EVERY_EARLY = 4
@@ -46,6 +47,7 @@ class RouterLearner:
         self._told_seq = 0
         self._restarted_seq = 0
         self._models: dict[str, ModelRecord] = {}
+        self._levels: dict[str, Level] = {}
         self._by_id: dict[str, Model] = {}
         self.on_registry(router)
 
@@ -59,11 +61,13 @@ class RouterLearner:
         wanted = {model.key: model for model in router.models}
         for key in [key for key in self._models if key not in wanted]:
             del self._models[key]
+            del self._levels[key]
             self._quality.remove(key)
             self._cost.remove(key)
         for key in wanted:
             if key not in self._models:
                 self._models[key] = ModelRecord()
+                self._levels[key] = Level()
                 self._quality.add(key)
                 self._cost.add(key)
         self._by_id = {model.id: model for model in router.models}
@@ -208,8 +212,14 @@ class RouterLearner:
         self._models[model.key].reward_sum += reward - replaced
 
     def _learn(self, vector: FloatArray, model: Model, reward: float) -> None:
-        self._quality.learn(vector, model.key, reward)
-        record = self._models[model.key]
+        record, level = self._models[model.key], self._levels[model.key]
+        miss = reward - float(self._quality.predict(vector, [model.key])[0]) - level.offset
+        changed = level.learn(miss)
+        record.offset, record.fallen = level.offset, level.fallen
+        self._quality.learn(vector, model.key, reward - level.offset)
+        if changed:
+            record.changed_at = self._record.decisions
+            self._plan()
         record.rewards += 1
         record.reward_sum += reward
         self._record.rewards += 1
@@ -222,7 +232,9 @@ class RouterLearner:
         self._quality = _new_quality(self._router.spec.learner, size)
         for key, record in self._models.items():
             self._quality.add(key)
+            self._levels[key] = Level()
             record.rewards, record.reward_sum = 0, 0.0
+            record.offset, record.fallen, record.changed_at = 0.0, 0.0, 0
 
     def _plan(self) -> None:
         """Solves for the price of money on the recent queries, at today's prices."""
@@ -231,6 +243,8 @@ class RouterLearner:
         if not budget or not rows or not models:
             return
         quality = self._quality.predict(self._window.features[:rows], [model.key for model in models])
+        records = [self._models[model.key] for model in models]
+        quality = quality + np.array([each.offset for each in records])
         terms = self._cost.predictor().terms(models)
         cost = terms.predict(self._window.cost_features[:rows], self._window.input_tokens[:rows])
         objective = self._router.spec.objective
@@ -238,7 +252,9 @@ class RouterLearner:
             quality=quality,
             costs_usd=cost,
             costs_known=terms.known,
-            rewards=[self._models[model.key].rewards for model in models],
+            rewards=[each.rewards for each in records],
+            fallen=np.array([each.fallen for each in records]),
+            retrial=np.array([each.retrial(self._record.decisions) for each in records]),
             unit_usd=budget,
             rewards_total=self._record.rewards,
             exploration=self._router.spec.exploration,
@@ -289,6 +305,7 @@ class RouterLearner:
         window = self._window
         return {
             **_prefixed("cost", self._cost.state()),
+            **_prefixed("level", {key: level.state() for key, level in self._levels.items()}),
             "window features": window.features,
             "window cost_features": window.cost_features,
             "window input_tokens": window.input_tokens,
@@ -305,6 +322,8 @@ class RouterLearner:
         learner = cls(router)
         learner._quality.restore(_part(arrays, "quality "))
         learner._cost.restore(_part(arrays, "cost "))
+        for key, state_of_level in _part(arrays, "level ").items():
+            learner._levels[key].restore(state_of_level)
         window = learner._window
         window.features, window.cost_features = (
             arrays["window features"],

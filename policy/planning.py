@@ -14,6 +14,7 @@ from policy.policies import (
     BURN_IN_BUDGET_SHARE,
     BURN_IN_PROBABILITY_MAX,
     CHEAP,
+    RETRIAL_BUDGET_SHARE,
     UNKNOWN_COST_PROBABILITY,
 )
 
@@ -22,13 +23,15 @@ from policy.policies import (
 class Outlooks:
     """As `policies.Outlook`, for many queries under whatever price of money; no model is excluded.
 
-    Axes: `quality`, `costs_usd` (queries, models); `costs_known`, `rewards` (models,).
+    Axes: `quality`, `costs_usd` (queries, models); `costs_known`, `rewards`, `fallen`, `retrial` (models,).
     """
 
     quality: FloatArray
     costs_usd: FloatArray
     costs_known: npt.NDArray[np.bool_]
     rewards: Sequence[int]
+    fallen: FloatArray
+    retrial: FloatArray
     unit_usd: float
     rewards_total: int
     exploration: Exploration
@@ -39,11 +42,22 @@ def learned_shares(outlooks: Outlooks, money: float) -> FloatArray:
     exploration = outlooks.exploration
     scores = outlooks.quality - money * outlooks.costs_usd
     gamma = gap_weight(outlooks.rewards_total, exploration.strength)
-    usual = _inverse_gap_weighting(scores, gamma, exploration.max_utility_loss)
-    trial = _burn_in(outlooks, scores, money)
-    if trial is None:
-        return usual
-    return np.asarray(usual * (1.0 - trial.sum(axis=1, keepdims=True)) + trial)
+    shares = _inverse_gap_weighting(scores, gamma, exploration.max_utility_loss)
+    for extra in (_retrials(outlooks, scores), _burn_in(outlooks, scores, money)):
+        if extra is not None:
+            shares = shares * (1.0 - extra.sum(axis=1, keepdims=True)) + extra
+    return shares
+
+
+def _retrials(outlooks: Outlooks, scores: FloatArray) -> FloatArray | None:
+    eagerness = min(1.0, outlooks.exploration.strength)
+    if not outlooks.fallen.any() or not eagerness:
+        return None
+    best = scores.max(axis=1, keepdims=True)
+    wanted = (outlooks.fallen > 0) & (scores + outlooks.fallen > best) & (best > scores)
+    affordable = RETRIAL_BUDGET_SHARE * outlooks.unit_usd / np.maximum(outlooks.costs_usd, 1e-300)
+    count = np.maximum(wanted.sum(axis=1, keepdims=True), 1)
+    return np.asarray(eagerness * wanted * np.minimum(outlooks.retrial, affordable) / count)
 
 
 def _inverse_gap_weighting(scores: FloatArray, gamma: float, max_utility_loss: float) -> FloatArray:

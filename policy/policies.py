@@ -12,6 +12,7 @@ from policy.exploration import gap_weight, inverse_gap_weighting
 
 BURN_IN_PROBABILITY_MAX = 0.5
 BURN_IN_BUDGET_SHARE = 0.05
+RETRIAL_BUDGET_SHARE = 0.1
 CHEAP = 0.05
 UNKNOWN_COST_PROBABILITY = 0.2
 
@@ -21,8 +22,9 @@ class Outlook:
     """What a policy chooses by, for one query. Sequences are (models,).
 
     `scores` are utilities with the pacer's price in them; -inf marks an excluded model, and one at
-    least is not. `money` is the price of money in utility per USD, `unit_usd` what a usual request
-    may cost.
+    least is not. `fallen` is how much of its quality each has lost and not regained, `retrial` how
+    probable it is to be tried for its return. `money` is the price of money in utility per USD,
+    `unit_usd` what a usual request may cost.
     """
 
     ids: tuple[str, ...]
@@ -30,6 +32,8 @@ class Outlook:
     costs_usd: Sequence[float]
     costs_known: Sequence[bool]
     rewards: Sequence[int]
+    fallen: Sequence[float]
+    retrial: Sequence[float]
     money: float
     unit_usd: float
     rewards_total: int
@@ -47,18 +51,18 @@ class Policy(Protocol):
 
 
 def learned(outlook: Outlook) -> list[float]:
-    """Inverse gap weighting on the scores, with a burn-in of models that little is known of.
+    """Inverse gap weighting on the scores; burn-in of models that little is known of; retrials of fallen ones.
 
     `policy.planning.learned_shares` is the same for many queries at once.
     """
     exploration = outlook.exploration
     gamma = gap_weight(outlook.rewards_total, exploration.strength)
-    usual = inverse_gap_weighting(outlook.scores, gamma, exploration.max_utility_loss)
-    trial = burn_in(outlook)
-    if trial is None:
-        return usual
-    rest = 1.0 - sum(trial)
-    return [rest * probability + extra for probability, extra in zip(usual, trial, strict=True)]
+    shares = inverse_gap_weighting(outlook.scores, gamma, exploration.max_utility_loss)
+    for extra in (retrials(outlook), burn_in(outlook)):
+        if extra is not None:
+            rest = 1.0 - sum(extra)
+            shares = [rest * share + more for share, more in zip(shares, extra, strict=True)]
+    return shares
 
 
 def burn_in(outlook: Outlook) -> list[float] | None:
@@ -91,6 +95,31 @@ def burn_in(outlook: Outlook) -> list[float] | None:
     # Of the mass m each gets m / (relative * inverses), and so spends m / inverses.
     mass = min(BURN_IN_PROBABILITY_MAX, BURN_IN_BUDGET_SHARE * inverses / len(relative))
     return [mass / (relative[index] * inverses) if index in relative else 0.0 for index in models]
+
+
+def retrials(outlook: Outlook) -> list[float] | None:
+    """Extra probability for models that have become worse, to find out when they are back.
+
+    Only where a model would be the best again with what it has lost, and with an expected cost of at most
+    10 % of a usual request for all of them. Less than usual exploration makes them rarer, none turns them
+    off. None where there is nothing to try.
+    """
+    eagerness = min(1.0, outlook.exploration.strength)
+    if not any(outlook.fallen) or not eagerness:
+        return None
+    best = max(outlook.scores)
+    wanted = [
+        bool(fallen) and score + fallen > best > score
+        for score, fallen in zip(outlook.scores, outlook.fallen, strict=True)
+    ]
+    if not any(wanted):
+        return None
+    affordable = RETRIAL_BUDGET_SHARE * outlook.unit_usd
+    columns = zip(wanted, outlook.retrial, outlook.costs_usd, strict=True)
+    return [
+        eagerness * min(retrial, affordable / max(cost, 1e-300)) / sum(wanted) if each else 0.0
+        for each, retrial, cost in columns
+    ]
 
 
 def greedy(outlook: Outlook) -> list[float]:

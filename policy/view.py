@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -11,11 +12,15 @@ from policy.quality import Predictor
 
 FAILURES_TO_OPEN = 5
 _LATENCY_MEMORY = 200.0
+_RETRIAL_MAX = 0.1
 
 
 @dataclass
 class ModelRecord:
-    """What a model has done. `open_until_us` is when it may be called again after failures in a row."""
+    """What a model has done. `open_until_us` is when it may be called again after failures in a row.
+    `offset` and `fallen` are those of its `drift.Level`, which last changed when the router had made
+    `changed_at` decisions.
+    """
 
     decisions: int = 0
     rewards: int = 0
@@ -29,11 +34,24 @@ class ModelRecord:
     open_until_us: int = 0
     latencies: int = 0
     latency_seconds: float = 0.0
+    offset: float = 0.0
+    fallen: float = 0.0
+    changed_at: int = 0
 
     @property
     def healthy(self) -> bool:
         """Whether its last calls have not all failed."""
         return self.failures_in_a_row < FAILURES_TO_OPEN
+
+    def retrial(self, decisions: int) -> float:
+        """How probable it is to be tried for its return, when the router has made so many decisions.
+
+        It falls with the root of the decisions since, as a return becomes less likely: then what trials
+        have cost in vain and what a late discovery costs grow alike.
+        """
+        if not self.fallen:
+            return 0.0
+        return min(_RETRIAL_MAX, 1.0 / math.sqrt(1.0 + decisions - self.changed_at))
 
     def add_latency(self, seconds: float) -> None:
         """Follows the mean latency, with a memory of some hundred calls."""
@@ -61,6 +79,9 @@ class Aligned:
     costs_known: list[bool]
     latency_seconds: list[float]
     rewards: list[int]
+    offsets: list[float]
+    fallen: list[float]
+    retrial: list[float]
     open_until_us: list[int]
 
 
@@ -94,6 +115,9 @@ class PolicyView:
             costs_known=costs.known.tolist(),
             latency_seconds=[each.latency_seconds for each in records],
             rewards=[each.rewards for each in records],
+            offsets=[each.offset for each in records],
+            fallen=[each.fallen for each in records],
+            retrial=[each.retrial(self.router.decisions) for each in records],
             open_until_us=[each.open_until_us for each in records],
         )
         self._aligned[:] = [(router, aligned)]

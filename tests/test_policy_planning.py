@@ -20,19 +20,34 @@ from policy.policies import Outlook, learned
     burn_in=st.integers(0, 20),
     cap=st.floats(0, 1),
     unknown=st.floats(0, 1),
+    fallen=st.floats(0, 1),
 )
 def test_planned_shares_are_the_policy_of_each_query(
-    seed: int, money: float, strength: float, burn_in: int, cap: float, unknown: float
+    seed: int, money: float, strength: float, burn_in: int, cap: float, unknown: float, fallen: float
 ) -> None:
     draw = np.random.default_rng(seed)
     queries, models = int(draw.integers(1, 6)), int(draw.integers(1, 12))
     known = draw.uniform(size=models) >= unknown
     rewards = draw.integers(0, 30, models).tolist()
+    lost = draw.uniform(size=models) * (draw.uniform(size=models) < fallen)
+    retrial = draw.uniform(0, 0.1, models)
     exploration = Exploration(strength, burn_in, cap)
     quality, costs = draw.uniform(size=(queries, models)), draw.uniform(0, 0.1, (queries, models))
-    found = learned_shares(Outlooks(quality, costs, known, rewards, 0.01, 500, exploration), money)
+    found = learned_shares(Outlooks(quality, costs, known, rewards, lost, retrial, 0.01, 500, exploration), money)
     for row in range(queries):
         scores = (quality[row] - money * costs[row]).tolist()
         ids = tuple(str(each) for each in range(models))
-        one = Outlook(ids, scores, costs[row].tolist(), known.tolist(), rewards, money, 0.01, 500, exploration)
+        one = Outlook(
+            ids=ids,
+            scores=scores,
+            costs_usd=costs[row].tolist(),
+            costs_known=known.tolist(),
+            rewards=rewards,
+            fallen=lost.tolist(),
+            retrial=retrial.tolist(),
+            money=money,
+            unit_usd=0.01,
+            rewards_total=500,
+            exploration=exploration,
+        )
         assert found[row].tolist() == pytest.approx(learned(one), abs=1e-12)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.domain import Exploration, InvalidFieldError
-from policy.policies import Fixed, Outlook, burn_in, cheapest, greedy, learned, parse_policy, uniform
+from policy.policies import Fixed, Outlook, burn_in, cheapest, greedy, learned, parse_policy, retrials, uniform
 
 
 def outlook(scores: list[float], **changes: Any) -> Outlook:
@@ -22,6 +22,8 @@ def outlook(scores: list[float], **changes: Any) -> Outlook:
         "costs_usd": [0.001] * count,
         "costs_known": [True] * count,
         "rewards": [1000] * count,
+        "fallen": [0.0] * count,
+        "retrial": [0.0] * count,
         "money": 0.0,
         "unit_usd": 0.001,
         "rewards_total": 1000 * count,
@@ -49,6 +51,8 @@ def outlooks(draw: st.DrawFn) -> Outlook:
         costs_usd=column(st.floats(0, 10)),
         costs_known=column(st.booleans()),
         rewards=column(st.integers(0, 30)),
+        fallen=column(st.floats(0, 1)),
+        retrial=column(st.floats(0, 0.1)),
         money=draw(st.floats(0, 100)),
         unit_usd=draw(st.floats(1e-6, 10)),
         rewards_total=draw(st.integers(0, 10_000)),
@@ -154,3 +158,26 @@ def test_a_policy_that_does_not_exist_is_refused(name: str) -> None:
     with pytest.raises(InvalidFieldError) as caught:
         parse_policy(name)
     assert caught.value.field == "policy"
+
+
+def retrials_of(which: Outlook) -> list[float]:
+    """The extra probabilities of fallen models, zeros where there are none."""
+    return retrials(which) or [0.0] * len(which.ids)
+
+
+def test_a_fallen_model_is_tried_where_it_would_be_the_best_if_it_were_back() -> None:
+    fallen, retrial = [0.0, 0.3, 0.3], [0.0, 0.04, 0.04]
+    assert retrials_of(outlook([0.8, 0.6, 0.4], fallen=fallen, retrial=retrial)) == [0.0, 0.04, 0.0]
+
+
+def test_fallen_models_share_a_tenth_of_what_a_usual_request_may_cost() -> None:
+    fallen, retrial = [0.0, 0.5, 0.5], [0.0, 0.1, 0.1]
+    which = outlook([0.8, 0.6, 0.6], fallen=fallen, retrial=retrial, costs_usd=[0.001, 0.02, 0.0])
+    assert retrials_of(which) == pytest.approx([0.0, 0.0025, 0.05])
+
+
+def test_without_exploration_no_fallen_model_is_tried_and_with_little_seldom() -> None:
+    fallen, retrial = [0.0, 0.5], [0.0, 0.08]
+    for strength, expected in ((0.0, 0.0), (0.25, 0.02), (1.0, 0.08), (9.0, 0.08)):
+        which = outlook([0.8, 0.6], fallen=fallen, retrial=retrial, exploration=Exploration(strength))
+        assert retrials_of(which)[1] == pytest.approx(expected)

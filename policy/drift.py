@@ -1,0 +1,127 @@
+"""Notices that something has changed from what was learned of it, and by how much."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from policy.domain import FloatArray
+
+_WINDOW = 256
+_CLIP = 2.0
+_THRESHOLD = 10.0
+_SEEN_BEFORE = 30
+_VARIANCE_MEMORY = 500.0
+_VARIANCE_PRIOR_SEEN = 10.0
+_RETURN_THRESHOLD = 4.0
+_COUNTS: FloatArray = np.arange(1.0, _WINDOW + 1.0)
+
+
+class ChangeTest:
+    """The generalised likelihood ratio test for a change of mean (Lorden 1971), on what predictions miss by.
+
+    After each miss the hypothesis that the mean has moved with one of the last 256 is held against
+    that it is 0. The threshold of 10 is passed by chance about once in 20,000 misses, and by a change of one
+    standard deviation after about 20. Misses are in units of their standard deviation, which is followed
+    with a memory of 500, and cut off at 2, so that a few failures of a model that seldom fails are
+    no change.
+    """
+
+    def __init__(self, variance: float) -> None:
+        self.variance = variance
+        self._seen = 0
+        self._misses: FloatArray = np.zeros(_WINDOW)  # the newest first, 0 where there was none yet
+
+    def add(self, miss: float) -> int:
+        """Takes the next miss. Returns how many ago the mean changed, this one included; 0 if it did not."""
+        self._seen += 1
+        weight = 1.0 / min(self._seen + _VARIANCE_PRIOR_SEEN, _VARIANCE_MEMORY)
+        self.variance += weight * (miss * miss - self.variance)
+        if self._seen <= _SEEN_BEFORE:
+            return 0
+        self._misses[1:] = self._misses[:-1]
+        self._misses[0] = miss
+        limit = _CLIP * math.sqrt(self.variance)
+        ratios = self._misses.clip(-limit, limit).cumsum() ** 2 / _COUNTS
+        longest = int(ratios.argmax())
+        return longest + 1 if ratios[longest] > 2.0 * _THRESHOLD * self.variance else 0
+
+    def mean(self, count: int) -> float:
+        """The mean of the last `count` misses."""
+        return float(self._misses[:count].mean())
+
+    def forget(self) -> None:
+        """What was missed so far was explained: only misses from here on tell of a change."""
+        self._misses[:] = 0.0
+
+    def state(self) -> FloatArray:
+        """Everything, for `restore`."""
+        return np.array([self.variance, self._seen, *self._misses])
+
+    def restore(self, state: FloatArray) -> None:
+        """Takes back what `state` gave."""
+        self.variance, self._seen = float(state[0]), int(state[1])
+        self._misses = state[2:].copy()
+
+
+class Level:
+    """How far a model's quality now lies from what its learner predicts, in the mean over queries.
+
+    The learner of quality goes on remembering all it ever heard: that is right for which queries a model
+    is good at, and for all models that did not change. When the level changes, `offset` moves by the mean
+    miss since, and follows the misses after it; the learner is taught rewards without the offset. So what
+    was known is kept, and nothing is discounted while nothing changes.
+
+    `fallen` is how much of the quality was lost in changes for the worse and not regained. That all of
+    it has come back is tested for by itself (Page 1954): a change whose size is known is found with a
+    third of the rewards, and a model that has fallen gets few.
+    """
+
+    def __init__(self) -> None:
+        self.offset = 0.0
+        self.fallen = 0.0
+        self._since = 0
+        self._evidence = 0.0
+        self._test = ChangeTest(variance=0.05)
+
+    def learn(self, miss: float) -> bool:
+        """Takes a reward less what was predicted, offset included; says whether the level has changed."""
+        if self._since:
+            self._since += 1
+            self.offset += miss / min(self._since, _WINDOW)
+        since = self._test.add(miss)
+        if self._has_returned(miss):
+            since, by = self._since_return(), self.fallen
+        elif since:
+            by = self._test.mean(since)
+        else:
+            return False
+        self.offset += by
+        self.fallen = max(0.0, self.fallen - by)
+        self._since, self._evidence = since, 0.0
+        self._test.forget()
+        return True
+
+    def _has_returned(self, miss: float) -> bool:
+        if not self.fallen:
+            return False
+        deviation = math.sqrt(self._test.variance)
+        scaled = min(_CLIP, max(-_CLIP, miss / deviation))
+        fallen = self.fallen / deviation
+        self._evidence = max(0.0, self._evidence + fallen * (scaled - fallen / 2.0))
+        return self._evidence > _RETURN_THRESHOLD
+
+    def _since_return(self) -> int:
+        """How many rewards the test for the return takes in the mean."""
+        return max(1, round(2.0 * _RETURN_THRESHOLD * self._test.variance / self.fallen**2))
+
+    def state(self) -> FloatArray:
+        """Everything, for `restore`."""
+        return np.array([self.offset, self.fallen, self._since, self._evidence, *self._test.state()])
+
+    def restore(self, state: FloatArray) -> None:
+        """Takes back what `state` gave."""
+        self.offset, self.fallen, since, self._evidence = state[:4].tolist()
+        self._since = int(since)
+        self._test.restore(state[4:])
