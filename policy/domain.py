@@ -351,7 +351,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a decision came to: the model, its propensity, and all that led there."""
+    """What a decision came to: the model, its propensity, and all that led there.
+
+    `probe` says that the model is called to see whether it works again: see `policy.circuit`.
+    """
 
     model: str
     probability: float
@@ -362,3 +365,4 @@ class Choice:
     price_of_money: float
     sticky: bool = False
     proposed_model: str = ""
+    probe: bool = False

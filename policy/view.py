@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from policy.circuit import Circuit
 from policy.cost import CostPredictor, CostTerms
 from policy.domain import Router
 from policy.quality import Predictor
 
-FAILURES_TO_OPEN = 5
 _LATENCY_MEMORY = 200.0
 
 
 @dataclass
 class ModelRecord:
-    """What a model has done. `open_until_us` is when it may be called again after failures in a row."""
+    """What a model has done."""
 
     decisions: int = 0
     rewards: int = 0
@@ -25,15 +25,9 @@ class ModelRecord:
     closed: int = 0
     missing: int = 0
     errors: int = 0
-    failures_in_a_row: int = 0
-    open_until_us: int = 0
     latencies: int = 0
     latency_seconds: float = 0.0
-
-    @property
-    def healthy(self) -> bool:
-        """Whether its last calls have not all failed."""
-        return self.failures_in_a_row < FAILURES_TO_OPEN
+    circuit: Circuit = Circuit()
 
     def add_latency(self, seconds: float) -> None:
         """Follows the mean latency, with a memory of some hundred calls."""
@@ -61,7 +55,7 @@ class Aligned:
     costs_known: list[bool]
     latency_seconds: list[float]
     rewards: list[int]
-    open_until_us: list[int]
+    circuits: list[Circuit]
 
 
 @dataclass(frozen=True)
@@ -94,7 +88,7 @@ class PolicyView:
             costs_known=costs.known.tolist(),
             latency_seconds=[each.latency_seconds for each in records],
             rewards=[each.rewards for each in records],
-            open_until_us=[each.open_until_us for each in records],
+            circuits=[each.circuit for each in records],
         )
         self._aligned[:] = [(router, aligned)]
         return aligned

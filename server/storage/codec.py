@@ -115,6 +115,7 @@ def _dump_details(record: DecisionRecord) -> str:
             "fallbacks": choice.fallbacks,
             "price_of_money": choice.price_of_money,
             "sticky": choice.sticky,
+            "probe": choice.probe,
             "proposed_model": choice.proposed_model,
             "prompt_tokens": record.prompt_tokens,
             "input_tokens": record.input_tokens,
@@ -139,6 +140,7 @@ def load_decision(row: AnyRow) -> DecisionRecord:
         price_of_money=details["price_of_money"],
         sticky=details["sticky"],
         proposed_model=details["proposed_model"],
+        probe=details.get("probe", False),
     )
     return DecisionRecord(
         seq=row.seq,
