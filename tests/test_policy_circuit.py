@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import pytest
-from builders import SECOND_US, choice, decision, models, report, router
+from builders import SECOND_US, choice, decision, models, random_vector, report, router
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,9 +21,11 @@ from policy.circuit import (
     Circuit,
     Phase,
 )
-from policy.domain import ModelError
+from policy.domain import ModelError, Router
+from policy.exploration import draw
 from policy.learner import RouterLearner
 from policy.log import DecisionRecord, ReportRecord, Usage
+from policy.simulation import Arrival, Outcome, Round, World, simulate
 
 ROUTER = router(models("a", "b"))
 WORKED = {"usage": Usage(10, 10)}
@@ -221,19 +224,19 @@ def test_usage_with_an_outage_is_a_failed_call_all_the_same() -> None:
 
 
 @st.composite
-def histories(draw: Callable[..., Any]) -> list[tuple[DecisionRecord, ReportRecord | None]]:
+def histories(drawn: Callable[..., Any]) -> list[tuple[DecisionRecord, ReportRecord | None]]:
     """Decisions with any knowledge, and reports on any earlier one."""
     steps: list[tuple[DecisionRecord, ReportRecord | None]] = []
     made: list[DecisionRecord] = []
     for number in range(draw(st.integers(1, 60))):
         seq = 1000 + number
-        if not made or draw(st.booleans()):
-            lag = draw(st.integers(1, 30))
+        if not made or drawn(st.booleans()):
+            lag = drawn(st.integers(1, 30))
             made.append(decided(seq, max(0, seq - lag), probe=draw(st.booleans())))
             steps.append((made[-1], None))
         else:
-            about = draw(st.sampled_from(made))
-            outcome = draw(st.sampled_from([FAILED, FAILED, WORKED, {"reward": 1.0}]))
+            about = drawn(st.sampled_from(made))
+            outcome = drawn(st.sampled_from([FAILED, FAILED, WORKED, {"reward": 1.0}]))
             steps.append((about, report(about, ROUTER, (), seq, **outcome)))
     return steps
 
@@ -266,3 +269,51 @@ def test_a_learner_restored_in_any_phase_goes_on_to_the_same_bits() -> None:
             learner.on_report(report(made, ROUTER, **outcome), made)
         assert restored.fingerprint() == whole.fingerprint()
         assert restored.view(0).models == whole.view(0).models
+
+
+class Down(World):
+    """The favourite, "a", fails in rounds 1,300 to 2,299 of 3,600, one a second."""
+
+    first, last, rounds_all = 1300, 2300, 3600
+
+    def __init__(self, of: Router, seed: int) -> None:
+        generator = np.random.default_rng(seed)
+        quality = {"a": 0.9, "b": 0.7, "c": 0.5}
+        rounds = [
+            Round(
+                random_vector(generator),
+                100.0,
+                {name: Outcome(float(generator.random() < mean), 0.001, 10, 10) for name, mean in quality.items()},
+            )
+            for _ in range(self.rounds_all)
+        ]
+        super().__init__(of, rounds)
+
+    def arrivals(self, position: int, model: str) -> Sequence[Arrival]:
+        if model == "a" and self.first <= position < self.last:
+            return (Arrival(error=ModelError.UNAVAILABLE),)
+        return super().arrivals(position, model)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("policy", ["learned", "greedy"])
+def test_an_outage_of_the_favourite_costs_few_calls_few_probes_and_is_over_soon_after(
+    policy: str, seed: int
+) -> None:
+    world = Down(router(models("a", "b", "c"), value=1.0, policy=policy), seed)
+    made = list(simulate(world, seed))
+    before = sum(each.model == "a" for each in made[world.first - 200 : world.first]) / 200
+    failed = [each for each in made[world.first : world.last] if each.model == "a"]
+    probes = [each for each in made if each.probe]
+    again = next(at for at, each in enumerate(made[world.last :]) if each.model == "a")
+    print(policy, seed, before, len(failed), len(probes), again)
+    assert before > 0.5
+    assert sum(not each.probe for each in failed) == FAILURES_TO_OPEN <= 5
+    assert len(probes) < 0.01 * len(made)
+    assert again < 50
+    assert sum(each.model == "a" for each in made[world.last + 50 : world.last + 250]) / 200 > 0.8 * before
+    fallbacks = {name for each in made[world.first + 20 : world.last] for name in each.fallbacks}
+    assert fallbacks == {"b", "c"}
+    for number, each in enumerate(made):
+        probabilities = [candidate.probability for candidate in each.candidates]
+        assert each.candidates[draw(f"{seed}-{number}", probabilities)].model == each.model
