@@ -31,6 +31,10 @@ _PLAN_EVERY_EARLY = 4
 _EARLY = 64
 
 
+class StateVersionError(ValueError):
+    """A saved state that another version of the learner wrote."""
+
+
 class RouterLearner:
     """Learns one router's models from its part of the log, one record after another."""
 
@@ -289,12 +293,12 @@ class RouterLearner:
 
     @classmethod
     def restore(cls, router: Router, state: bytes) -> RouterLearner:
-        """The learner that gave `state` when its router was this. Raises ValueError for another version."""
+        """The learner that gave `state` when its router was this. Raises StateVersionError for another version."""
         with np.load(io.BytesIO(state), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         meta = json.loads(arrays["meta"].tobytes())
         if meta["version"] != STATE_VERSION:
-            raise ValueError(f"the snapshot has version {meta['version']}, this learner {STATE_VERSION}")
+            raise StateVersionError(f"the snapshot has version {meta['version']}, this learner {STATE_VERSION}")
         learner = cls(router)
         learner._quality.restore(_part(arrays, "quality "))
         learner._cost.restore(_part(arrays, "cost "))
