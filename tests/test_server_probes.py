@@ -8,17 +8,15 @@ from collections.abc import AsyncIterator, Sequence
 import grpc
 import pytest
 from pointsman.v1 import router_service_pb2 as pb
-from servers import Running, running_app
+from servers import Running, refusal, running_app, storing_no_decisions
 
 import server.app
 from policy.circuit import BACK_OFF_US, FAILURES_TO_OPEN, PROBE_US
 from policy.features import Featuriser
 from server.audit import audit
-from server.errors import StorageUnavailableError
 from server.probes import Probes
 from server.storage.engine import open_engine
 from server.storage.reader import LogReader
-from server.storage.writes import DecisionWrite
 
 KEYS = frozenset({"a#1"})
 
@@ -143,20 +141,8 @@ async def test_a_probe_that_could_not_be_stored_takes_no_turn(
     running: Running, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock.pass_us(BACK_OFF_US)
-    assert running.app is not None
-    log = running.app._log
-    submit = log.submit
-
-    async def full(write: object) -> object:
-        if isinstance(write, DecisionWrite):
-            raise StorageUnavailableError
-        return await submit(write)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(log, "submit", full)
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await running.route()
-    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
-    monkeypatch.setattr(log, "submit", submit)
+    with storing_no_decisions(running, monkeypatch):
+        assert (await refusal(running.route())).code is grpc.StatusCode.UNAVAILABLE
     assert len(to_a(await storm(running))) == 1
 
 

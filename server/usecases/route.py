@@ -159,10 +159,6 @@ class Route:
         incumbent = command.incumbent_model if router.spec.mode is RouterMode.SHADOW else ""
         probed = self._probes.in_flight(router.uid, view.snapshot, now_us)
         choice = decide(view, router, query, decision_id, now_us, session_model, incumbent, probed)
-        if command.session_id and not command.request_id:
-            # Not only once it is stored: the session's next request may be decided before that. One
-            # with a request_id may turn out to be a repetition, which says nothing of the last model.
-            self._remember(command, entry, choice.model, now_us)
         return DecisionRecord(
             seq=0,
             time_us=0,
