@@ -44,6 +44,7 @@ from server.storage.writes import DecisionWrite, ReportWrite, Transact, Write, w
 POINTSMAN = Path(sys.executable).parent / "pointsman"
 DEADLINE_SECONDS = 60.0
 DAY_US = 86_400_000_000
+NOT_STORED = "STORAGE_UNAVAILABLE"
 
 
 @dataclass
