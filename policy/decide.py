@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 
+from policy.circuit import Circuit, Phase
 from policy.domain import (
     Candidate,
     Choice,
@@ -45,14 +46,18 @@ def decide(
     now_us: int,
     session_model: str = "",
     incumbent_model: str = "",
+    probed: Set[str] = frozenset(),
 ) -> Choice:
     """Chooses a model. The same arguments always give the same choice.
 
     A session keeps `session_model` while it is eligible; in shadow mode `incumbent_model` is obeyed.
-    Both are certain given what led to them, so their propensity is 1. Raises NoCandidateError.
+    Both are certain given what led to them, so their propensity is 1. `probed` are the keys of the models
+    with a probe in flight that the view does not know of; a choice that is a probe says so. The fallbacks
+    are models that work, or all others where none is known to work. Raises NoCandidateError.
     """
     forecast = _forecast(view, router, query)
-    reasons = _exclusions(router, query, forecast, now_us)
+    phases = _phases(forecast.aligned, now_us, probed)
+    reasons = _exclusions(router, query, forecast, phases, now_us)
     eligible = [index for index, reason in enumerate(reasons) if reason is None]
     if not eligible:
         named = zip(router.models, reasons, strict=True)
@@ -70,7 +75,8 @@ def decide(
         index = ids.index(incumbent_model or session_model)
         probabilities = [float(each == index) for each in range(len(ids))]
     scores = forecast.scores
-    ranked = sorted(eligible, key=lambda each: (-scores[each], each))
+    works = [each for each in eligible if phases[each] is Phase.CLOSED]
+    ranked = sorted(works or eligible, key=lambda each: (-scores[each], each))
     return Choice(
         model=ids[index],
         probability=probabilities[index],
@@ -81,6 +87,8 @@ def decide(
         price_of_money=forecast.money,
         sticky=sticky,
         proposed_model=ids[drawn] if incumbent_model else "",
+        # Where none is known to work all are called as if they did, and none is on trial.
+        probe=bool(works) and phases[index] is Phase.HALF_OPEN,
     )
 
 
@@ -149,22 +157,43 @@ def _outlook(
     )
 
 
-def _exclusions(router: Router, query: Query, forecast: _Forecast, now_us: int) -> list[Reason | None]:
+def _phases(aligned: Aligned, now_us: int, probed: Set[str]) -> list[Phase]:
+    """(models,)"""
+    phases = [circuit.phase(now_us) for circuit in aligned.circuits]
+    if not probed:
+        return phases
+    return [
+        Phase.OPEN if phase is Phase.HALF_OPEN and key in probed else phase
+        for phase, key in zip(phases, aligned.keys, strict=True)
+    ]
+
+
+def _exclusions(
+    router: Router, query: Query, forecast: _Forecast, phases: Sequence[Phase], now_us: int
+) -> list[Reason | None]:
     """Why each model is not a candidate, None where it is.
 
-    If only their health speaks against all that are left, it is ignored: a call that may fail is
-    worth more than none.
+    If of those that nothing else speaks against none is known to work, all of them are candidates as if
+    they did: a call that may fail is worth more than none, and one that works is how they come back.
     """
     latency = forecast.aligned.latency_seconds
     reasons = [
         _exclusion(model, query, cost_usd, latency_seconds)
         for model, cost_usd, latency_seconds in zip(router.models, forecast.cost_usd, latency, strict=True)
     ]
-    with_health = [
-        reason or ((Exclusion.UNHEALTHY, "its calls have been failing") if until > now_us else None)
-        for reason, until in zip(reasons, forecast.aligned.open_until_us, strict=True)
+    if not any(reason is None and phase is Phase.CLOSED for reason, phase in zip(reasons, phases, strict=True)):
+        return reasons
+    return [
+        _unhealthy(circuit, now_us) if reason is None and phase is Phase.OPEN else reason
+        for reason, phase, circuit in zip(reasons, phases, forecast.aligned.circuits, strict=True)
     ]
-    return with_health if None in with_health else reasons
+
+
+def _unhealthy(circuit: Circuit, now_us: int) -> Reason:
+    if now_us < circuit.retry_us:
+        seconds = (circuit.retry_us - now_us) * 1e-6
+        return Exclusion.UNHEALTHY, f"its calls have been failing, it is tried again in {seconds:.1f} s"
+    return Exclusion.UNHEALTHY, "its calls have been failing, one that tries it again is under way"
 
 
 def _exclusion(model: Model, query: Query, cost_usd: float, latency_seconds: float) -> Reason | None:

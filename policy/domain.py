@@ -214,7 +214,7 @@ class RewardRule:
 
     def __post_init__(self) -> None:
         require_number(
-            "reward_rule.join_window",
+            "reward_rule.join_window_seconds",
             self.join_window_seconds,
             0,
             WINDOW_SECONDS_MAX,
@@ -261,12 +261,12 @@ class RouterSpec:
 
     def __post_init__(self) -> None:
         require_number(
-            "features.embedding_dimensions",
+            "embedding_dimensions",
             self.embedding_dimensions,
             1,
             EMBEDDING_DIMENSIONS_MAX,
         )
-        require_number("session_ttl", self.session_ttl_seconds, 0, WINDOW_SECONDS_MAX)
+        require_number("session_ttl_seconds", self.session_ttl_seconds, 0, WINDOW_SECONDS_MAX)
         if len(self.display_name) > 256:
             raise InvalidFieldError("display_name", "must be at most 256 characters")
 
@@ -351,7 +351,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a decision came to: the model, its propensity, and all that led there."""
+    """What a decision came to: the model, its propensity, and all that led there.
+
+    `probe` says that the model is called to see whether it works again: see `policy.circuit`.
+    """
 
     model: str
     probability: float
@@ -362,3 +365,4 @@ class Choice:
     price_of_money: float
     sticky: bool = False
     proposed_model: str = ""
+    probe: bool = False

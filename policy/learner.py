@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from policy.circuit import Circuit
 from policy.cost import CostLearner
 from policy.domain import FloatArray, LearnerKind, Model, Router
 from policy.drift import Level
@@ -21,15 +22,18 @@ from policy.pacer import ContextWindow, Pacer
 from policy.planning import Outlooks, learned_shares
 from policy.quality import ArrayState, QualityLearner
 from policy.ridge import RidgeQuality
-from policy.view import FAILURES_TO_OPEN, ModelRecord, PolicyView, RouterRecord
+from policy.view import ModelRecord, PolicyView, RouterRecord
 from policy.vowpal import VowpalQuality
 
-STATE_VERSION = 3
+STATE_VERSION = 4
 
 _PLAN_EVERY = 32
 _PLAN_EVERY_EARLY = 4
 _EARLY = 64
-_OPEN_US = 30_000_000
+
+
+class StateVersionError(ValueError):
+    """A saved state that another version of the learner wrote."""
 
 
 class RouterLearner:
@@ -85,6 +89,10 @@ class RouterLearner:
         vector = decision.features.astype(np.float64)
         tokens = decision.query.charged_input_tokens
         self._window.add(vector, cost_features(vector, tokens), tokens)
+        chosen = self._by_id.get(decision.choice.model)
+        if chosen is not None and chosen.uid < decision.seq:
+            record = self._models[chosen.key]
+            record.circuit = record.circuit.decided(decision)
         if not decision.deferred:
             self._activate(decision)
         added = self._window.added
@@ -109,7 +117,8 @@ class RouterLearner:
         if model is None:
             return
         record = self._models[model.key]
-        self._follow_health(report, record)
+        record.errors += report.error is not None
+        record.circuit = record.circuit.reported(report, decision)
         if report.latency_seconds is not None:
             record.add_latency(report.latency_seconds)
         if report.usage is None and report.learned_reward is None:
@@ -185,18 +194,6 @@ class RouterLearner:
             self._pacer.settle(_predicted_cost_usd(decision) / self._budget, charged_usd / self._budget)
         else:
             self._pacer.charge(charged_usd / self._budget)
-
-    def _follow_health(self, report: ReportRecord, record: ModelRecord) -> None:
-        if report.activation:
-            return
-        if report.error is None:
-            record.failures_in_a_row, record.open_until_us = 0, 0
-            return
-        record.errors += 1
-        if report.error.is_outage:
-            record.failures_in_a_row += 1
-            if record.failures_in_a_row >= FAILURES_TO_OPEN:
-                record.open_until_us = report.time_us + _OPEN_US
 
     def _learn_reported(self, vector: FloatArray, model: Model, report: ReportRecord, reward: float) -> None:
         """Learns the reward that a report has brought, or revises the one that it replaces.
@@ -313,12 +310,12 @@ class RouterLearner:
 
     @classmethod
     def restore(cls, router: Router, state: bytes) -> RouterLearner:
-        """The learner that gave `state` when its router was this. Raises ValueError for another version."""
+        """The learner that gave `state` when its router was this. Raises StateVersionError for another version."""
         with np.load(io.BytesIO(state), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         meta = json.loads(arrays["meta"].tobytes())
         if meta["version"] != STATE_VERSION:
-            raise ValueError(f"the snapshot has version {meta['version']}, this learner {STATE_VERSION}")
+            raise StateVersionError(f"the snapshot has version {meta['version']}, this learner {STATE_VERSION}")
         learner = cls(router)
         learner._quality.restore(_part(arrays, "quality "))
         learner._cost.restore(_part(arrays, "cost "))
@@ -334,8 +331,12 @@ class RouterLearner:
         learner._paced_from = meta["paced_from"]
         learner._told_seq, learner._restarted_seq = meta["told_seq"], meta["restarted_seq"]
         learner._record = RouterRecord(**meta["record"])
-        learner._models = {key: ModelRecord(**record) for key, record in meta["models"].items()}
+        learner._models = {key: _restored(record) for key, record in meta["models"].items()}
         return learner
+
+
+def _restored(record: dict[str, Any]) -> ModelRecord:
+    return ModelRecord(**{**record, "circuit": Circuit.restore(record["circuit"])})
 
 
 def _prefixed(prefix: str, state: ArrayState) -> dict[str, npt.NDArray[Any]]:

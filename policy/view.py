@@ -6,20 +6,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from policy.circuit import Circuit
 from policy.cost import CostPredictor, CostTerms
 from policy.domain import Router
 from policy.quality import Predictor
 
-FAILURES_TO_OPEN = 5
 _LATENCY_MEMORY = 200.0
 _RETRIAL_MAX = 0.1
 
 
 @dataclass
 class ModelRecord:
-    """What a model has done. `open_until_us` is when it may be called again after failures in a row.
-    `offset` and `fallen` are those of its `drift.Level`, which last changed when the router had made
-    `changed_at` decisions.
+    """What a model has done. `offset` and `fallen` are those of its `drift.Level`, which last changed when
+    the router had made `changed_at` decisions.
     """
 
     decisions: int = 0
@@ -30,18 +29,12 @@ class ModelRecord:
     closed: int = 0
     missing: int = 0
     errors: int = 0
-    failures_in_a_row: int = 0
-    open_until_us: int = 0
     latencies: int = 0
     latency_seconds: float = 0.0
+    circuit: Circuit = Circuit()
     offset: float = 0.0
     fallen: float = 0.0
     changed_at: int = 0
-
-    @property
-    def healthy(self) -> bool:
-        """Whether its last calls have not all failed."""
-        return self.failures_in_a_row < FAILURES_TO_OPEN
 
     def retrial(self, decisions: int) -> float:
         """How probable it is to be tried for its return, when the router has made so many decisions.
@@ -82,7 +75,7 @@ class Aligned:
     offsets: list[float]
     fallen: list[float]
     retrial: list[float]
-    open_until_us: list[int]
+    circuits: list[Circuit]
 
 
 @dataclass(frozen=True)
@@ -118,7 +111,7 @@ class PolicyView:
             offsets=[each.offset for each in records],
             fallen=[each.fallen for each in records],
             retrial=[each.retrial(self.router.decisions) for each in records],
-            open_until_us=[each.open_until_us for each in records],
+            circuits=[each.circuit for each in records],
         )
         self._aligned[:] = [(router, aligned)]
         return aligned

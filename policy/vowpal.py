@@ -8,20 +8,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import vowpalwabbit
 
 from policy.domain import FloatArray
 from policy.quality import ArrayState, Predictor, QualityLearner
 
-_OPTIONS = "--quiet -q dm --ignore_linear d --coin --noconstant -b 18"
+_BITS = 18
+_OPTIONS = f"--quiet -q dm --ignore_linear d --coin --noconstant -b {_BITS}"
 _PRIOR = 1.0
+_PAIR_PRIME = 16_777_619  # VW hashes a pair of features as prime * first ^ second.
 
 
 class VowpalQuality(QualityLearner):
     """One regression on every pair of model and feature, by coin betting (Orabona and Pal 2016).
 
     It learns reward - 1, so that a model without rewards is taken to be as good as can be.
-    Removing a model leaves its weights behind; they are keyed by uid and never read again.
+    Removing a model sets its weights back to what they were before it. All models share one table, so
+    that some of its places may be another model's too; those are left, since they are the other's.
     """
 
     def __init__(self, size: int) -> None:
@@ -34,6 +38,19 @@ class VowpalQuality(QualityLearner):
 
     def remove(self, model: str) -> None:
         self._models.remove(model)
+        places = np.setdiff1d(self._places(model), np.concatenate([[], *map(self._places, self._models)]))
+        for place in places.astype(int).tolist():
+            for offset in range(self._workspace.get_stride()):
+                self._workspace.set_weight(place, offset, 0.0)
+
+    def _places(self, model: str) -> npt.NDArray[np.uint64]:
+        """Where the model's weights are in the table: its own, and those of its pairs with a feature."""
+        workspace = self._workspace
+        own = np.uint64(workspace.hash_feature(_name(model), workspace.hash_space("m")))
+        # A feature that is named by a number is hashed to the sum.
+        features = np.uint64(workspace.hash_space("d")) + np.arange(self._size, dtype=np.uint64)
+        pairs = (features * np.uint64(_PAIR_PRIME)) ^ own
+        return np.append(pairs, own) & np.uint64((1 << _BITS) - 1)
 
     def learn(self, features: FloatArray, model: str, reward: float) -> None:
         if model not in self._models:

@@ -14,6 +14,7 @@ from policy.join import joined
 from policy.learner import RouterLearner
 from policy.log import DecisionRecord, ReportRecord
 from server.learner_fold import LearnerFold
+from server.storage.codec import DamagedRecordError
 from server.storage.reader import LogReader, StoredSnapshot
 
 _PAGE = 1000
@@ -53,7 +54,9 @@ def audit(reader: LogReader, on_progress: Callable[[int], object]) -> Audit:
             check(reader, result, on_progress)
         except _DAMAGED as error:
             result.unreadable += 1
-            result.blame(f"the log cannot be read to its end: {type(error).__name__}: {error}")
+            known = isinstance(error, DamagedRecordError)
+            what = str(error) if known else f"{type(error).__name__}: {error}"
+            result.blame(f"the log cannot be read to its end: {what}")
     return result
 
 
@@ -76,6 +79,8 @@ def _check_draw(record: DecisionRecord, result: Audit) -> None:
     """The model follows from the logged propensities and the decision id, and its propensity is the logged one."""
     choice = record.choice
     probabilities = [each.probability for each in choice.candidates]
+    if not probabilities:
+        raise DamagedRecordError(f"decision {record.decision_id} at position {record.seq} has no candidates")
     drawn = choice.candidates[draw(record.decision_id, probabilities)]
     result.decisions += 1
     wrong = []

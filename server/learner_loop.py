@@ -10,6 +10,7 @@ from collections.abc import Callable
 from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from policy.learner import StateVersionError
 from server.errors import PointsmanError
 from server.learner_fold import LearnerFold
 from server.storage.codec import dump_router
@@ -89,7 +90,7 @@ class LearnerLoop:
                 return
 
     def _follow(self) -> None:
-        fold = LearnerFold(self._reader, self._reader.latest_snapshots())
+        fold = self._open()
         saved = dict.fromkeys(fold.routers, fold.seq)
         self._publish(fold, set(fold.routers))
         due_us = self._clock_us() + self._snapshot_us
@@ -114,6 +115,13 @@ class LearnerLoop:
                 return
             if advanced == 0:
                 self._rest(fold, due_us if unsaved else None)
+
+    def _open(self) -> LearnerFold:
+        try:
+            return LearnerFold(self._reader, self._reader.latest_snapshots())
+        except StateVersionError as error:
+            logger.warning("the whole log is learned again: %s", error)
+            return LearnerFold(self._reader, [])
 
     def _publish(self, fold: LearnerFold, routers: set[str]) -> None:
         for router in routers:

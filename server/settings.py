@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from server.storage.engine import Durability
@@ -44,3 +46,13 @@ class Settings(BaseSettings):
     log_level: str = Field(
         "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="what the log on stderr shows"
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_empty(cls, value: Any) -> Any:
+        """A variable that expands to nothing is a mistake: an empty host would be every address, an empty
+        path the working directory.
+        """
+        if isinstance(value, str | Path) and str(value).strip() in ("", "."):
+            raise PydanticCustomError("empty", "must not be empty; leave it out to have its default")
+        return value

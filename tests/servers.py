@@ -32,6 +32,7 @@ from policy.features import HASHED, STRUCTURE, Featuriser
 from policy.log import DecisionRecord, ReportRecord
 from server.app import App
 from server.config_file import DeclaredRouter
+from server.errors import StorageUnavailableError
 from server.registry import Registry
 from server.settings import Settings
 from server.storage import registry_store
@@ -43,6 +44,7 @@ from server.storage.writes import DecisionWrite, ReportWrite, Transact, Write, w
 POINTSMAN = Path(sys.executable).parent / "pointsman"
 DEADLINE_SECONDS = 60.0
 DAY_US = 86_400_000_000
+NOT_STORED = "STORAGE_UNAVAILABLE"
 
 
 @dataclass
@@ -128,6 +130,22 @@ def prices(input_usd: float = 0.0, output_usd: float = 0.0, request_usd: float =
         output_usd_per_million_tokens=output_usd,
         usd_per_request=request_usd,
     )
+
+
+@contextmanager
+def storing_no_decisions(running: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As if the disk were full for decisions, as long as the block."""
+    assert running.app is not None
+    submit = running.app._log.submit
+
+    async def refuse(write: Write) -> Any:
+        if isinstance(write, DecisionWrite):
+            raise StorageUnavailableError
+        return await submit(write)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running.app._log, "submit", refuse)
+        yield
 
 
 async def eventually(ask: Callable[[], Awaitable[Any]], seconds: float = DEADLINE_SECONDS) -> Any:

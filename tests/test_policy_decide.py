@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from builders import KnownQuality, decision, model, models, query, report, router, view
 
+from policy.circuit import BACK_OFF_US, FAILURES_TO_OPEN
 from policy.decide import NoCandidateError, decide
 from policy.domain import Choice, Exclusion, Model, ModelError, ModelState, Router
 from policy.exploration import draw
@@ -48,8 +49,8 @@ def failing(of: Router, *names: str) -> PolicyView:
     """A view just after these models have failed again and again."""
     learner = RouterLearner(of)
     for name in names:
-        for number in range(10):
-            made = decision(name, 9_980 + number)
+        for number in range(FAILURES_TO_OPEN):
+            made = decision(name, 10_000 - FAILURES_TO_OPEN + number)
             learner.on_decision(made)
             learner.on_report(report(made, of, error=ModelError.UNAVAILABLE), made)
     return replace(learner.view(7), quality=KnownQuality(GOOD))
@@ -116,9 +117,47 @@ def test_a_model_that_has_been_failing_is_left_out() -> None:
     assert made.fallbacks == ()
 
 
-def test_a_model_that_has_been_failing_is_tried_again_after_a_while() -> None:
+def test_a_model_that_has_been_failing_is_tried_again_after_a_while_by_the_request_that_draws_it() -> None:
+    of = router(models("a", "b"), policy="uniform")
+    seen, later_us = failing(of, "a"), NOW_US + BACK_OFF_US
+    made = {each: decide(seen, of, query(), f"d{each}", later_us) for each in range(40)}
+    assert {each.model for each in made.values()} == {"a", "b"}
+    for number, each in made.items():
+        probabilities = [candidate.probability for candidate in each.candidates]
+        assert (each.probability, probabilities) == (0.5, [0.5, 0.5])
+        assert each.model == "ab"[draw(f"d{number}", probabilities)]
+        assert each.probe == (each.model == "a")
+        assert each.fallbacks == (("b",) if each.model == "a" else ())
+
+
+def test_until_its_back_off_has_passed_a_model_that_has_been_failing_is_not_tried() -> None:
     of = exploiting(*models("a", "b"))
-    assert decide(failing(of, "a"), of, query(), "d", NOW_US + 3600 * 1_000_000).model == "a"
+    made = decide(failing(of, "a"), of, query(), "d", NOW_US + BACK_OFF_US - 1)
+    assert (made.model, made.probe) == ("b", False)
+
+
+def test_while_a_probe_is_in_flight_no_other_request_is_one() -> None:
+    of = exploiting(*models("a", "b"))
+    made = decide(failing(of, "a"), of, query(), "d", NOW_US + BACK_OFF_US, probed={"a#1"})
+    assert (made.model, exclusion(made, "a"), made.fallbacks) == ("b", Exclusion.UNHEALTHY, ())
+
+
+def test_a_session_may_be_the_probe_of_its_model_and_is_no_probe_of_one_that_works() -> None:
+    of = exploiting(*models("a", "b"))
+    seen, later_us = failing(of, "a"), NOW_US + BACK_OFF_US
+    kept = {each: decide(seen, of, query(), "d", later_us, session_model=each) for each in "ab"}
+    assert [(each.model, each.probability, each.probe) for each in kept.values()] == [
+        ("a", 1.0, True),
+        ("b", 1.0, False),
+    ]
+
+
+def test_where_no_model_is_known_to_work_all_are_called_as_if_they_did_and_none_is_a_probe() -> None:
+    of = exploiting(*models("a", "b", "c"))
+    seen = failing(of, "a", "b", "c")
+    for now_us in (NOW_US, NOW_US + BACK_OFF_US):
+        made = decide(seen, of, query(), "d", now_us, probed={"a#1"})
+        assert (made.model, made.fallbacks, made.probe) == ("a", ("b", "c"), False)
 
 
 def test_health_is_ignored_where_it_alone_speaks_against_all_that_are_left() -> None:

@@ -74,15 +74,15 @@ def test_both_bounds_are_allowed_but_an_open_lower_bound_is_not() -> None:
         (Objective, {"budget_usd_per_request": 0.0}, "objective.budget_usd_per_request"),
         (Objective, {"quality_value_usd": 0.0}, "objective.quality_value_usd"),
         (Objective, {"latency_usd_per_second": -1.0}, "objective.latency_usd_per_second"),
-        (RewardRule, {"join_window_seconds": 0.0}, "reward_rule.join_window"),
+        (RewardRule, {"join_window_seconds": 0.0}, "reward_rule.join_window_seconds"),
         (RewardRule, {"signal_weights": {"thumbs": 0.0}}, "reward_rule.signal_weights[thumbs]"),
         (RewardRule, {"missing_reward": 1.5}, "reward_rule.missing_reward"),
         (RewardRule, {"error_reward": -0.5}, "reward_rule.error_reward"),
         (Exploration, {"strength": -1.0}, "exploration.strength"),
         (Exploration, {"burn_in_rewards": -1}, "exploration.burn_in_rewards"),
         (Exploration, {"max_utility_loss": 1.5}, "exploration.max_utility_loss"),
-        (RouterSpec, {"embedding_dimensions": 0}, "features.embedding_dimensions"),
-        (RouterSpec, {"session_ttl_seconds": -1.0}, "session_ttl"),
+        (RouterSpec, {"embedding_dimensions": 0}, "embedding_dimensions"),
+        (RouterSpec, {"session_ttl_seconds": -1.0}, "session_ttl_seconds"),
     ],
 )
 def test_a_setting_out_of_bounds_is_refused_with_its_path(kind: Any, fields: dict[str, Any], path: str) -> None:

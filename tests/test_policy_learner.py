@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from builders import (
     SECOND_US,
+    choice,
     close,
     decision,
     model,
@@ -23,6 +24,7 @@ from builders import (
     vector,
 )
 
+from policy.circuit import BACK_OFF_US, FAILURES_TO_OPEN, Circuit
 from policy.decide import decide
 from policy.domain import Exclusion, LearnerKind, ModelError, Objective, RewardRule, Router
 from policy.join import Joined
@@ -134,7 +136,8 @@ def test_closing_a_rewarded_decision_learns_nothing_more() -> None:
     learner.on_decision(made)
     learner.on_report(told, made)
     close(learner, made, told)
-    assert record(learner, A) == ModelRecord(decisions=1, rewards=1, reward_sum=1.0, closed=1)
+    circuit = Circuit(worked=made.seq)
+    assert record(learner, A) == ModelRecord(decisions=1, rewards=1, reward_sum=1.0, closed=1, circuit=circuit)
 
 
 def test_a_report_of_another_model_that_served_teaches_about_that_one() -> None:
@@ -168,11 +171,12 @@ def fail(learner: RouterLearner, seq: int, times: int, error: ModelError = Model
 @pytest.mark.parametrize("error", [each for each in ModelError if each.is_outage])
 def test_outages_in_a_row_open_the_circuit_for_a_while(error: ModelError) -> None:
     learner = learner_of()
-    fail(learner, 1000, 10, error)
-    assert excluded(learner, "a", 1011) is Exclusion.UNHEALTHY
-    assert excluded(learner, "b", 1011) is None
-    assert excluded(learner, "a", 1011 + 3600) is None
-    assert not record(learner, A).healthy
+    fail(learner, 1000, FAILURES_TO_OPEN, error)
+    opened = 1000 + FAILURES_TO_OPEN
+    assert excluded(learner, "a", opened) is Exclusion.UNHEALTHY
+    assert excluded(learner, "b", opened) is None
+    assert excluded(learner, "a", opened + BACK_OFF_US // SECOND_US) is None
+    assert not record(learner, A).circuit.closed
 
 
 def test_one_outage_or_bad_answers_do_not_open_the_circuit() -> None:
@@ -183,30 +187,13 @@ def test_one_outage_or_bad_answers_do_not_open_the_circuit() -> None:
     assert record(learner, A).errors == 21
 
 
-def test_a_failure_right_after_the_circuit_was_tried_again_opens_it_at_once() -> None:
-    learner = learner_of()
-    fail(learner, 1000, 10)
-    fail(learner, 5000, 1)
-    assert excluded(learner, "a", 5002) is Exclusion.UNHEALTHY
-
-
-def test_success_closes_the_circuit() -> None:
-    learner = learner_of()
-    fail(learner, 1000, 10)
-    teach(learner, "a", 1010, reward=1.0, usage=Usage(10, 10))
-    assert record(learner, A).healthy
-    assert excluded(learner, "a", 1012) is None
-    fail(learner, 1013, 1)
-    assert excluded(learner, "a", 1015) is None
-
-
 def test_to_activate_a_decision_is_no_success_of_its_model() -> None:
     learner = learner_of()
-    fail(learner, 1000, 10)
-    made = decision("a", 1010, deferred=True)
+    fail(learner, 1000, FAILURES_TO_OPEN)
+    made = decision("a", 1010, deferred=True, choice=replace(choice("a"), snapshot=1009))
     learner.on_decision(made)
     learner.on_report(report(made, learner.router, activation=True), made)
-    assert not record(learner, A).healthy
+    assert not record(learner, A).circuit.closed
 
 
 def test_errors_are_no_rewards_unless_the_rule_says_so() -> None:

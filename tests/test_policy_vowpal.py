@@ -34,6 +34,50 @@ def test_a_model_added_again_under_its_name_knows_nothing_of_the_first() -> None
     assert learner.predict(ROW, ["a#2"]) == pytest.approx([1.0])
 
 
+def weights(learner: VowpalQuality) -> list[tuple[int, int, float]]:
+    """All that is not zero in the table: place, offset, value."""
+    table, stride = learner._workspace, learner._workspace.get_stride()
+    places = [place for place in range(table.num_weights()) if table.get_weight(place) != 0.0]
+    return [(place, offset, table.get_weight(place, offset)) for place in places for offset in range(stride)]
+
+
+def busy(size: int, *names: str) -> VowpalQuality:
+    """Has learned of these models, each from rows in which every feature has a value."""
+    learner = VowpalQuality(size)
+    for name in names:
+        learner.add(name)
+        for row in np.random.default_rng(size).normal(size=(20, size)):
+            learner.learn(row, name, 0.25)
+    return learner
+
+
+@pytest.mark.parametrize("size", [1, 5, 1100])
+@pytest.mark.parametrize("name", ["a#1", "a:b|c d#123456789012"])
+def test_a_removed_model_leaves_no_weights_and_is_new_if_it_is_added_again(name: str, size: int) -> None:
+    learner = busy(size, name)
+    assert len(weights(learner)) >= size
+    learner.remove(name)
+    assert weights(learner) == []
+    learner.add(name)
+    assert learner.predict(np.eye(size), [name]) == pytest.approx(1.0, abs=0.0)
+
+
+def test_with_a_model_no_weight_of_another_is_removed() -> None:
+    names = [f"m#{number}" for number in range(9)]
+    learner, others = busy(1100, *names), names[1:]
+    before = learner.predict(np.eye(1100), others).tobytes()
+    learner.remove(names[0])
+    assert learner.predict(np.eye(1100), others).tobytes() == before
+    restored = VowpalQuality(1100)
+    restored.restore(learner.state())
+    assert restored.predict(np.eye(1100), others).tobytes() == before
+    left = learner._places(names[0])
+    taken = np.concatenate([learner._places(each) for each in others])
+    kept = [place for place in left.tolist() if learner._workspace.get_weight(place) != 0.0]
+    assert set(kept) <= set(taken.tolist())
+    assert len(kept) < 0.1 * len(left)
+
+
 @pytest.mark.parametrize("reward", [0.0, 0.25, 1.0])
 def test_a_reward_told_again_and_again_is_predicted(reward: float) -> None:
     assert learned(reward=reward).predict(ROW, ["a#1"]) == pytest.approx([reward], abs=0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import subprocess
 from dataclasses import replace
@@ -439,6 +440,32 @@ def test_a_record_that_cannot_be_read_is_named(log: Disk, sql: str) -> None:
     result = audited(log)
     assert (result.passed, result.unreadable > 0) == (False, True)
     assert "cannot be read" in " ".join(result.examples)
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        "'{'",
+        "'null'",
+        "json_remove(details, '$.fallbacks')",
+        "json_set(details, '$.candidates', json('[[1]]'))",
+        "json_set(details, '$.candidates', json('[]'))",
+        "json_set(details, '$.candidates[0][6]', 'no such reason')",
+    ],
+)
+def test_a_decision_that_cannot_be_decoded_is_named(log: Disk, url: str, details: str) -> None:
+    tamper(log, f"UPDATE decisions SET details = {details} WHERE decision_id = :id", id=TAMPERED)
+    assert f"the log cannot be read to its end: decision {TAMPERED} at position " in failed(url)[0]
+
+
+def test_a_decision_whose_features_were_cut_is_named(log: Disk, url: str) -> None:
+    tamper(log, "UPDATE decisions SET features = x'00' WHERE decision_id = :id", id=TAMPERED)
+    assert f"the log cannot be read to its end: decision {TAMPERED} at position " in failed(url)[0]
+
+
+def test_a_report_that_cannot_be_decoded_is_named_with_its_decision(log: Disk, url: str) -> None:
+    tamper(log, "UPDATE reports SET error = 'no such error' WHERE decision_id = :id", id=TAMPERED)
+    assert re.search(rf"report \d+ on decision {TAMPERED} cannot be decoded", failed(url)[0])
 
 
 def test_all_failures_are_counted_and_some_are_named(log: Disk, url: str) -> None:

@@ -92,6 +92,39 @@ def test_what_is_wrong_in_a_file_is_said_with_the_file_and_the_place(
 
 
 @pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("reward_rule.join_window_seconds", "0"),
+        ("reward_rule.join_window_seconds", "soon"),
+        ("reward_rule.missing_reward", "2"),
+        ("reward_rule.error_reward", "2"),
+        ("reward_rule.join", "best"),
+        ("reward_rule.signal_weights[thumbs]", "-1"),
+        ("embedding_dimensions", "0"),
+        ("embedding_dimensions", "many"),
+        ("session_ttl_seconds", "-1"),
+        ("session_ttl_seconds", "long"),
+        ("objective.budget_usd_per_request", "-1"),
+        ("objective.latency_usd_per_second", "-1"),
+        ("exploration.strength", "-1"),
+        ("exploration.burn_in_rewards", "-1"),
+        ("mode", "dark"),
+        ("store_prompts", "perhaps"),
+        ("models.a.prices.usd_per_request", "-1"),
+        ("models.a.context_window_tokens", "-1"),
+        ("models.a.state", "gone"),
+    ],
+)
+def test_a_key_is_named_as_it_stands_in_the_file(tmp_path: Path, key: str, value: str) -> None:
+    nested = value
+    for part in reversed(key.replace("[", ".").replace("]", "").split(".")):
+        nested = f"{{{part}: {nested}}}"
+    with pytest.raises(ConfigError) as caught:
+        declared(tmp_path, f"routers: {{default: {nested}}}")
+    assert f"{tmp_path / 'routers.yaml'}: routers.default.{key}: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "text", ["routers: {default: {session_ttl_seconds: -1}}", "routers: {default: {display_name: %s}}"]
 )
 def test_a_value_out_of_range_names_the_field_and_no_class_of_ours(tmp_path: Path, text: str) -> None:

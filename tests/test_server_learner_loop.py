@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2
 from pointsman.v1 import router_service_pb2 as pb
 from servers import Disk, Running, draft_decision, eventually, hex_id, running_app
 
+import policy.learner
 from policy.domain import RouterSpec
 from policy.features import Featuriser
 from policy.learner import RouterLearner
@@ -170,3 +171,22 @@ def test_a_crash_between_the_snapshots_of_two_routers_loses_neither(disk: Disk) 
     assert len(disk.reader.latest_snapshots()) == 2
     again = fingerprints(LearnerFold(disk.reader, disk.reader.latest_snapshots()))
     assert again == whole, "a router without a snapshot is forgotten, as another one's says where to go on"
+
+
+def test_a_snapshot_of_another_version_is_passed_over_and_the_log_learned_again(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk.put_router("default", RouterSpec(embedding_dimensions=8), "a", "b")
+    disk.report(disk.decide(draft_decision(hex_id(1))), reward=1.0)
+    for version in (policy.learner.STATE_VERSION - 1, policy.learner.STATE_VERSION):
+        monkeypatch.setattr(policy.learner, "STATE_VERSION", version)
+        health: list[bool] = []
+        views = Views()
+        loop = loop_on(disk, disk.one, views, health)
+        loop.start()
+        loop.stop()
+        assert health == [True]
+        assert views.get(disk.registry.router("default")).router.rewards == 1
+    assert "the whole log is learned again" in caplog.text
+    again = fingerprints(LearnerFold(disk.reader, disk.reader.latest_snapshots()))
+    assert again == fingerprints(LearnerFold(disk.reader, []))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import FrozenInstanceError
 
+import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pointsman.v1.registry_service_pb2 import DeleteRouterRequest
-from servers import Running
+from servers import Running, refusal, storing_no_decisions
 
 from server.sessions import SessionModel, Sessions
 
@@ -111,6 +112,19 @@ async def test_a_request_sent_again_does_not_move_its_session_back(server: Runni
     if (earlier.model, moved.model, again.decision_id) != ("a", "b", earlier.decision_id):
         raise RuntimeError("the session is not where the question begins")
     assert (await server.route(session_id="s")).model == "b"
+
+
+@pytest.mark.parametrize("request_id", ["", "r"])
+async def test_a_decision_that_could_not_be_stored_does_not_move_its_session(
+    server: Running, monkeypatch: pytest.MonkeyPatch, request_id: str
+) -> None:
+    await server.create_models(a={}, b={})
+    only = {each: {"allowed_models": [each]} for each in "ab"}
+    assert (await server.route(session_id="s", constraints=only["a"])).model == "a"
+    with storing_no_decisions(server, monkeypatch):
+        moved = server.route(session_id="s", request_id=request_id, constraints=only["b"])
+        assert (await refusal(moved)).code is grpc.StatusCode.UNAVAILABLE
+    assert (await server.route(session_id="s")).model == "a"
 
 
 async def test_a_router_created_again_does_not_keep_the_sessions_of_its_namesake(server: Running) -> None:

@@ -170,3 +170,17 @@ def test_settings_do_not_change_once_they_are_read() -> None:
 def test_a_value_too_large_to_serve_with_is_named(field: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable(field), text)
     assert variable(field) in refused()
+
+
+@pytest.mark.parametrize("text", ["", " "])
+@pytest.mark.parametrize("field", READ)
+def test_a_variable_that_expands_to_nothing_is_named(
+    field: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable(field), text)
+    assert refused() == f"setting {field} ({variable(field)}): must not be empty; leave it out to have its default"
+
+
+@pytest.mark.parametrize("given", [{"config": Path()}, {"host": ""}])
+def test_nor_is_nothing_taken_from_the_command_line(given: dict[str, Any]) -> None:
+    assert refused(**given).endswith("must not be empty; leave it out to have its default")

@@ -9,6 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from servers import Disk, draft_decision, hex_id
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from policy.domain import RouterSpec
 from server.storage.engine import Durability, migrate, open_engine
@@ -73,3 +74,9 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="not a database"):
         migrate(engine)
     engine.dispose()
+
+
+def test_an_error_of_the_database_does_not_tell_what_was_to_be_written(disk: Disk) -> None:
+    with pytest.raises(DBAPIError) as caught, disk.engine.begin() as connection:
+        connection.execute(text("INSERT INTO decisions (prompt) VALUES (:prompt)"), {"prompt": "a secret"})
+    assert "secret" not in str(caught.value)

@@ -115,6 +115,26 @@ async def test_a_storage_failure_is_said_to_every_caller_and_the_next_write_work
     assert set(found) == {hex_id(9)}
 
 
+async def test_a_failure_that_lasts_is_logged_once_and_so_is_its_end(
+    disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(disk) as commits:
+        for times in (20, 3):
+            caplog.clear()
+            commits.failing = True
+            for number in range(times):
+                with pytest.raises(StorageUnavailableError):
+                    await commits.group.submit(write(number))
+            commits.failing = False
+            await commits.group.submit(write(100 + times))
+            await commits.group.submit(write(200 + times))
+            said = [each.getMessage() for each in caplog.records if each.name == "server.storage.group_commit"]
+            assert said == [
+                "writes are not stored, and refused until they can be",
+                f"writes are stored again; {times} were refused meanwhile",
+            ]
+
+
 async def test_a_fault_of_ours_does_not_end_the_writer(disk: Disk) -> None:
     def stumble(_connection: object, _seq: int, _time_us: int) -> None:
         raise ZeroDivisionError

@@ -187,7 +187,7 @@ def _model_statistics(record: ModelRecord) -> pb.ModelStatistics:
         mean_cost_usd=record.cost_sum_usd / record.calls_charged if record.calls_charged else 0.0,
         mean_latency_seconds=record.latency_seconds,
         error_count=record.errors,
-        healthy=record.healthy,
+        healthy=record.circuit.closed,
     )
 
 

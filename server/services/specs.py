@@ -41,6 +41,12 @@ _STATES = {
     pb.MODEL_STATE_ACTIVE: ModelState.ACTIVE,
     pb.MODEL_STATE_DISABLED: ModelState.DISABLED,
 }
+# Where a field has another path on the wire than in the spec, which the file of routers is written after.
+_WIRE_FIELDS = {
+    "reward_rule.join_window_seconds": "reward_rule.join_window",
+    "embedding_dimensions": "features.embedding_dimensions",
+    "session_ttl_seconds": "session_ttl",
+}
 # Of two values that mean the same the later one, which says so explicitly, is given back.
 _LEARNER_VALUES = {kind: value for value, kind in _LEARNERS.items()}
 _MODE_VALUES = {mode: value for value, mode in _MODES.items()}
@@ -49,7 +55,14 @@ _STATE_VALUES = {state: value for value, state in _STATES.items()}
 
 
 def router_spec_from_proto(message: pb.Router) -> RouterSpec:
-    """The spec of a router. Raises InvalidFieldError."""
+    """The spec of a router. Raises InvalidFieldError with the field's path on the wire."""
+    try:
+        return _router_spec(message)
+    except InvalidFieldError as error:
+        raise InvalidFieldError(_WIRE_FIELDS.get(error.field, error.field), error.message) from error
+
+
+def _router_spec(message: pb.Router) -> RouterSpec:
     if message.learner not in _LEARNERS:
         raise InvalidFieldError("learner", f"must be a LEARNER value, not {message.learner}")
     if message.mode not in _MODES:

@@ -31,6 +31,10 @@ AnyRow = Any
 """A row of a table, whose columns are its attributes."""
 
 
+class DamagedRecordError(ValueError):
+    """A row that is no record; the message names it."""
+
+
 def dump_router(router: Router) -> str:
     """A router with its models as JSON."""
     return _ROUTER.dump_json(router).decode()
@@ -115,6 +119,7 @@ def _dump_details(record: DecisionRecord) -> str:
             "fallbacks": choice.fallbacks,
             "price_of_money": choice.price_of_money,
             "sticky": choice.sticky,
+            "probe": choice.probe,
             "proposed_model": choice.proposed_model,
             "prompt_tokens": record.prompt_tokens,
             "input_tokens": record.input_tokens,
@@ -127,7 +132,15 @@ def _dump_details(record: DecisionRecord) -> str:
 
 
 def load_decision(row: AnyRow) -> DecisionRecord:
-    """The decision of a row of the decisions table."""
+    """The decision of a row of the decisions table. Raises DamagedRecordError."""
+    try:
+        return _load_decision(row)
+    except (ValueError, LookupError, TypeError) as error:
+        what = f"decision {row.decision_id} at position {row.seq}"
+        raise DamagedRecordError(f"{what} cannot be decoded: {type(error).__name__}: {error}") from error
+
+
+def _load_decision(row: AnyRow) -> DecisionRecord:
     details = json.loads(row.details)
     choice = Choice(
         model=row.model,
@@ -139,6 +152,7 @@ def load_decision(row: AnyRow) -> DecisionRecord:
         price_of_money=details["price_of_money"],
         sticky=details["sticky"],
         proposed_model=details["proposed_model"],
+        probe=details.get("probe", False),
     )
     return DecisionRecord(
         seq=row.seq,
@@ -198,7 +212,15 @@ def report_row(record: ReportRecord) -> dict[str, Any]:
 
 
 def load_report(row: AnyRow) -> ReportRecord:
-    """The report of a row of the reports table."""
+    """The report of a row of the reports table. Raises DamagedRecordError."""
+    try:
+        return _load_report(row)
+    except (ValueError, LookupError, TypeError) as error:
+        what = f"report {row.seq} on decision {row.decision_id}"
+        raise DamagedRecordError(f"{what} cannot be decoded: {type(error).__name__}: {error}") from error
+
+
+def _load_report(row: AnyRow) -> ReportRecord:
     usage = None
     if row.input_tokens is not None:
         usage = Usage(row.input_tokens, row.output_tokens, row.cost_usd)

@@ -37,13 +37,15 @@ def open_engine(url: str, durability: Durability = Durability.POWER_LOSS, *, cre
         shown = "one that has a password in it" if "@" in url else repr(url[:80])
         raise InvalidFieldError("database_url", f"must be an SQLAlchemy URL, not {shown}") from error
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_pre_ping=True)
+        return create_engine(parsed, pool_pre_ping=True, hide_parameters=True)
     if parsed.database and parsed.database != ":memory:":
         path = Path(parsed.database)
         if not create and not path.exists():
             raise FileNotFoundError(f"{url}: there is no such database")
         path.parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False})
+    # What was to be written may be private, and has no place in a log of errors.
+    connect = {"timeout": _BUSY_SECONDS, "check_same_thread": False}
+    engine = create_engine(parsed, connect_args=connect, hide_parameters=True)
     synchronous = "FULL" if durability is Durability.POWER_LOSS else "NORMAL"
 
     @event.listens_for(engine, "connect")

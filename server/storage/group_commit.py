@@ -49,6 +49,7 @@ class GroupCommit:
         self._pending: deque[Pending] = deque()
         self._wake = asyncio.Event()
         self._closing = False
+        self._not_stored = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="log-writer")
 
     async def submit(self, write: Write) -> Any:
@@ -82,8 +83,9 @@ class GroupCommit:
             try:
                 writes = [write for write, _ in batch]
                 results = await loop.run_in_executor(self._thread, self._commit_all, writes)
+                self._say_stored()
             except (SQLAlchemyError, OSError):
-                logger.exception("a batch of %d writes was not stored", len(batch))
+                self._say_not_stored(len(batch))
                 results = [StorageUnavailableError() for _ in batch]
             except Exception as error:  # A fault of ours must not end the only writer.
                 logger.exception("a batch of %d writes was not stored", len(batch))
@@ -91,6 +93,17 @@ class GroupCommit:
             _settle(batch, results)
             self._on_commit()
         self._thread.shutdown()
+
+    def _say_not_stored(self, count: int) -> None:
+        """Once and not for each batch: a log of every failure would fill what is left of a full disk."""
+        if not self._not_stored:
+            logger.exception("writes are not stored, and refused until they can be")
+        self._not_stored += count
+
+    def _say_stored(self) -> None:
+        if self._not_stored:
+            logger.warning("writes are stored again; %d were refused meanwhile", self._not_stored)
+        self._not_stored = 0
 
     def close(self) -> None:
         """Lets `run` end once everything pending is written."""

@@ -176,8 +176,8 @@ def _require_same_features(connection: Connection, row: AnyRow, new: RouterSpec)
     query = select(decisions.c.seq).where(decisions.c.router_uid == row.uid).limit(1)
     if connection.execute(query).first() is not None:
         raise NotAllowedNowError(
-            f"features.embedding_dimensions: routers/{row.id} has decided with "
-            f"{old.embedding_dimensions} already; create another router for {new.embedding_dimensions}"
+            f"routers/{row.id} has decided with embedding_dimensions {old.embedding_dimensions} already; "
+            f"create another router for {new.embedding_dimensions}"
         )
 
 

@@ -19,6 +19,7 @@ from policy.domain import (
 from policy.features import FEATURE_VERSION, Featuriser, QueryFeatures
 from policy.log import DecisionRecord
 from server.errors import ModelNotFoundError, NoEligibleModelError, RouterNotFoundError
+from server.probes import Probes
 from server.registry import Registry, RouterEntry
 from server.sessions import Sessions
 from server.storage.group_commit import GroupCommit
@@ -78,6 +79,7 @@ class Route:
         self._clock_us = clock_us
         self._new_decision_id = new_decision_id
         self._sessions = Sessions()
+        self._probes = Probes()
 
     async def __call__(self, command: RouteCommand) -> DecisionRecord:
         """The decision as logged.
@@ -100,10 +102,30 @@ class Route:
             if earlier is None:
                 raise NoEligibleModelError(str(error), error.reasons) from error
             return earlier
-        window_us = round(entry.router.spec.reward_rule.join_window_seconds * 1e6)
-        logged: DecisionRecord = await self._log.submit(DecisionWrite(draft, max(1, window_us)))
+        logged = await self._store(draft, entry, now_us)
         if command.session_id and logged.decision_id == draft.decision_id:
             self._remember(command, entry, logged.choice.model, now_us)
+        return logged
+
+    async def _store(self, draft: DecisionRecord, entry: RouterEntry, now_us: int) -> DecisionRecord:
+        """Logs the draft; gives it as logged, or the earlier decision of the same request."""
+        window_us = round(entry.router.spec.reward_rule.join_window_seconds * 1e6)
+        write = DecisionWrite(draft, max(1, window_us))
+        if not draft.choice.probe:
+            logged: DecisionRecord = await self._log.submit(write)
+            return logged
+        key = entry.by_id[draft.choice.model].key
+        # Nothing was awaited since the draw, so that no other request can have been drawn in between.
+        probe = self._probes.begin(entry.router.uid, key, now_us)
+        try:
+            logged = await self._log.submit(write)
+        except Exception:
+            self._probes.end(entry.router.uid, key, probe)
+            raise
+        if logged.decision_id == draft.decision_id:
+            probe.seq = logged.seq
+        else:
+            self._probes.end(entry.router.uid, key, probe)
         return logged
 
     def _featurise(self, command: RouteCommand, entry: RouterEntry) -> QueryFeatures:
@@ -135,11 +157,8 @@ class Route:
             preference=command.preference,
         )
         incumbent = command.incumbent_model if router.spec.mode is RouterMode.SHADOW else ""
-        choice = decide(view, router, query, decision_id, now_us, session_model, incumbent)
-        if command.session_id and not command.request_id:
-            # Not only once it is stored: the session's next request may be decided before that. One
-            # with a request_id may turn out to be a repetition, which says nothing of the last model.
-            self._remember(command, entry, choice.model, now_us)
+        probed = self._probes.in_flight(router.uid, view.snapshot, now_us)
+        choice = decide(view, router, query, decision_id, now_us, session_model, incumbent, probed)
         return DecisionRecord(
             seq=0,
             time_us=0,
