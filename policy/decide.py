@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from policy.books import loss_limit
 from policy.circuit import Circuit, Phase
 from policy.domain import (
     Candidate,
@@ -153,6 +154,7 @@ def _outlook(
         money=forecast.money,
         unit_usd=budget,
         rewards_total=view.router.rewards,
+        loss_max=loss_limit(view.router.exploration_owed, router.spec.exploration.max_utility_loss),
         exploration=router.spec.exploration,
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from policy.books import Explored, expected_loss, loss_limit, owed_after
 from policy.circuit import Circuit
 from policy.cost import CostLearner
 from policy.domain import FloatArray, LearnerKind, Model, Router
@@ -25,7 +26,7 @@ from policy.ridge import RidgeQuality
 from policy.view import ModelRecord, PolicyView, RouterRecord
 from policy.vowpal import VowpalQuality
 
-STATE_VERSION = 4
+STATE_VERSION = 5
 
 _PLAN_EVERY = 32
 _PLAN_EVERY_EARLY = 4
@@ -177,9 +178,15 @@ class RouterLearner:
 
     def _activate(self, decision: DecisionRecord) -> None:
         self._record.decisions += 1
+        self._record.explored = self._record.explored.entered(decision.choice)
+        loss_max = self._router.spec.exploration.max_utility_loss
+        loss = expected_loss(decision.choice)
+        self._record.exploration_owed = owed_after(self._record.exploration_owed, loss, loss_max)
         model = self._by_id.get(decision.choice.model)
         if model is not None and model.uid < decision.seq:
-            self._models[model.key].decisions += 1
+            record = self._models[model.key]
+            record.decisions += 1
+            record.explored = record.explored.entered(decision.choice)
         if self._budget:
             self._paced_from = self._paced_from or decision.seq
             expected = sum(each.probability * each.cost_usd for each in decision.choice.candidates)
@@ -254,6 +261,7 @@ class RouterLearner:
             retrial=np.array([each.retrial(self._record.decisions) for each in records]),
             unit_usd=budget,
             rewards_total=self._record.rewards,
+            loss_max=loss_limit(self._record.exploration_owed, self._router.spec.exploration.max_utility_loss),
             exploration=self._router.spec.exploration,
         )
         relative = cost / budget
@@ -330,13 +338,14 @@ class RouterLearner:
         learner._pacer = Pacer(**meta["pacer"])
         learner._paced_from = meta["paced_from"]
         learner._told_seq, learner._restarted_seq = meta["told_seq"], meta["restarted_seq"]
-        learner._record = RouterRecord(**meta["record"])
+        learner._record = RouterRecord(**{**meta["record"], "explored": Explored(**meta["record"]["explored"])})
         learner._models = {key: _restored(record) for key, record in meta["models"].items()}
         return learner
 
 
 def _restored(record: dict[str, Any]) -> ModelRecord:
-    return ModelRecord(**{**record, "circuit": Circuit.restore(record["circuit"])})
+    circuit, explored = Circuit.restore(record["circuit"]), Explored(**record["explored"])
+    return ModelRecord(**{**record, "circuit": circuit, "explored": explored})
 
 
 def _prefixed(prefix: str, state: ArrayState) -> dict[str, npt.NDArray[Any]]:

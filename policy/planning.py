@@ -34,19 +34,18 @@ class Outlooks:
     retrial: FloatArray
     unit_usd: float
     rewards_total: int
+    loss_max: float
     exploration: Exploration
 
 
 def learned_shares(outlooks: Outlooks, money: float) -> FloatArray:
     """The probabilities that `policies.learned` gives each query: (queries, models)."""
-    exploration = outlooks.exploration
     scores = outlooks.quality - money * outlooks.costs_usd
-    gamma = gap_weight(outlooks.rewards_total, exploration.strength)
-    shares = _inverse_gap_weighting(scores, gamma, exploration.max_utility_loss)
+    shares = _inverse_gap_weighting(scores, gap_weight(outlooks.rewards_total, outlooks.exploration.strength))
     for extra in (_retrials(outlooks, scores), _burn_in(outlooks, scores, money)):
         if extra is not None:
             shares = shares * (1.0 - extra.sum(axis=1, keepdims=True)) + extra
-    return shares
+    return _limited(shares, scores, outlooks.loss_max)
 
 
 def _retrials(outlooks: Outlooks, scores: FloatArray) -> FloatArray | None:
@@ -60,16 +59,22 @@ def _retrials(outlooks: Outlooks, scores: FloatArray) -> FloatArray | None:
     return np.asarray(eagerness * wanted * np.minimum(outlooks.retrial, affordable) / count)
 
 
-def _inverse_gap_weighting(scores: FloatArray, gamma: float, max_utility_loss: float) -> FloatArray:
+def _inverse_gap_weighting(scores: FloatArray, gamma: float) -> FloatArray:
     best = scores.max(axis=1, keepdims=True)
     gap = best - scores
     others = np.zeros_like(scores) if np.isinf(gamma) else 1.0 / (scores.shape[1] + gamma * gap)
     firsts = np.arange(len(scores)), scores.argmax(axis=1)
     others[firsts] = 0.0
-    loss = (others * gap).sum(axis=1, keepdims=True)
-    others *= np.minimum(1.0, max_utility_loss / np.maximum(loss, 1e-300))
     others[firsts] = 1.0 - others.sum(axis=1)
     return np.asarray(others)
+
+
+def _limited(shares: FloatArray, scores: FloatArray, loss_max: float) -> FloatArray:
+    loss = (shares * (scores.max(axis=1, keepdims=True) - scores)).sum(axis=1, keepdims=True)
+    scale = np.minimum(1.0, loss_max / np.maximum(loss, 1e-300))
+    result = np.asarray(shares * scale)
+    result[np.arange(len(scores)), scores.argmax(axis=1)] += 1.0 - scale[:, 0]
+    return result
 
 
 def _burn_in(outlooks: Outlooks, scores: FloatArray, money: float) -> FloatArray | None:

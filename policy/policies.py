@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from policy.domain import Exploration, InvalidFieldError, require_model_id
-from policy.exploration import gap_weight, inverse_gap_weighting
+from policy.exploration import gap_weight, inverse_gap_weighting, limited
 
 BURN_IN_PROBABILITY_MAX = 0.5
 BURN_IN_BUDGET_SHARE = 0.05
@@ -24,7 +24,8 @@ class Outlook:
     `scores` are utilities with the pacer's price in them; -inf marks an excluded model, and one at
     least is not. `fallen` is how much of its quality each has lost and not regained, `retrial` how
     probable it is to be tried for its return. `money` is the price of money in utility per USD,
-    `unit_usd` what a usual request may cost.
+    `unit_usd` what a usual request may cost, `loss_max` the most utility that exploring may give up on
+    average in this decision.
     """
 
     ids: tuple[str, ...]
@@ -37,6 +38,7 @@ class Outlook:
     money: float
     unit_usd: float
     rewards_total: int
+    loss_max: float
     exploration: Exploration
 
     def eligible(self, index: int) -> bool:
@@ -53,16 +55,16 @@ class Policy(Protocol):
 def learned(outlook: Outlook) -> list[float]:
     """Inverse gap weighting on the scores; burn-in of models that little is known of; retrials of fallen ones.
 
-    `policy.planning.learned_shares` is the same for many queries at once.
+    All of it within what exploring may give up. `policy.planning.learned_shares` is the same for many
+    queries at once.
     """
-    exploration = outlook.exploration
-    gamma = gap_weight(outlook.rewards_total, exploration.strength)
-    shares = inverse_gap_weighting(outlook.scores, gamma, exploration.max_utility_loss)
+    gamma = gap_weight(outlook.rewards_total, outlook.exploration.strength)
+    shares = inverse_gap_weighting(outlook.scores, gamma)
     for extra in (retrials(outlook), burn_in(outlook)):
         if extra is not None:
             rest = 1.0 - sum(extra)
             shares = [rest * share + more for share, more in zip(shares, extra, strict=True)]
-    return shares
+    return limited(shares, outlook.scores, outlook.loss_max)
 
 
 def burn_in(outlook: Outlook) -> list[float] | None:
@@ -71,8 +73,7 @@ def burn_in(outlook: Outlook) -> list[float] | None:
     Only for a model that would be the best if it were perfect, and with an expected cost of at most
     5 % of a usual request: a model 500 times as dear as that is tried once in 10,000 requests, not
     ten times in a row. A model of unknown cost is tried in a fifth of the requests until it is known.
-    The settings of exploration other than the burn-in have no part in it. None where there is
-    nothing to try.
+    The strength of exploration has no part in it. None where there is nothing to try.
     """
     few = [rewards < outlook.exploration.burn_in_rewards for rewards in outlook.rewards]
     if not any(few) and all(outlook.costs_known):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from policy.books import Explored
 from policy.circuit import Circuit
 from policy.cost import CostPredictor, CostTerms
 from policy.domain import Router
@@ -35,6 +36,7 @@ class ModelRecord:
     offset: float = 0.0
     fallen: float = 0.0
     changed_at: int = 0
+    explored: Explored = Explored()
 
     def retrial(self, decisions: int) -> float:
         """How probable it is to be tried for its return, when the router has made so many decisions.
@@ -54,12 +56,16 @@ class ModelRecord:
 
 @dataclass
 class RouterRecord:
-    """What a router has done. `charged` counts the decisions whose cost is settled."""
+    """What a router has done. `charged` counts the decisions whose cost is settled; `exploration_owed` is the
+    utility that exploring has given up beyond its average: see `books.loss_limit`.
+    """
 
     decisions: int = 0
     rewards: int = 0
     charged: int = 0
     spent_usd: float = 0.0
+    exploration_owed: float = 0.0
+    explored: Explored = Explored()
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,25 @@ def exclusions(answer: Any) -> dict[str, str]:
     }
 
 
+async def test_the_books_of_exploration_are_what_the_decisions_gave_up(server: Running) -> None:
+    await server.create_models(a={"prices": (0.0, 0.0, 0.001)}, b={"prices": (0.0, 0.0, 0.002)})
+    cost, count = {"a": 0.0, "b": 0.0}, {"a": 0, "b": 0}
+    for turn in range(40):
+        decision = await server.route(prompt=f"question {turn}")
+        best = max(decision.candidates, key=lambda each: each.score)
+        drawn = next(each for each in decision.candidates if each.model == decision.model)
+        if drawn.score < best.score:
+            cost[drawn.model] += drawn.predicted_cost_usd - best.predicted_cost_usd
+            count[drawn.model] += 1
+        await server.report(decision, reward=0.5)
+    books = (await server.settled()).statistics.exploration
+    assert books.decision_count == sum(count.values()) > 0
+    assert books.cost_usd == pytest.approx(sum(cost.values()))
+    for name in ("a", "b"):
+        of_model = (await server.get_model(name)).statistics.exploration
+        assert (of_model.decision_count, of_model.cost_usd) == (count[name], pytest.approx(cost[name]))
+
+
 async def test_an_answer_holds_together(server: Running) -> None:
     answer = await server.route(prompt="hello")
     by_model = {each.model: each for each in answer.candidates}

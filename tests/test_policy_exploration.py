@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.exploration import draw, gap_weight, inverse_gap_weighting, unit_draw
+from policy.exploration import draw, gap_weight, inverse_gap_weighting, limited, unit_draw
 
 score = st.floats(-1e6, 1.0) | st.just(-math.inf)
 rows_of_scores = st.lists(score, min_size=1, max_size=20).filter(
@@ -22,7 +22,7 @@ caps = st.floats(0, 1) | st.just(math.inf)
 
 @given(rows_of_scores, gammas, caps)
 def test_it_is_a_distribution(scores: list[float], gamma: float, cap: float) -> None:
-    found = inverse_gap_weighting(scores, gamma, cap)
+    found = limited(inverse_gap_weighting(scores, gamma), scores, cap)
     assert sum(found) == pytest.approx(1.0, abs=1e-12)
     assert all(0.0 <= each <= 1.0 + 1e-12 for each in found)
 
@@ -31,14 +31,14 @@ def test_it_is_a_distribution(scores: list[float], gamma: float, cap: float) -> 
 def test_the_best_has_the_most_mass_and_a_model_that_cannot_be_chosen_has_none(
     scores: list[float], gamma: float, cap: float
 ) -> None:
-    found = inverse_gap_weighting(scores, gamma, cap)
+    found = limited(inverse_gap_weighting(scores, gamma), scores, cap)
     assert found[scores.index(max(scores))] >= max(found) - 1e-12
     assert not any(each for each, score in zip(found, scores, strict=True) if score == -math.inf)
 
 
 @given(rows_of_scores, gammas, st.floats(0, 1))
 def test_it_gives_up_no_more_utility_than_the_cap(scores: list[float], gamma: float, cap: float) -> None:
-    found = inverse_gap_weighting(scores, gamma, cap)
+    found = limited(inverse_gap_weighting(scores, gamma), scores, cap)
     best = max(scores)
     loss = sum(each * (best - score) for each, score in zip(found, scores, strict=True) if each)
     assert loss <= cap * (1 + 1e-9) + 1e-12
@@ -51,7 +51,7 @@ def test_a_better_model_is_never_tried_less_often_than_a_worse_one(scores: list[
     assert all(worse <= better + 1e-12 for worse, better in pairwise(tried))
 
 
-def test_it_is_the_published_distribution_where_the_cap_does_not_bind() -> None:
+def test_it_is_the_published_distribution() -> None:
     scores = [0.9, 0.7, 0.4]
     second, third = 1 / (3 + 10 * 0.2), 1 / (3 + 10 * 0.5)
     assert inverse_gap_weighting(scores, 10.0) == pytest.approx([1 - second - third, second, third])
@@ -69,7 +69,7 @@ def test_without_strength_only_the_best_is_chosen() -> None:
 
 
 def test_with_a_cap_of_nothing_no_utility_is_given_up() -> None:
-    assert inverse_gap_weighting([0.5, 0.7], 1.0, 0.0) == [0.0, 1.0]
+    assert limited([0.4, 0.6], [0.5, 0.7], 0.0) == [0.0, 1.0]
 
 
 @given(st.integers(0, 10**6), st.floats(0.01, 100))

@@ -93,7 +93,7 @@ def test_plans_stay_exact_when_much_was_learned_and_every_query_is_alike(rewards
     def spending(dear_quality: float) -> SpendAt:
         def spend(price: float) -> tuple[float, float]:
             scores = np.array([0.4, dear_quality]) - price * costs
-            shares = np.array(inverse_gap_weighting(scores.tolist(), gamma, 0.01))
+            shares = np.array(inverse_gap_weighting(scores.tolist(), gamma))
             return float(shares @ costs), float(shares @ costs**2)
 
         return spend

@@ -31,9 +31,11 @@ def test_planned_shares_are_the_policy_of_each_query(
     rewards = draw.integers(0, 30, models).tolist()
     lost = draw.uniform(size=models) * (draw.uniform(size=models) < fallen)
     retrial = draw.uniform(0, 0.1, models)
-    exploration = Exploration(strength, burn_in, cap)
+    exploration = Exploration(strength, burn_in)
     quality, costs = draw.uniform(size=(queries, models)), draw.uniform(0, 0.1, (queries, models))
-    found = learned_shares(Outlooks(quality, costs, known, rewards, lost, retrial, 0.01, 500, exploration), money)
+    found = learned_shares(
+        Outlooks(quality, costs, known, rewards, lost, retrial, 0.01, 500, cap, exploration), money
+    )
     for row in range(queries):
         scores = (quality[row] - money * costs[row]).tolist()
         ids = tuple(str(each) for each in range(models))
@@ -48,6 +50,7 @@ def test_planned_shares_are_the_policy_of_each_query(
             money=money,
             unit_usd=0.01,
             rewards_total=500,
+            loss_max=cap,
             exploration=exploration,
         )
         assert found[row].tolist() == pytest.approx(learned(one), abs=1e-12)

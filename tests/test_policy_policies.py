@@ -27,6 +27,7 @@ def outlook(scores: list[float], **changes: Any) -> Outlook:
         "money": 0.0,
         "unit_usd": 0.001,
         "rewards_total": 1000 * count,
+        "loss_max": math.inf,
         "exploration": Exploration(),
     }
     return Outlook(**{**fields, **changes})

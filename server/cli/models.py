@@ -79,6 +79,9 @@ def _grid(found: list[pb.Model]) -> Table:
         "rewards",
         "mean reward",
         "mean cost",
+        "explored",
+        "for USD",
+        "for quality",
     ):
         grid.add_column(heading, justify="left" if heading in {"model", "state"} else "right")
     for each in found:
@@ -92,6 +95,9 @@ def _grid(found: list[pb.Model]) -> Table:
             str(learned.reward_count),
             f"{learned.mean_reward:.3f}",
             f"{learned.mean_cost_usd:.3e}",
+            str(learned.exploration.decision_count),
+            f"{learned.exploration.cost_usd:+.2e}",
+            f"{-learned.exploration.quality:+.2f}",
         )
     return grid
 

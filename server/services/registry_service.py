@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from pointsman.v1 import registry_service_pb2 as pb
 from pointsman.v1 import registry_service_pb2_grpc as pb_grpc
 
+from policy.books import Explored
 from policy.domain import InvalidFieldError, Model
 from policy.view import ModelRecord
 from server.errors import ModelNotFoundError, RouterNotFoundError, StaleEtagError
@@ -164,6 +165,7 @@ class RegistryService(pb_grpc.RegistryServiceServicer):
                 utilization=view.router.spent_usd / budgeted if budgeted else 0.0,
                 price_of_money=view.pacer_price + 1.0 / objective.value_usd,
                 snapshot=str(view.snapshot),
+                exploration=_exploration_statistics(view.router.explored),
             )
         )
         return message
@@ -188,6 +190,16 @@ def _model_statistics(record: ModelRecord) -> pb.ModelStatistics:
         mean_latency_seconds=record.latency_seconds,
         error_count=record.errors,
         healthy=record.circuit.closed,
+        exploration=_exploration_statistics(record.explored),
+    )
+
+
+def _exploration_statistics(explored: Explored) -> pb.ExplorationStatistics:
+    return pb.ExplorationStatistics(
+        decision_count=explored.decisions,
+        cost_usd=explored.cost_usd,
+        quality=explored.quality,
+        utility=explored.utility,
     )
 
 

@@ -353,7 +353,10 @@ class Exploration(_message.Message):
     burn_in_rewards: _builtins.int
     """For how many rewards a new model is tried regardless of its prediction."""
     max_utility_loss: _builtins.float
-    """The most utility that exploring may give up on average in one decision (in units of quality)."""
+    """The most utility that exploring may give up on average in one decision (in units of quality), burn-in
+    and all, as predicted; 0.01 by default. A new router has 500 decisions' worth of it in hand, so any n
+    decisions in a row give up at most n + 500 times this in expectation. 0: nothing is ever tried.
+    """
     def __init__(
         self,
         *,
@@ -416,6 +419,7 @@ class RouterStatistics(_message.Message):
     UTILIZATION_FIELD_NUMBER: _builtins.int
     PRICE_OF_MONEY_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
+    EXPLORATION_FIELD_NUMBER: _builtins.int
     decision_count: _builtins.int
     """Decisions that count."""
     reward_count: _builtins.int
@@ -428,6 +432,10 @@ class RouterStatistics(_message.Message):
     """The price of money now: utility per USD, 1 / quality_value_usd and the pacer's part together."""
     snapshot: _builtins.str
     """The snapshot now served: the position in the log up to which the router has learned."""
+    @_builtins.property
+    def exploration(self) -> Global___ExplorationStatistics:
+        """What exploring has cost."""
+
     def __init__(
         self,
         *,
@@ -437,14 +445,51 @@ class RouterStatistics(_message.Message):
         utilization: _builtins.float = ...,
         price_of_money: _builtins.float = ...,
         snapshot: _builtins.str = ...,
+        exploration: Global___ExplorationStatistics | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exploration", b"exploration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_count", b"decision_count", "price_of_money", b"price_of_money", "reward_count", b"reward_count", "snapshot", b"snapshot", "spent_usd", b"spent_usd", "utilization", b"utilization"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_count", b"decision_count", "exploration", b"exploration", "price_of_money", b"price_of_money", "reward_count", b"reward_count", "snapshot", b"snapshot", "spent_usd", b"spent_usd", "utilization", b"utilization"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RouterStatistics: _TypeAlias = RouterStatistics  # noqa: Y015
+
+@_typing.final
+class ExplorationStatistics(_message.Message):
+    """The books of exploration: what draws other than the best known have given up against it, as predicted
+    when they were made, over the decisions that count.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_COUNT_FIELD_NUMBER: _builtins.int
+    COST_USD_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
+    UTILITY_FIELD_NUMBER: _builtins.int
+    decision_count: _builtins.int
+    """Decisions whose draw was not the best known."""
+    cost_usd: _builtins.float
+    """What they cost more than the best known would have, in USD; below 0 where they were cheaper."""
+    quality: _builtins.float
+    """What they lost of quality, in the unit of the reward, summed; below 0 where they were better."""
+    utility: _builtins.float
+    """Both together at the price of money of each decision, and the latency: the utility given up, 0 or more."""
+    def __init__(
+        self,
+        *,
+        decision_count: _builtins.int = ...,
+        cost_usd: _builtins.float = ...,
+        quality: _builtins.float = ...,
+        utility: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_usd", b"cost_usd", "decision_count", b"decision_count", "quality", b"quality", "utility", b"utility"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplorationStatistics: _TypeAlias = ExplorationStatistics  # noqa: Y015
 
 @_typing.final
 class Model(_message.Message):
@@ -561,6 +606,7 @@ class ModelStatistics(_message.Message):
     MEAN_LATENCY_SECONDS_FIELD_NUMBER: _builtins.int
     ERROR_COUNT_FIELD_NUMBER: _builtins.int
     HEALTHY_FIELD_NUMBER: _builtins.int
+    EXPLORATION_FIELD_NUMBER: _builtins.int
     decision_count: _builtins.int
     """Decisions for it that count."""
     reward_count: _builtins.int
@@ -579,6 +625,10 @@ class ModelStatistics(_message.Message):
     """Calls reported as failed."""
     healthy: _builtins.bool
     """Whether its calls have been working."""
+    @_builtins.property
+    def exploration(self) -> Global___ExplorationStatistics:
+        """What exploring it has cost."""
+
     def __init__(
         self,
         *,
@@ -591,10 +641,11 @@ class ModelStatistics(_message.Message):
         mean_latency_seconds: _builtins.float = ...,
         error_count: _builtins.int = ...,
         healthy: _builtins.bool = ...,
+        exploration: Global___ExplorationStatistics | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exploration", b"exploration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_count", b"closed_count", "decision_count", b"decision_count", "error_count", b"error_count", "healthy", b"healthy", "mean_cost_usd", b"mean_cost_usd", "mean_latency_seconds", b"mean_latency_seconds", "mean_reward", b"mean_reward", "missing_reward_rate", b"missing_reward_rate", "reward_count", b"reward_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_count", b"closed_count", "decision_count", b"decision_count", "error_count", b"error_count", "exploration", b"exploration", "healthy", b"healthy", "mean_cost_usd", b"mean_cost_usd", "mean_latency_seconds", b"mean_latency_seconds", "mean_reward", b"mean_reward", "missing_reward_rate", b"missing_reward_rate", "reward_count", b"reward_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,68 @@
+"""The books of exploration: what it has cost against always taking the best known, and what it still may."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from policy.domain import Candidate, Choice
+
+_CREDIT_DECISIONS = 500.0
+_SPREAD_DECISIONS = 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class Explored:
+    """The decisions whose draw was not the best known, and what they gave up, as predicted when they were made.
+
+    `quality` is in the unit of the reward, `cost_usd` in USD, both against the model of the best score, and
+    so either may be below 0: a draw is cheaper and worse, or dearer and better, or both for the worse.
+    `utility` is the difference of the scores, which is what the draw was weighed by, and never below 0.
+    """
+
+    decisions: int = 0
+    utility: float = 0.0
+    quality: float = 0.0
+    cost_usd: float = 0.0
+
+    def entered(self, choice: Choice) -> Explored:
+        """The books with this decision in them."""
+        if choice.probability >= 1.0:
+            return self
+        best = _best(choice)
+        drawn = next(each for each in choice.candidates if each.model == choice.model)
+        if drawn.score >= best.score:
+            return self
+        return Explored(
+            self.decisions + 1,
+            self.utility + best.score - drawn.score,
+            self.quality + best.quality - drawn.quality,
+            self.cost_usd + drawn.cost_usd - best.cost_usd,
+        )
+
+
+def expected_loss(choice: Choice) -> float:
+    """The utility that the draw gives up on average against the best known; 0 where nothing was drawn."""
+    if choice.probability >= 1.0:
+        return 0.0
+    best = _best(choice).score
+    return sum(each.probability * (best - each.score) for each in choice.candidates if each.exclusion is None)
+
+
+def _best(choice: Choice) -> Candidate:
+    return max((each for each in choice.candidates if each.exclusion is None), key=lambda each: each.score)
+
+
+def owed_after(owed: float, loss: float, loss_max: float) -> float:
+    """What a router owes once a decision has given up `loss`, where it may give up `loss_max` on average."""
+    return max(0.0, owed + loss - loss_max)
+
+
+def loss_limit(owed: float, loss_max: float) -> float:
+    """The most utility that a decision's exploration may give up on average, when this much is owed.
+
+    A credit of 500 decisions' worth, since a new model costs most while nothing is known of it, and of it a
+    fiftieth a decision, since many decisions may be under way before the books know of the first. So any
+    `n` decisions in a row give up at most `(n + 500) * loss_max` in expectation, and in the long run
+    `loss_max` each.
+    """
+    return max(0.0, _CREDIT_DECISIONS * loss_max - owed) / _SPREAD_DECISIONS
