@@ -151,6 +151,7 @@ def _outlook(
         rewards=forecast.aligned.rewards,
         fallen=forecast.aligned.fallen,
         retrial=forecast.aligned.retrial,
+        doubts=forecast.aligned.doubts,
         money=forecast.money,
         unit_usd=budget,
         rewards_total=view.router.rewards,

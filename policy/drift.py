@@ -85,6 +85,11 @@ class Level:
         self._evidence = 0.0
         self._test = ChangeTest(variance=0.05)
 
+    @property
+    def variance(self) -> float:
+        """Of what its predictions miss by."""
+        return self._test.variance
+
     def learn(self, miss: float) -> bool:
         """Takes a reward less what was predicted, offset included; says whether the level has changed."""
         if self._since:

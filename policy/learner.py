@@ -71,8 +71,8 @@ class RouterLearner:
             self._cost.remove(key)
         for key in wanted:
             if key not in self._models:
-                self._models[key] = ModelRecord()
-                self._levels[key] = Level()
+                level = self._levels[key] = Level()
+                self._models[key] = ModelRecord(variance=level.variance, joined_at=self._record.rewards)
                 self._quality.add(key)
                 self._cost.add(key)
         self._by_id = {model.id: model for model in router.models}
@@ -219,7 +219,7 @@ class RouterLearner:
         record, level = self._models[model.key], self._levels[model.key]
         miss = reward - float(self._quality.predict(vector, [model.key])[0]) - level.offset
         changed = level.learn(miss)
-        record.offset, record.fallen = level.offset, level.fallen
+        record.offset, record.fallen, record.variance = level.offset, level.fallen, level.variance
         self._quality.learn(vector, model.key, reward - level.offset)
         if changed:
             record.changed_at = self._record.decisions
@@ -236,9 +236,10 @@ class RouterLearner:
         self._quality = _new_quality(self._router.spec.learner, size)
         for key, record in self._models.items():
             self._quality.add(key)
-            self._levels[key] = Level()
+            level = self._levels[key] = Level()
             record.rewards, record.reward_sum = 0, 0.0
-            record.offset, record.fallen, record.changed_at = 0.0, 0.0, 0
+            record.offset, record.fallen, record.variance = level.offset, level.fallen, level.variance
+            record.changed_at = record.joined_at = 0
 
     def _plan(self) -> None:
         """Solves for the price of money on the recent queries, at today's prices."""
@@ -259,6 +260,7 @@ class RouterLearner:
             rewards=[each.rewards for each in records],
             fallen=np.array([each.fallen for each in records]),
             retrial=np.array([each.retrial(self._record.decisions) for each in records]),
+            doubts=np.array([each.doubt for each in records]),
             unit_usd=budget,
             rewards_total=self._record.rewards,
             loss_max=loss_limit(self._record.exploration_owed, self._router.spec.exploration.max_utility_loss),

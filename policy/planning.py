@@ -23,7 +23,7 @@ from policy.policies import (
 class Outlooks:
     """As `policies.Outlook`, for many queries under whatever price of money; no model is excluded.
 
-    Axes: `quality`, `costs_usd` (queries, models); `costs_known`, `rewards`, `fallen`, `retrial` (models,).
+    Axes: `quality`, `costs_usd` (queries, models); the other columns (models,).
     """
 
     quality: FloatArray
@@ -32,6 +32,7 @@ class Outlooks:
     rewards: Sequence[int]
     fallen: FloatArray
     retrial: FloatArray
+    doubts: FloatArray
     unit_usd: float
     rewards_total: int
     loss_max: float
@@ -80,14 +81,16 @@ def _limited(shares: FloatArray, scores: FloatArray, loss_max: float) -> FloatAr
 def _burn_in(outlooks: Outlooks, scores: FloatArray, money: float) -> FloatArray | None:
     few = np.asarray(outlooks.rewards) < outlooks.exploration.burn_in_rewards
     unknown = ~outlooks.costs_known
-    if not few.any() and not unknown.any():
+    if not few.any() and not outlooks.doubts.any() and not unknown.any():
         return None
     if unknown.any():
         whole = 1.0 if unknown.all() else UNKNOWN_COST_PROBABILITY
         return np.asarray(np.tile(whole * unknown / unknown.sum(), (len(scores), 1)))
     best = scores.max(axis=1, keepdims=True)
-    wanted = few & (1.0 - money * outlooks.costs_usd > best)
-    inverse = wanted / np.maximum(outlooks.costs_usd / outlooks.unit_usd, CHEAP)
+    behind, costs = best - scores, outlooks.costs_usd
+    wanted = (few & (1.0 - money * costs > best)) | ((behind > 0) & (behind < outlooks.doubts))
+    instead = np.take_along_axis(costs, scores.argmax(axis=1)[:, None], axis=1) * (outlooks.doubts > 0)
+    inverse = wanted / np.maximum((costs - instead) / outlooks.unit_usd, CHEAP)
     inverses = np.maximum(inverse.sum(axis=1, keepdims=True), 1e-300)
     count = np.maximum(wanted.sum(axis=1, keepdims=True), 1)
     mass = np.minimum(BURN_IN_PROBABILITY_MAX, BURN_IN_BUDGET_SHARE * inverses / count)

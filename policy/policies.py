@@ -23,7 +23,8 @@ class Outlook:
 
     `scores` are utilities with the pacer's price in them; -inf marks an excluded model, and one at
     least is not. `fallen` is how much of its quality each has lost and not regained, `retrial` how
-    probable it is to be tried for its return. `money` is the price of money in utility per USD,
+    probable it is to be tried for its return, `doubts` how much better than it looks one may well be that
+    joined late. `money` is the price of money in utility per USD,
     `unit_usd` what a usual request may cost, `loss_max` the most utility that exploring may give up on
     average in this decision.
     """
@@ -35,6 +36,7 @@ class Outlook:
     rewards: Sequence[int]
     fallen: Sequence[float]
     retrial: Sequence[float]
+    doubts: Sequence[float]
     money: float
     unit_usd: float
     rewards_total: int
@@ -72,11 +74,13 @@ def burn_in(outlook: Outlook) -> list[float] | None:
 
     Only for a model that would be the best if it were perfect, and with an expected cost of at most
     5 % of a usual request: a model 500 times as dear as that is tried once in 10,000 requests, not
-    ten times in a row. A model of unknown cost is tried in a fifth of the requests until it is known.
+    ten times in a row. One that joined late is tried for longer, while it would be the best if it were
+    as good as it may well be, and of its cost only that counts by which it is dearer than the best
+    known. A model of unknown cost is tried in a fifth of the requests until it is known.
     The strength of exploration has no part in it. None where there is nothing to try.
     """
     few = [rewards < outlook.exploration.burn_in_rewards for rewards in outlook.rewards]
-    if not any(few) and all(outlook.costs_known):
+    if not any(few) and not any(outlook.doubts) and all(outlook.costs_known):
         return None
     models = range(len(outlook.ids))
     possible = [index for index in models if outlook.eligible(index)]
@@ -85,11 +89,13 @@ def burn_in(outlook: Outlook) -> list[float] | None:
         whole = 1.0 if len(unknown) == len(possible) else UNKNOWN_COST_PROBABILITY
         return [whole / len(unknown) if index in unknown else 0.0 for index in models]
     best = max(outlook.scores)
-    relative = {
-        index: max(outlook.costs_usd[index] / outlook.unit_usd, CHEAP)
-        for index in possible
-        if few[index] and 1.0 - outlook.money * outlook.costs_usd[index] > best
-    }
+    instead_usd = outlook.costs_usd[outlook.scores.index(best)]
+    relative = {}
+    for index in possible:
+        cost, doubt, behind = outlook.costs_usd[index], outlook.doubts[index], best - outlook.scores[index]
+        if (few[index] and 1.0 - outlook.money * cost > best) or 0.0 < behind < doubt:
+            extra = cost - instead_usd if doubt else cost
+            relative[index] = max(extra / outlook.unit_usd, CHEAP)
     if not relative:
         return None
     inverses = sum(1.0 / each for each in relative.values())

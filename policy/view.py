@@ -14,12 +14,14 @@ from policy.quality import Predictor
 
 _LATENCY_MEMORY = 200.0
 _RETRIAL_MAX = 0.1
+_TRIAL_REWARDS = 2.0
 
 
 @dataclass
 class ModelRecord:
-    """What a model has done. `offset` and `fallen` are those of its `drift.Level`, which last changed when
-    the router had made `changed_at` decisions.
+    """What a model has done. `offset`, `fallen` and `variance` are those of its `drift.Level`, which last
+    changed when the router had made `changed_at` decisions. `joined_at` is how many rewards the router had
+    learned from when the model was added.
     """
 
     decisions: int = 0
@@ -35,7 +37,9 @@ class ModelRecord:
     circuit: Circuit = Circuit()
     offset: float = 0.0
     fallen: float = 0.0
+    variance: float = 0.0
     changed_at: int = 0
+    joined_at: int = 0
     explored: Explored = Explored()
 
     def retrial(self, decisions: int) -> float:
@@ -47,6 +51,19 @@ class ModelRecord:
         if not self.fallen:
             return 0.0
         return min(_RETRIAL_MAX, 1.0 / math.sqrt(1.0 + decisions - self.changed_at))
+
+    @property
+    def doubt(self) -> float:
+        """How much better than it looks a model may well be that joined when the others were known: two
+        standard errors of a mean.
+
+        Exploration has become rare by then, and one that was unlucky in its burn-in would not be heard of
+        again. 0 after twice the root of the rewards there were when it joined: what is spent on the trial
+        grows slower than what there is to gain from it. 0 also for those that a router began with.
+        """
+        if self.rewards >= _TRIAL_REWARDS * math.sqrt(self.joined_at):
+            return 0.0
+        return 2.0 * math.sqrt(self.variance / (self.rewards + 1.0))
 
     def add_latency(self, seconds: float) -> None:
         """Follows the mean latency, with a memory of some hundred calls."""
@@ -81,6 +98,7 @@ class Aligned:
     offsets: list[float]
     fallen: list[float]
     retrial: list[float]
+    doubts: list[float]
     circuits: list[Circuit]
 
 
@@ -117,6 +135,7 @@ class PolicyView:
             offsets=[each.offset for each in records],
             fallen=[each.fallen for each in records],
             retrial=[each.retrial(self.router.decisions) for each in records],
+            doubts=[each.doubt for each in records],
             circuits=[each.circuit for each in records],
         )
         self._aligned[:] = [(router, aligned)]

@@ -21,9 +21,17 @@ from policy.policies import Outlook, learned
     cap=st.floats(0, 1),
     unknown=st.floats(0, 1),
     fallen=st.floats(0, 1),
+    late=st.floats(0, 1),
 )
 def test_planned_shares_are_the_policy_of_each_query(
-    seed: int, money: float, strength: float, burn_in: int, cap: float, unknown: float, fallen: float
+    seed: int,
+    money: float,
+    strength: float,
+    burn_in: int,
+    cap: float,
+    unknown: float,
+    fallen: float,
+    late: float,
 ) -> None:
     draw = np.random.default_rng(seed)
     queries, models = int(draw.integers(1, 6)), int(draw.integers(1, 12))
@@ -31,10 +39,11 @@ def test_planned_shares_are_the_policy_of_each_query(
     rewards = draw.integers(0, 30, models).tolist()
     lost = draw.uniform(size=models) * (draw.uniform(size=models) < fallen)
     retrial = draw.uniform(0, 0.1, models)
+    doubts = draw.uniform(size=models) * (draw.uniform(size=models) < late)
     exploration = Exploration(strength, burn_in)
     quality, costs = draw.uniform(size=(queries, models)), draw.uniform(0, 0.1, (queries, models))
     found = learned_shares(
-        Outlooks(quality, costs, known, rewards, lost, retrial, 0.01, 500, cap, exploration), money
+        Outlooks(quality, costs, known, rewards, lost, retrial, doubts, 0.01, 500, cap, exploration), money
     )
     for row in range(queries):
         scores = (quality[row] - money * costs[row]).tolist()
@@ -47,6 +56,7 @@ def test_planned_shares_are_the_policy_of_each_query(
             rewards=rewards,
             fallen=lost.tolist(),
             retrial=retrial.tolist(),
+            doubts=doubts.tolist(),
             money=money,
             unit_usd=0.01,
             rewards_total=500,

@@ -24,6 +24,7 @@ def outlook(scores: list[float], **changes: Any) -> Outlook:
         "rewards": [1000] * count,
         "fallen": [0.0] * count,
         "retrial": [0.0] * count,
+        "doubts": [0.0] * count,
         "money": 0.0,
         "unit_usd": 0.001,
         "rewards_total": 1000 * count,
@@ -142,6 +143,18 @@ def test_a_dear_new_model_is_tried_so_rarely_that_it_takes_a_small_part_of_a_usu
 def test_the_cheaper_of_two_new_models_is_tried_more_often() -> None:
     trial = trial_of(outlook([0.9, 0.5, 0.5], rewards=[1000, 0, 0], costs_usd=[1e-3, 1e-3, 1e-2]))
     assert trial[1] > trial[2] > 0.0
+
+
+def test_a_model_that_joined_late_is_tried_while_it_may_well_be_the_best() -> None:
+    likely = trial_of(outlook([0.7, 0.65, 0.5], doubts=[0.0, 0.1, 0.1]))
+    assert likely[0] == likely[2] == 0.0
+    assert likely[1] == 0.5
+    assert trial_of(outlook([0.65, 0.7], doubts=[0.0, 0.1])) == [0.0, 0.0]  # it is the best known
+
+
+def test_of_a_late_ones_cost_counts_what_it_is_dearer_than_the_best_known() -> None:
+    dear = outlook([0.7, 0.65], doubts=[0.0, 0.1], costs_usd=[0.01, 0.02], unit_usd=0.01)
+    assert trial_of(dear)[1] == pytest.approx(0.05)
 
 
 def test_a_model_of_unknown_cost_is_tried_until_its_cost_is_known() -> None:
