@@ -17,17 +17,34 @@ find_python() {
 
 # ensure_environment EXTRAS: EXTRAS is "", "[dev]" or "[benchmark]".
 ensure_environment() {
-    local extras="$1" stamp wanted python
+    local extras="$1" stamp wanted
     stamp="$root/.venv/pointsman-installed${extras}"
     wanted="$root $(cat "$root/pyproject.toml" "$root/constraints.txt")"
-    if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
-        python="$(find_python)"
-        echo "Setting up $root/.venv (once) ..." >&2
-        rm -f "$root"/.venv/pointsman-installed*
-        [ -x "$root/.venv/bin/python" ] || "$python" -m venv --clear "$root/.venv"
-        "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-            --constraint "$root/constraints.txt" --editable "$root$extras"
-        printf '%s' "$wanted" >"$stamp"
+    if ! is_installed; then
+        # Two scripts that are started at once take turns. macOS has no flock, and does without.
+        (
+            if command -v flock >/dev/null; then flock 9; fi
+            if ! is_installed; then install_extras "$extras"; fi
+        ) 9<"$root"
     fi
     export PATH="$root/.venv/bin:$PATH"
+}
+
+is_installed() {
+    [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]
+}
+
+install_extras() {
+    local python
+    python="$(find_python)"
+    echo "Setting up $root/.venv (once) ..." >&2
+    # The other stamps stay if they are of the same pins: what was installed for them is not taken away.
+    local each
+    for each in "$root"/.venv/pointsman-installed*; do
+        if [ -f "$each" ] && [ "$(cat "$each")" != "$wanted" ]; then rm "$each"; fi
+    done
+    [ -x "$root/.venv/bin/python" ] || "$python" -m venv --clear "$root/.venv"
+    "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+        --constraint "$root/constraints.txt" --editable "$root$1"
+    printf '%s' "$wanted" >"$stamp"
 }
