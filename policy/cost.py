@@ -104,7 +104,7 @@ class CostPredictor:
         typical = list(self.token_scales.values())
         typical_tokens = sum(typical) / len(typical) if typical else _TYPICAL_OUTPUT_TOKENS
         blank = np.zeros(COST_FEATURES)
-        parts: list[tuple[float, float, float, float, bool, bool]] = []
+        parts: list[tuple[float, float, float, float, float, bool, bool]] = []
         for model in models:
             prices = model.spec.prices
             tokens = self.token_scales.get(model.key)
@@ -113,19 +113,21 @@ class CostPredictor:
                 per_input = prices.input_usd_per_million_tokens * 1e-6
                 per_output = prices.output_usd_per_million_tokens * 1e-6
                 scale = typical_tokens if tokens is None else tokens
-                parts.append((scale, prices.usd_per_request, per_input, per_output, True, True))
+                saved = prices.saved_usd_per_cached_token
+                parts.append((scale, prices.usd_per_request, per_input, saved, per_output, True, True))
             else:
-                parts.append((dollars or 0.0, 0.0, 0.0, price_unit(prices), dollars is not None, False))
+                parts.append((dollars or 0.0, 0.0, 0.0, 0.0, price_unit(prices), dollars is not None, False))
         shapes = np.array([self.own_shapes.get(model.key, blank) for model in models])
-        columns = np.array(parts, dtype=np.float64).reshape(len(models), 6).T
+        columns = np.array(parts, dtype=np.float64).reshape(len(models), 7).T
         return CostTerms(
             shape_weights=shapes.reshape(len(models), COST_FEATURES) + self.shared_shape,
             scale=columns[0],
             fixed_usd=columns[1],
             usd_per_input_token=columns[2],
-            usd_per_unit=columns[3],
-            in_tokens=columns[5] > 0,
-            known=columns[4] > 0,
+            saved_usd_per_cached_token=columns[3],
+            usd_per_unit=columns[4],
+            in_tokens=columns[6] > 0,
+            known=columns[5] > 0,
         )
 
 
@@ -137,6 +139,7 @@ class CostTerms:
     scale: FloatArray
     fixed_usd: FloatArray
     usd_per_input_token: FloatArray
+    saved_usd_per_cached_token: FloatArray
     usd_per_unit: FloatArray
     in_tokens: Any
     known: Any

@@ -19,6 +19,7 @@ from policy.domain import (
     Preference,
     Query,
     Router,
+    Turn,
 )
 from policy.exploration import draw
 from policy.features import cost_features
@@ -45,18 +46,20 @@ def decide(
     query: Query,
     decision_id: str,
     now_us: int,
-    session_model: str = "",
+    session: Turn | None = None,
     incumbent_model: str = "",
     probed: Set[str] = frozenset(),
 ) -> Choice:
     """Chooses a model. The same arguments always give the same choice.
 
-    A session keeps `session_model` while it is eligible; in shadow mode `incumbent_model` is obeyed.
-    Both are certain given what led to them, so their propensity is 1. `probed` are the keys of the models
-    with a probe in flight that the view does not know of; a choice that is a probe says so. The fallbacks
-    are models that work, or all others where none is known to work. Raises NoCandidateError.
+    A session keeps the model of its last turn while it is eligible and no other gains by more than a switch
+    costs; in shadow mode `incumbent_model` is obeyed. Both are certain given what led to them, so their
+    propensity is 1. A session that leaves its model is drawn for as any other decision. `probed` are the
+    keys of the models with a probe in flight that the view does not know of; a choice that is a probe says
+    so. The fallbacks are models that work, or all others where none is known to work. Raises
+    NoCandidateError.
     """
-    forecast = _forecast(view, router, query)
+    forecast = _forecast(view, router, query, session)
     phases = _phases(forecast.aligned, now_us, probed)
     reasons = _exclusions(router, query, forecast, phases, now_us)
     eligible = [index for index, reason in enumerate(reasons) if reason is None]
@@ -71,9 +74,9 @@ def decide(
     probabilities = policy(outlook)
     index = drawn = draw(decision_id, probabilities)
     ids = outlook.ids
-    sticky = not incumbent_model and session_model in ids and reasons[ids.index(session_model)] is None
-    if incumbent_model or sticky:
-        index = ids.index(incumbent_model or session_model)
+    kept = "" if incumbent_model or session is None else _kept(session.model, outlook, router)
+    if incumbent_model or kept:
+        index = ids.index(incumbent_model or kept)
         probabilities = [float(each == index) for each in range(len(ids))]
     scores = forecast.scores
     works = [each for each in eligible if phases[each] is Phase.CLOSED]
@@ -86,7 +89,7 @@ def decide(
         policy="exploit_only" if query.preference.exploit_only else router.spec.policy,
         snapshot=view.snapshot,
         price_of_money=forecast.money,
-        sticky=sticky,
+        sticky=bool(kept),
         proposed_model=ids[drawn] if incumbent_model else "",
         # Where none is known to work all are called as if they did, and none is on trial.
         probe=bool(works) and phases[index] is Phase.HALF_OPEN,
@@ -104,17 +107,35 @@ class _Forecast:
     money: float
 
 
-def _forecast(view: PolicyView, router: Router, query: Query) -> _Forecast:
+def _forecast(view: PolicyView, router: Router, query: Query, session: Turn | None) -> _Forecast:
     aligned = view.aligned(router)
     features = query.features.astype(np.float64)
     tokens = query.charged_input_tokens
     learned = view.quality.predict(features, aligned.keys).tolist()
     quality = [value + offset for value, offset in zip(learned, aligned.offsets, strict=True)]
     cost = aligned.costs.predict(cost_features(features, tokens), tokens, query.max_output_tokens).tolist()
+    if session is not None and session.model in aligned.ids:
+        index = aligned.ids.index(session.model)
+        saved = float(aligned.costs.saved_usd_per_cached_token[index]) * min(session.input_tokens, tokens)
+        cost[index] -= saved
     money, latency_price = _prices(view, router, query.preference)
     columns = zip(quality, cost, aligned.latency_seconds, strict=True)
     scores = [value - money * usd - latency_price * seconds for value, usd, seconds in columns]
     return _Forecast(aligned, quality, cost, scores, money)
+
+
+def _kept(model: str, outlook: Outlook, router: Router) -> str:
+    """The model if the session keeps it; empty if it is no candidate, or another gains by more than a switch.
+
+    What it has in its cache is in its score. Beyond that another has to be better by the router's
+    `session_switch_gain`, and both have to be known: a prediction before the burn-in is a guess.
+    """
+    if model not in outlook.ids or not outlook.eligible(outlook.ids.index(model)):
+        return ""
+    own = outlook.ids.index(model)
+    known = [rewards >= outlook.exploration.burn_in_rewards for rewards in outlook.rewards]
+    best = max((score for score, sure in zip(outlook.scores, known, strict=True) if sure), default=-math.inf)
+    return "" if known[own] and best > outlook.scores[own] + router.spec.session_switch_gain else model
 
 
 def _prices(view: PolicyView, router: Router, preference: Preference) -> tuple[float, float]:

@@ -22,6 +22,7 @@ EMBEDDING_DIMENSIONS_MAX = 4096
 CAPABILITIES_MAX = 64
 WINDOW_SECONDS_MAX = 90 * 86_400.0
 TOKENS_MAX = 1_000_000_000
+_CACHED_PRICE_SHARE = 0.1
 
 _ROUTER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-/:@]{0,126}\Z")
@@ -127,11 +128,16 @@ class Exclusion(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """What a call costs; all zero means that only reports tell."""
+    """What a call costs; all zero means that only reports tell.
+
+    Input that the provider has in its prompt cache costs `cached_input_usd_per_million_tokens`; None is a
+    tenth of the input price, which most providers ask.
+    """
 
     input_usd_per_million_tokens: float = 0.0
     output_usd_per_million_tokens: float = 0.0
     usd_per_request: float = 0.0
+    cached_input_usd_per_million_tokens: float | None = None
 
     def __post_init__(self) -> None:
         for name in (
@@ -140,6 +146,13 @@ class Prices:
             "usd_per_request",
         ):
             require_number(f"prices.{name}", getattr(self, name), 0.0, 1e6)
+        if self.cached_input_usd_per_million_tokens is not None:
+            require_number(
+                "prices.cached_input_usd_per_million_tokens",
+                self.cached_input_usd_per_million_tokens,
+                0.0,
+                self.input_usd_per_million_tokens,
+            )
 
     @property
     def known(self) -> bool:
@@ -147,11 +160,20 @@ class Prices:
             self.input_usd_per_million_tokens or self.output_usd_per_million_tokens or self.usd_per_request
         )
 
-    def cost_usd(self, input_tokens: float, output_tokens: float) -> float:
-        """The cost of one call in USD."""
-        return (
+    @property
+    def saved_usd_per_cached_token(self) -> float:
+        """What an input token costs less when it is in the provider's cache."""
+        cached = self.cached_input_usd_per_million_tokens
+        if cached is None:
+            cached = _CACHED_PRICE_SHARE * self.input_usd_per_million_tokens
+        return (self.input_usd_per_million_tokens - cached) * 1e-6
+
+    def cost_usd(self, input_tokens: float, output_tokens: float, cached_input_tokens: float = 0.0) -> float:
+        """The cost of one call in USD; of the input tokens, so many were in the provider's cache."""
+        tokens = (
             self.input_usd_per_million_tokens * input_tokens + self.output_usd_per_million_tokens * output_tokens
-        ) * 1e-6 + self.usd_per_request
+        ) * 1e-6
+        return tokens - self.saved_usd_per_cached_token * cached_input_tokens + self.usd_per_request
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +279,7 @@ class RouterSpec:
     policy: str = "learned"
     store_prompts: bool = False
     session_ttl_seconds: float = 3600.0
+    session_switch_gain: float = 0.05
     mode: RouterMode = RouterMode.LIVE
 
     def __post_init__(self) -> None:
@@ -267,6 +290,7 @@ class RouterSpec:
             EMBEDDING_DIMENSIONS_MAX,
         )
         require_number("session_ttl_seconds", self.session_ttl_seconds, 0, WINDOW_SECONDS_MAX)
+        require_number("session_switch_gain", self.session_switch_gain, 0, 1e6)
         if len(self.display_name) > 256:
             raise InvalidFieldError("display_name", "must be at most 256 characters")
 
@@ -333,6 +357,14 @@ class Query:
     def charged_input_tokens(self) -> float:
         """What the caller said of the input's length, or else the estimate from the prompt."""
         return self.input_tokens or self.prompt_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The last decision of a session: the model it chose, and the input tokens that are in its cache since."""
+
+    model: str
+    input_tokens: float
 
 
 @dataclass(frozen=True, slots=True)

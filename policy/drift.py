@@ -8,6 +8,7 @@ import numpy as np
 
 from policy.domain import FloatArray
 
+FIRST_VARIANCE = 0.05
 _WINDOW = 256
 _CLIP = 2.0
 _THRESHOLD = 10.0
@@ -83,7 +84,7 @@ class Level:
         self.fallen = 0.0
         self._since = 0
         self._evidence = 0.0
-        self._test = ChangeTest(variance=0.05)
+        self._test = ChangeTest(variance=FIRST_VARIANCE)
 
     @property
     def variance(self) -> float:

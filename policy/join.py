@@ -143,4 +143,4 @@ def usage_cost_usd(usage: Usage, prices: Prices | None) -> float | None:
         return usage.cost_usd
     if prices is None or not prices.known or not (usage.input_tokens or usage.output_tokens):
         return None
-    return prices.cost_usd(usage.input_tokens, usage.output_tokens)
+    return prices.cost_usd(usage.input_tokens, usage.output_tokens, usage.cached_input_tokens)

@@ -71,8 +71,8 @@ class RouterLearner:
             self._cost.remove(key)
         for key in wanted:
             if key not in self._models:
-                level = self._levels[key] = Level()
-                self._models[key] = ModelRecord(variance=level.variance, joined_at=self._record.rewards)
+                self._models[key] = ModelRecord(joined_at=self._record.rewards)
+                self._levels[key] = Level()
                 self._quality.add(key)
                 self._cost.add(key)
         self._by_id = {model.id: model for model in router.models}

@@ -42,11 +42,12 @@ class DecisionRecord:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a call used."""
+    """What a call used. `cached_input_tokens` are those of the input that were in the provider's cache."""
 
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float | None = None
+    cached_input_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

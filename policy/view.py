@@ -10,6 +10,7 @@ from policy.books import Explored
 from policy.circuit import Circuit
 from policy.cost import CostPredictor, CostTerms
 from policy.domain import Router
+from policy.drift import FIRST_VARIANCE
 from policy.quality import Predictor
 
 _LATENCY_MEMORY = 200.0
@@ -37,7 +38,7 @@ class ModelRecord:
     circuit: Circuit = Circuit()
     offset: float = 0.0
     fallen: float = 0.0
-    variance: float = 0.0
+    variance: float = FIRST_VARIANCE
     changed_at: int = 0
     joined_at: int = 0
     explored: Explored = Explored()

@@ -1,16 +1,18 @@
-"""Remembers which model a session was given last, so that it can keep it."""
+"""Remembers the last turn of each session, so that it can keep its model."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from policy.domain import Turn
+
 
 @dataclass(frozen=True, slots=True)
-class SessionModel:
-    """The model of a session's last decision and when that was; an empty model means none."""
+class LastTurn:
+    """The last turn of a session, and when that was."""
 
-    model: str
+    turn: Turn
     time_us: int
 
 
@@ -19,16 +21,16 @@ class Sessions:
 
     def __init__(self, size_max: int = 100_000) -> None:
         self._size_max = size_max
-        self._models: OrderedDict[tuple[int, str], SessionModel] = OrderedDict()
+        self._turns: OrderedDict[tuple[int, str], LastTurn] = OrderedDict()
 
-    def get(self, router_uid: int, session_id: str) -> SessionModel | None:
+    def get(self, router_uid: int, session_id: str) -> LastTurn | None:
         """What is remembered of the session, None if nothing is and the log must tell."""
-        return self._models.get((router_uid, session_id))
+        return self._turns.get((router_uid, session_id))
 
-    def put(self, router_uid: int, session_id: str, model: str, time_us: int) -> None:
-        """Remembers the session's model; empty if the log knows of none."""
+    def put(self, router_uid: int, session_id: str, last: LastTurn) -> None:
+        """Remembers the session's last turn."""
         key = (router_uid, session_id)
-        self._models[key] = SessionModel(model, time_us)
-        self._models.move_to_end(key)
-        if len(self._models) > self._size_max:
-            self._models.popitem(last=False)
+        self._turns[key] = last
+        self._turns.move_to_end(key)
+        if len(self._turns) > self._size_max:
+            self._turns.popitem(last=False)

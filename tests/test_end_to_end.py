@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -36,8 +37,8 @@ def exclusions(answer: Any) -> dict[str, str]:
 
 
 async def test_the_books_of_exploration_are_what_the_decisions_gave_up(server: Running) -> None:
-    await server.create_models(a={"prices": (0.0, 0.0, 0.001)}, b={"prices": (0.0, 0.0, 0.002)})
-    cost, count = {"a": 0.0, "b": 0.0}, {"a": 0, "b": 0}
+    await server.update_router(policy="uniform")
+    cost, count = Counter[str](), Counter[str]()
     for turn in range(40):
         decision = await server.route(prompt=f"question {turn}")
         best = max(decision.candidates, key=lambda each: each.score)
@@ -49,7 +50,7 @@ async def test_the_books_of_exploration_are_what_the_decisions_gave_up(server: R
     books = (await server.settled()).statistics.exploration
     assert books.decision_count == sum(count.values()) > 0
     assert books.cost_usd == pytest.approx(sum(cost.values()))
-    for name in ("a", "b"):
+    for name in ("cheap", "middling", "dear"):
         of_model = (await server.get_model(name)).statistics.exploration
         assert (of_model.decision_count, of_model.cost_usd) == (count[name], pytest.approx(cost[name]))
 
@@ -275,6 +276,35 @@ async def test_a_session_keeps_its_model_over_a_restart(url: str, featuriser: Fe
         models = {str(i): (await server.route(session_id=str(i))).model for i in range(12)}
     async with running_app(url, featuriser) as server:
         assert {session: (await server.route(session_id=session)).model for session in models} == models
+
+
+async def test_what_a_session_has_in_its_cache_is_cheaper_also_after_a_restart(
+    url: str, featuriser: Featuriser
+) -> None:
+    def cost(decision: pb.RouteResponse, model: str) -> float:
+        return next(each.predicted_cost_usd for each in decision.candidates if each.model == model)
+
+    async with running_app(url, featuriser) as server:
+        await server.create_models(a={"prices": (10.0, 0.0, 0.0)}, b={"prices": (10.0, 0.0, 0.0)})
+        first = await server.route(session_id="s", input_tokens=1000)
+        assert [cost(first, "a"), cost(first, "b")] == pytest.approx([0.01, 0.01])
+        second = await server.route(session_id="s", input_tokens=1500)
+        assert (second.model, cost(second, first.model)) == (first.model, pytest.approx(0.006))
+        usage = pb.Usage(input_tokens=1500, cached_input_tokens=1000)
+        await server.report(second, usage=usage)
+        read = await server.decision(second)
+        assert read.cost_usd == pytest.approx(0.006)
+        assert read.reports[0].report.usage.cached_input_tokens == 1000
+        name = f"routers/default/models/{first.model}"
+        priced = registry_pb.Prices(input_usd_per_million_tokens=10.0, cached_input_usd_per_million_tokens=5.0)
+        change = registry_pb.UpdateModelRequest(model=registry_pb.Model(name=name, prices=priced))
+        answer = (await server.registry.UpdateModel(change)).model
+        assert answer.prices.cached_input_usd_per_million_tokens == 5.0
+    async with running_app(url, featuriser) as server:
+        third = await server.route(session_id="s", input_tokens=2000)
+        assert (third.model, cost(third, first.model)) == (first.model, pytest.approx(0.005 + 0.0075))
+        other = "b" if first.model == "a" else "a"
+        assert cost(third, other) == pytest.approx(0.02)
 
 
 async def test_a_session_is_over_after_its_time(server: Running) -> None:

@@ -12,7 +12,7 @@ from builders import KnownQuality, decision, model, models, query, report, route
 
 from policy.circuit import BACK_OFF_US, FAILURES_TO_OPEN
 from policy.decide import NoCandidateError, decide
-from policy.domain import Choice, Exclusion, Model, ModelError, ModelState, Router
+from policy.domain import Choice, Exclusion, Model, ModelError, ModelState, Router, Turn
 from policy.exploration import draw
 from policy.learner import RouterLearner
 from policy.view import PolicyView
@@ -33,7 +33,8 @@ def choose(
 ) -> Choice:
     """What is decided for one query; `asked` are the query's own."""
     seen = view(of, quality, latency)
-    return decide(seen, of, query(**asked), decision_id, NOW_US, session, incumbent)
+    last = Turn(session, 0.0) if session else None
+    return decide(seen, of, query(**asked), decision_id, NOW_US, last, incumbent)
 
 
 def exploiting(*of: Model, **objective: Any) -> Router:
@@ -143,9 +144,9 @@ def test_while_a_probe_is_in_flight_no_other_request_is_one() -> None:
 
 
 def test_a_session_may_be_the_probe_of_its_model_and_is_no_probe_of_one_that_works() -> None:
-    of = exploiting(*models("a", "b"))
+    of = router(models("a", "b"), strength=0.0, burn_in=0, session_switch_gain=1.0)
     seen, later_us = failing(of, "a"), NOW_US + BACK_OFF_US
-    kept = {each: decide(seen, of, query(), "d", later_us, session_model=each) for each in "ab"}
+    kept = {each: decide(seen, of, query(), "d", later_us, session=Turn(each, 0.0)) for each in "ab"}
     assert [(each.model, each.probability, each.probe) for each in kept.values()] == [
         ("a", 1.0, True),
         ("b", 1.0, False),

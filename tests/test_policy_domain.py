@@ -83,6 +83,7 @@ def test_both_bounds_are_allowed_but_an_open_lower_bound_is_not() -> None:
         (Exploration, {"max_utility_loss": 1.5}, "exploration.max_utility_loss"),
         (RouterSpec, {"embedding_dimensions": 0}, "embedding_dimensions"),
         (RouterSpec, {"session_ttl_seconds": -1.0}, "session_ttl_seconds"),
+        (RouterSpec, {"session_switch_gain": -1.0}, "session_switch_gain"),
     ],
 )
 def test_a_setting_out_of_bounds_is_refused_with_its_path(kind: Any, fields: dict[str, Any], path: str) -> None:

@@ -27,6 +27,7 @@ from builders import (
 from policy.circuit import BACK_OFF_US, FAILURES_TO_OPEN, Circuit
 from policy.decide import decide
 from policy.domain import Exclusion, LearnerKind, ModelError, Objective, RewardRule, Router
+from policy.drift import FIRST_VARIANCE
 from policy.join import Joined
 from policy.learner import RouterLearner
 from policy.log import Usage
@@ -137,7 +138,10 @@ def test_closing_a_rewarded_decision_learns_nothing_more() -> None:
     learner.on_report(told, made)
     close(learner, made, told)
     circuit = Circuit(worked=made.seq)
-    assert record(learner, A) == ModelRecord(decisions=1, rewards=1, reward_sum=1.0, closed=1, circuit=circuit)
+    variance = FIRST_VARIANCE * 10 / 11  # a reward of 1 was what was expected
+    assert record(learner, A) == ModelRecord(
+        decisions=1, rewards=1, reward_sum=1.0, closed=1, circuit=circuit, variance=variance
+    )
 
 
 def test_a_report_of_another_model_that_served_teaches_about_that_one() -> None:
@@ -233,7 +237,7 @@ def test_a_model_added_again_under_its_name_starts_anew_and_old_reports_do_not_r
     learner.on_registry(replace(learner.router, models=(model("a", 1500), learner.router.models[1])))
     learner.on_report(report(made, learner.router, seq=1600, reward=0.0, latency_seconds=9.0), made)
     close(learner, made)
-    assert record(learner, "a#1500") == ModelRecord()
+    assert record(learner, "a#1500") == ModelRecord(joined_at=1)
     teach(learner, "a", 1700, reward=0.5)
     assert record(learner, "a#1500").rewards == 1
 

@@ -161,7 +161,7 @@ def test_a_revision_about_a_model_that_was_removed_does_not_reach_its_namesake()
     told.tell(made, reward=0.5)
     told.learner.on_registry(replace(of, models=(model("a", 1500), of.models[1])))
     told.tell(made, reward=0.0)
-    assert told.records()["a#1500"] == ModelRecord()
+    assert told.records()["a#1500"] == ModelRecord(joined_at=1)
     assert told.quality("a#1500") == pytest.approx(np.ones((len(PROBES), 1)))
 
 

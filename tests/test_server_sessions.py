@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from pointsman.v1.registry_service_pb2 import DeleteRouterRequest
 from servers import Running, refusal, storing_no_decisions
 
-from server.sessions import SessionModel, Sessions
+from policy.domain import Turn
+from server.sessions import LastTurn, Sessions
+
+
+def last(model: str, time_us: int) -> LastTurn:
+    return LastTurn(Turn(model, 0.0), time_us)
 
 
 def test_nothing_is_known_of_a_session_that_was_never_put() -> None:
@@ -20,71 +25,65 @@ def test_nothing_is_known_of_a_session_that_was_never_put() -> None:
 
 def test_a_session_is_remembered_with_its_model_and_its_time() -> None:
     sessions = Sessions()
-    sessions.put(1, "s", "a", 5)
-    assert sessions.get(1, "s") == SessionModel("a", 5)
+    sessions.put(1, "s", last("a", 5))
+    assert sessions.get(1, "s") == last("a", 5)
 
 
 def test_a_later_model_takes_the_place_of_the_earlier() -> None:
     sessions = Sessions()
-    sessions.put(1, "s", "a", 5)
-    sessions.put(1, "s", "b", 6)
-    assert sessions.get(1, "s") == SessionModel("b", 6)
-
-
-def test_a_session_without_a_model_is_known_and_not_asked_of_the_log_again() -> None:
-    sessions = Sessions()
-    sessions.put(1, "s", "", 5)
-    assert sessions.get(1, "s") == SessionModel("", 5)
+    sessions.put(1, "s", last("a", 5))
+    sessions.put(1, "s", last("b", 6))
+    assert sessions.get(1, "s") == last("b", 6)
 
 
 def test_sessions_of_one_name_on_two_routers_are_two() -> None:
     sessions = Sessions()
-    sessions.put(1, "s", "a", 1)
-    sessions.put(2, "s", "b", 2)
-    assert sessions.get(1, "s") == SessionModel("a", 1)
-    assert sessions.get(2, "s") == SessionModel("b", 2)
+    sessions.put(1, "s", last("a", 1))
+    sessions.put(2, "s", last("b", 2))
+    assert sessions.get(1, "s") == last("a", 1)
+    assert sessions.get(2, "s") == last("b", 2)
 
 
 def test_the_session_that_was_put_longest_ago_is_the_first_to_go() -> None:
     sessions = Sessions(size_max=2)
     for session in ("first", "second", "third"):
-        sessions.put(1, session, "a", 1)
+        sessions.put(1, session, last("a", 1))
     assert [sessions.get(1, each) is None for each in ("first", "second", "third")] == [True, False, False]
 
 
 def test_a_session_that_is_put_again_outlives_those_put_before() -> None:
     sessions = Sessions(size_max=2)
     for session in ("first", "second", "first", "third"):
-        sessions.put(1, session, "a", 1)
+        sessions.put(1, session, last("a", 1))
     assert [sessions.get(1, each) is None for each in ("first", "second", "third")] == [False, True, False]
 
 
 def test_a_known_session_put_into_a_full_memory_drives_none_out() -> None:
     sessions = Sessions(size_max=2)
     for session in ("first", "second", "second"):
-        sessions.put(1, session, "a", 1)
-    assert sessions.get(1, "first") == SessionModel("a", 1)
+        sessions.put(1, session, last("a", 1))
+    assert sessions.get(1, "first") == last("a", 1)
 
 
 def test_sessions_of_all_routers_share_one_bound() -> None:
     sessions = Sessions(size_max=1)
-    sessions.put(1, "s", "a", 1)
-    sessions.put(2, "s", "a", 1)
+    sessions.put(1, "s", last("a", 1))
+    sessions.put(2, "s", last("a", 1))
     assert sessions.get(1, "s") is None
 
 
 def test_what_was_remembered_cannot_be_changed_by_who_reads_it() -> None:
     sessions = Sessions()
-    sessions.put(1, "s", "a", 1)
+    sessions.put(1, "s", last("a", 1))
     with pytest.raises(FrozenInstanceError):
-        sessions.get(1, "s").model = "b"  # type: ignore[misc, union-attr]
+        sessions.get(1, "s").time_us = 2  # type: ignore[misc, union-attr]
 
 
 @given(size=st.integers(1, 5), puts=st.lists(st.tuples(st.integers(1, 3), st.sampled_from("stu")), max_size=40))
 def test_exactly_the_sessions_put_last_are_remembered(size: int, puts: list[tuple[int, str]]) -> None:
     sessions = Sessions(size)
     for time_us, (router, session) in enumerate(puts):
-        sessions.put(router, session, "a", time_us)
+        sessions.put(router, session, last("a", time_us))
     times = {key: time_us for time_us, key in enumerate(puts)}
     kept = dict(sorted(times.items(), key=lambda each: each[1])[-size:])
     for router, session in times:

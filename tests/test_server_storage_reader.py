@@ -90,10 +90,12 @@ def test_the_next_expiry_is_the_first_after_a_time(log: Disk) -> None:
 def test_a_sessions_model_is_that_of_its_last_decision_in_time(log: Disk) -> None:
     decided = [log.decide(draft_decision(hex_id(i), session_id="s", seed=i)) for i in range(5)]
     last = decided[-1]
-    assert log.reader.session_model(1, "s", last.time_us) == (last.choice.model, last.time_us)
-    assert log.reader.session_model(1, "s", last.time_us + 1) is None
-    assert log.reader.session_model(1, "other", 0) is None
-    assert log.reader.session_model(2, "s", 0) is None
+    found = log.reader.session_decision(1, "s", last.time_us)
+    assert found is not None
+    assert (found.decision_id, found.choice.model) == (last.decision_id, last.choice.model)
+    assert log.reader.session_decision(1, "s", last.time_us + 1) is None
+    assert log.reader.session_decision(1, "other", 0) is None
+    assert log.reader.session_decision(2, "s", 0) is None
 
 
 def test_decisions_and_reports_are_found_beyond_one_query(log: Disk) -> None:

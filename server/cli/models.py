@@ -105,6 +105,7 @@ def _grid(found: list[pb.Model]) -> Table:
 _FIELDS = (
     click.option("--input-price", type=float, help="USD for a million input tokens."),
     click.option("--output-price", type=float, help="USD for a million output tokens."),
+    click.option("--cached-input-price", type=float, help="USD for a million input tokens in the cache."),
     click.option("--request-price", type=float, help="USD for every request on top."),
     click.option("--context-window", type=int, help="Tokens that fit; 0 means unknown."),
     click.option("--capability", "capabilities", multiple=True, help="What it can do; may be given often."),
@@ -164,6 +165,7 @@ def _message(given: dict[str, Any]) -> tuple[pb.Model, list[str]]:
         ("input_price", "input_usd_per_million_tokens"),
         ("output_price", "output_usd_per_million_tokens"),
         ("request_price", "usd_per_request"),
+        ("cached_input_price", "cached_input_usd_per_million_tokens"),
     ):
         if given[option] is not None:
             setattr(message.prices, field, given[option])

@@ -142,6 +142,7 @@ def _report(request: pb.ReportRewardRequest) -> tuple[ReportRecord, str]:
                 usage.input_tokens,
                 usage.output_tokens,
                 usage.cost_usd if usage.HasField("cost_usd") else None,
+                usage.cached_input_tokens,
             )
             if request.HasField("usage")
             else None
@@ -222,6 +223,7 @@ def _stored_report(report: ReportRecord) -> pb.Report:
                 input_tokens=report.usage.input_tokens,
                 output_tokens=report.usage.output_tokens,
                 cost_usd=report.usage.cost_usd,
+                cached_input_tokens=report.usage.cached_input_tokens,
             )
         )
     if report.latency_seconds is not None:

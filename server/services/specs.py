@@ -80,6 +80,9 @@ def _router_spec(message: pb.Router) -> RouterSpec:
         session_ttl_seconds=(
             seconds(message.session_ttl) if message.HasField("session_ttl") else default.session_ttl_seconds
         ),
+        session_switch_gain=(
+            message.session_switch_gain if message.HasField("session_switch_gain") else default.session_switch_gain
+        ),
         mode=_MODES[message.mode],
     )
 
@@ -143,6 +146,7 @@ def router_spec_to_proto(spec: RouterSpec) -> pb.Router:
         policy=spec.policy,
         store_prompts=spec.store_prompts,
         session_ttl=duration(spec.session_ttl_seconds),
+        session_switch_gain=spec.session_switch_gain,
         mode=_MODE_VALUES[spec.mode],
     )
 
@@ -157,6 +161,11 @@ def model_spec_from_proto(message: pb.Model) -> ModelSpec:
             message.prices.input_usd_per_million_tokens,
             message.prices.output_usd_per_million_tokens,
             message.prices.usd_per_request,
+            (
+                message.prices.cached_input_usd_per_million_tokens
+                if message.prices.HasField("cached_input_usd_per_million_tokens")
+                else None
+            ),
         ),
         context_window_tokens=message.context_window_tokens,
         capabilities=tuple(message.capabilities),
@@ -172,6 +181,7 @@ def model_spec_to_proto(spec: ModelSpec) -> pb.Model:
             input_usd_per_million_tokens=spec.prices.input_usd_per_million_tokens,
             output_usd_per_million_tokens=spec.prices.output_usd_per_million_tokens,
             usd_per_request=spec.prices.usd_per_request,
+            cached_input_usd_per_million_tokens=spec.prices.cached_input_usd_per_million_tokens,
         ),
         context_window_tokens=spec.context_window_tokens,
         capabilities=spec.capabilities,

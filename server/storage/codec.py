@@ -184,7 +184,8 @@ def _load_candidate(values: list[Any]) -> Candidate:
 
 def report_row(record: ReportRecord) -> dict[str, Any]:
     """The columns of a report."""
-    tokens_in, tokens_out, cost = astuple(record.usage) if record.usage else (None, None, None)
+    usage = astuple(record.usage) if record.usage else (None, None, None, None)
+    tokens_in, tokens_out, cost, tokens_cached = usage
     return {
         "seq": record.seq,
         "time_us": record.time_us,
@@ -196,6 +197,7 @@ def report_row(record: ReportRecord) -> dict[str, Any]:
         "input_tokens": tokens_in,
         "output_tokens": tokens_out,
         "cost_usd": cost,
+        "cached_input_tokens": tokens_cached,
         "latency_seconds": record.latency_seconds,
         "served_model": record.served_model or None,
         "error": record.error.value if record.error else None,
@@ -223,7 +225,7 @@ def load_report(row: AnyRow) -> ReportRecord:
 def _load_report(row: AnyRow) -> ReportRecord:
     usage = None
     if row.input_tokens is not None:
-        usage = Usage(row.input_tokens, row.output_tokens, row.cost_usd)
+        usage = Usage(row.input_tokens, row.output_tokens, row.cost_usd, row.cached_input_tokens or 0)
     return ReportRecord(
         seq=row.seq,
         time_us=row.time_us,

@@ -131,16 +131,16 @@ class LogReader:
             expiry: int | None = connection.execute(query).scalar_one()
             return expiry
 
-    def session_model(self, router_uid: int, session_id: str, since_us: int) -> tuple[str, int] | None:
-        """The model of the session's last decision at or after `since_us`, and when that was."""
+    def session_decision(self, router_uid: int, session_id: str, since_us: int) -> DecisionRecord | None:
+        """The session's last decision, if it was at or after `since_us`."""
         with self._engine.connect() as connection:
             row = connection.execute(
-                select(decisions.c.model, decisions.c.time_us)
+                select(decisions)
                 .where(decisions.c.router_uid == router_uid, decisions.c.session_id == session_id)
                 .order_by(decisions.c.seq.desc())
                 .limit(1)
             ).one_or_none()
-        return None if row is None or row.time_us < since_us else (row.model, row.time_us)
+        return None if row is None or row.time_us < since_us else load_decision(row)
 
     def latest_snapshots(self) -> list[StoredSnapshot]:
         """The newest snapshot of each router."""

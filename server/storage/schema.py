@@ -81,6 +81,7 @@ reports = Table(
     Column("input_tokens", BigInteger),
     Column("output_tokens", BigInteger),
     Column("cost_usd", Double),
+    Column("cached_input_tokens", BigInteger, comment="of input_tokens; null before revision 0002"),
     Column("latency_seconds", Double),
     Column("served_model", String(127)),
     Column("error", String(32)),

@@ -68,6 +68,7 @@ def _check(report: ReportRecord) -> None:
     if report.usage is not None:
         require_number("usage.input_tokens", report.usage.input_tokens, 0, TOKENS_MAX)
         require_number("usage.output_tokens", report.usage.output_tokens, 0, TOKENS_MAX)
+        require_number("usage.cached_input_tokens", report.usage.cached_input_tokens, 0, report.usage.input_tokens)
         if report.usage.cost_usd is not None:
             require_number("usage.cost_usd", report.usage.cost_usd, 0, COST_USD_MAX)
     if report.latency_seconds is not None:

@@ -14,6 +14,7 @@ from policy.domain import (
     Preference,
     Query,
     RouterMode,
+    Turn,
     require_number,
 )
 from policy.features import FEATURE_VERSION, Featuriser, QueryFeatures
@@ -21,7 +22,7 @@ from policy.log import DecisionRecord
 from server.errors import ModelNotFoundError, NoEligibleModelError, RouterNotFoundError
 from server.probes import Probes
 from server.registry import Registry, RouterEntry
-from server.sessions import Sessions
+from server.sessions import LastTurn, Sessions
 from server.storage.group_commit import GroupCommit
 from server.storage.reader import LogReader
 from server.storage.writes import DecisionWrite
@@ -94,9 +95,9 @@ class Route:
         _check_models(command, entry)
         features = self._featurise(command, entry)
         now_us = self._clock_us()
-        session_model = await self._session_model(command, entry, now_us)
+        session = await self._session(command, entry, now_us)
         try:
-            draft = self._decide(command, entry, features, session_model, now_us)
+            draft = self._decide(command, entry, features, session, now_us)
         except NoCandidateError as error:
             earlier = await self._earlier_decision(command, entry)
             if earlier is None:
@@ -104,7 +105,7 @@ class Route:
             return earlier
         logged = await self._store(draft, entry, now_us)
         if command.session_id and logged.decision_id == draft.decision_id:
-            self._remember(command, entry, logged.choice.model, now_us)
+            self._sessions.put(entry.router.uid, command.session_id, LastTurn(_turn(logged), now_us))
         return logged
 
     async def _store(self, draft: DecisionRecord, entry: RouterEntry, now_us: int) -> DecisionRecord:
@@ -142,7 +143,7 @@ class Route:
         command: RouteCommand,
         entry: RouterEntry,
         features: QueryFeatures,
-        session_model: str,
+        session: Turn | None,
         now_us: int,
     ) -> DecisionRecord:
         decision_id = self._new_decision_id(now_us)
@@ -158,7 +159,7 @@ class Route:
         )
         incumbent = command.incumbent_model if router.spec.mode is RouterMode.SHADOW else ""
         probed = self._probes.in_flight(router.uid, view.snapshot, now_us)
-        choice = decide(view, router, query, decision_id, now_us, session_model, incumbent, probed)
+        choice = decide(view, router, query, decision_id, now_us, session, incumbent, probed)
         return DecisionRecord(
             seq=0,
             time_us=0,
@@ -186,23 +187,25 @@ class Route:
             return None
         return await asyncio.to_thread(self._reader.decision_of_request, entry.router.uid, command.request_id)
 
-    async def _session_model(self, command: RouteCommand, entry: RouterEntry, now_us: int) -> str:
-        """The model that the session was given last, empty if none or too long ago."""
+    async def _session(self, command: RouteCommand, entry: RouterEntry, now_us: int) -> Turn | None:
+        """The session's last turn, None if there is none or it was too long ago."""
         if not command.session_id:
-            return ""
+            return None
         uid = entry.router.uid
         since_us = now_us - round(entry.router.spec.session_ttl_seconds * 1e6)
         known = self._sessions.get(uid, command.session_id)
         if known is None:
-            found = await asyncio.to_thread(self._reader.session_model, uid, command.session_id, since_us)
+            read = self._reader.session_decision
+            found = await asyncio.to_thread(read, uid, command.session_id, since_us)
             # Another request of the session may have been decided while the log was read.
             known = self._sessions.get(uid, command.session_id)
             if known is None:
-                return found[0] if found else ""
-        return known.model if known.time_us >= since_us else ""
+                return _turn(found) if found else None
+        return known.turn if known.time_us >= since_us else None
 
-    def _remember(self, command: RouteCommand, entry: RouterEntry, model: str, now_us: int) -> None:
-        self._sessions.put(entry.router.uid, command.session_id, model, now_us)
+
+def _turn(decision: DecisionRecord) -> Turn:
+    return Turn(decision.choice.model, decision.query.charged_input_tokens)
 
 
 def _constraints(command: RouteCommand) -> Constraints:

@@ -149,6 +149,7 @@ class Router(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     STATISTICS_FIELD_NUMBER: _builtins.int
+    SESSION_SWITCH_GAIN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"routers/{router}". Letters, digits, ".", "_" and "-"; at most 63 characters after "routers/"."""
     display_name: _builtins.str
@@ -165,6 +166,11 @@ class Router(_message.Message):
     """Whether Pointsman decides or looks on."""
     etag: _builtins.str
     """Changes with every change; give it back to be sure that nothing happened in between."""
+    session_switch_gain: _builtins.float
+    """By how much utility (in units of quality) another model must be better before a session leaves its own,
+    over and above what its prompt cache saves; 0.05 by default, since predictions are noisy and a
+    conversation should not change its voice for a hair. 0 or more.
+    """
     @_builtins.property
     def objective(self) -> Global___Objective:
         """What the router is after."""
@@ -215,12 +221,15 @@ class Router(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         statistics: Global___RouterStatistics | None = ...,
+        session_switch_gain: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "exploration", b"exploration", "features", b"features", "objective", b"objective", "reward_rule", b"reward_rule", "session_ttl", b"session_ttl", "statistics", b"statistics", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_session_switch_gain", b"_session_switch_gain", "create_time", b"create_time", "exploration", b"exploration", "features", b"features", "objective", b"objective", "reward_rule", b"reward_rule", "session_switch_gain", b"session_switch_gain", "session_ttl", b"session_ttl", "statistics", b"statistics", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "exploration", b"exploration", "features", b"features", "learner", b"learner", "mode", b"mode", "name", b"name", "objective", b"objective", "policy", b"policy", "reward_rule", b"reward_rule", "session_ttl", b"session_ttl", "statistics", b"statistics", "store_prompts", b"store_prompts", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_session_switch_gain", b"_session_switch_gain", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "exploration", b"exploration", "features", b"features", "learner", b"learner", "mode", b"mode", "name", b"name", "objective", b"objective", "policy", b"policy", "reward_rule", b"reward_rule", "session_switch_gain", b"session_switch_gain", "session_ttl", b"session_ttl", "statistics", b"statistics", "store_prompts", b"store_prompts", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__session_switch_gain: _TypeAlias = _typing.Literal["session_switch_gain"]  # noqa: Y015
+    _WhichOneofArgType__session_switch_gain: _TypeAlias = _typing.Literal["_session_switch_gain", b"_session_switch_gain"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__session_switch_gain) -> _WhichOneofReturnType__session_switch_gain | None: ...
 
 Global___Router: _TypeAlias = Router  # noqa: Y015
 
@@ -570,24 +579,32 @@ class Prices(_message.Message):
     INPUT_USD_PER_MILLION_TOKENS_FIELD_NUMBER: _builtins.int
     OUTPUT_USD_PER_MILLION_TOKENS_FIELD_NUMBER: _builtins.int
     USD_PER_REQUEST_FIELD_NUMBER: _builtins.int
+    CACHED_INPUT_USD_PER_MILLION_TOKENS_FIELD_NUMBER: _builtins.int
     input_usd_per_million_tokens: _builtins.float
     """USD for a million input tokens."""
     output_usd_per_million_tokens: _builtins.float
     """USD for a million output tokens."""
     usd_per_request: _builtins.float
     """USD for every request on top."""
+    cached_input_usd_per_million_tokens: _builtins.float
+    """USD for a million input tokens that are in the provider's prompt cache; at most the input price.
+    Unset means a tenth of it.
+    """
     def __init__(
         self,
         *,
         input_usd_per_million_tokens: _builtins.float = ...,
         output_usd_per_million_tokens: _builtins.float = ...,
         usd_per_request: _builtins.float = ...,
+        cached_input_usd_per_million_tokens: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cached_input_usd_per_million_tokens", b"_cached_input_usd_per_million_tokens", "cached_input_usd_per_million_tokens", b"cached_input_usd_per_million_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input_usd_per_million_tokens", b"input_usd_per_million_tokens", "output_usd_per_million_tokens", b"output_usd_per_million_tokens", "usd_per_request", b"usd_per_request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cached_input_usd_per_million_tokens", b"_cached_input_usd_per_million_tokens", "cached_input_usd_per_million_tokens", b"cached_input_usd_per_million_tokens", "input_usd_per_million_tokens", b"input_usd_per_million_tokens", "output_usd_per_million_tokens", b"output_usd_per_million_tokens", "usd_per_request", b"usd_per_request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__cached_input_usd_per_million_tokens: _TypeAlias = _typing.Literal["cached_input_usd_per_million_tokens"]  # noqa: Y015
+    _WhichOneofArgType__cached_input_usd_per_million_tokens: _TypeAlias = _typing.Literal["_cached_input_usd_per_million_tokens", b"_cached_input_usd_per_million_tokens"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cached_input_usd_per_million_tokens) -> _WhichOneofReturnType__cached_input_usd_per_million_tokens | None: ...
 
 Global___Prices: _TypeAlias = Prices  # noqa: Y015
 

@@ -209,7 +209,9 @@ class RouteRequest(_message.Message):
     max_output_tokens: _builtins.int
     """The most output tokens the caller will ask for; 0 means no limit."""
     session_id: _builtins.str
-    """Decisions of one session keep their model while it stays eligible, so that prompt caches hit."""
+    """Decisions of one session keep their model while it stays eligible, so that prompt caches hit, until
+    another is better by more than the cache saves and the router's session_switch_gain.
+    """
     incumbent_model: _builtins.str
     """The model that the caller's own rule would call. In a router whose mode is shadow the answer
     obeys it; in a live one it is logged beside the decision.
@@ -570,22 +572,26 @@ class Usage(_message.Message):
     INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     COST_USD_FIELD_NUMBER: _builtins.int
+    CACHED_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     input_tokens: _builtins.int
     """Input tokens, as billed."""
     output_tokens: _builtins.int
     """Output tokens, as billed."""
     cost_usd: _builtins.float
     """What the call cost, in USD; if unset, the model's prices times the tokens."""
+    cached_input_tokens: _builtins.int
+    """Those of the input tokens that were in the provider's prompt cache, as billed."""
     def __init__(
         self,
         *,
         input_tokens: _builtins.int = ...,
         output_tokens: _builtins.int = ...,
         cost_usd: _builtins.float | None = ...,
+        cached_input_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "cost_usd", b"cost_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "cost_usd", b"cost_usd", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "cached_input_tokens", b"cached_input_tokens", "cost_usd", b"cost_usd", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_usd: _TypeAlias = _typing.Literal["cost_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_usd: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015
@@ -850,7 +856,7 @@ class Decision(_message.Message):
     feature_version: _builtins.str
     """The version of the features it was made on."""
     sticky: _builtins.bool
-    """True when the session, not the draw, chose the model."""
+    """True when the session kept its model, and so nothing was drawn."""
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
         """Every model of the router as the decision saw it."""
