@@ -147,7 +147,7 @@ def _prices(view: PolicyView, router: Router, preference: Preference) -> tuple[f
     per_second = preference.latency_usd_per_second
     if per_second is None:
         per_second = objective.latency_usd_per_second
-    pacer = view.pacer_price if objective.budget_usd_per_request else 0.0
+    pacer = view.pacer_price if objective.budgeted else 0.0
     money = pacer + 1.0 / value
     # With only a budget quality has no value in USD of its own; the pacer's price is then the only one.
     return money, per_second * (pacer if math.isinf(value) else 1.0 / value)
@@ -159,10 +159,13 @@ def _outlook(
     forecast: _Forecast,
     reasons: Sequence[Reason | None],
 ) -> Outlook:
-    budget = router.spec.objective.budget_usd_per_request
-    if budget is None:
+    objective = router.spec.objective
+    # What a period's budget comes to for a request is for the learner to say.
+    of_period_usd = view.budget_usd_per_request if objective.period_budget else 0.0
+    unit_usd = objective.budget_usd_per_request or of_period_usd
+    if not unit_usd:
         costs = [usd for usd, reason in zip(forecast.cost_usd, reasons, strict=True) if reason is None]
-        budget = sum(costs) / len(costs) or 1.0
+        unit_usd = sum(costs) / len(costs) or 1.0
     scores = zip(forecast.scores, reasons, strict=True)
     return Outlook(
         ids=forecast.aligned.ids,
@@ -174,7 +177,7 @@ def _outlook(
         retrial=forecast.aligned.retrial,
         doubts=forecast.aligned.doubts,
         money=forecast.money,
-        unit_usd=budget,
+        unit_usd=unit_usd,
         rewards_total=view.router.rewards,
         loss_max=loss_limit(view.router.exploration_owed, router.spec.exploration.max_utility_loss),
         exploration=router.spec.exploration,

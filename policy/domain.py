@@ -24,6 +24,7 @@ WINDOW_SECONDS_MAX = 90 * 86_400.0
 TOKENS_MAX = 1_000_000_000
 _CACHED_PRICE_SHARE = 0.1
 
+_BUDGETS = ("budget_usd_per_request", "budget_usd_per_day", "budget_usd_per_month")
 _ROUTER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-/:@]{0,126}\Z")
 
@@ -84,6 +85,13 @@ class LearnerKind(StrEnum):
 class RouterMode(StrEnum):
     LIVE = "live"
     SHADOW = "shadow"
+
+
+class Period(StrEnum):
+    """A calendar day or month, in UTC."""
+
+    DAY = "day"
+    MONTH = "month"
 
 
 class RewardJoin(StrEnum):
@@ -198,30 +206,44 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What a router is after; see `money_price` for how the two dials on cost meet."""
+    """What a router is after: a budget, one at most, or what quality is worth, or both."""
 
     budget_usd_per_request: float | None = None
     quality_value_usd: float | None = None
     latency_usd_per_second: float = 0.0
+    budget_usd_per_day: float | None = None
+    budget_usd_per_month: float | None = None
 
     def __post_init__(self) -> None:
-        if self.budget_usd_per_request is not None:
-            require_number(
-                "objective.budget_usd_per_request",
-                self.budget_usd_per_request,
-                0,
-                above=True,
-            )
-        if self.quality_value_usd is not None:
-            require_number("objective.quality_value_usd", self.quality_value_usd, 0, above=True)
+        for name in (*_BUDGETS, "quality_value_usd"):
+            value = getattr(self, name)
+            if value is not None:
+                require_number(f"objective.{name}", value, 0, above=True)
         require_number("objective.latency_usd_per_second", self.latency_usd_per_second, 0)
+        first, *others = [name for name in _BUDGETS if getattr(self, name) is not None] or [""]
+        if others:
+            raise InvalidFieldError(f"objective.{others[0]}", f"cannot be set beside {first}: clear one of them")
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether there is a budget of any kind."""
+        return any(getattr(self, name) is not None for name in _BUDGETS)
+
+    @property
+    def period_budget(self) -> tuple[Period, float] | None:
+        """The budget of a period and its USD, None where there is none of this kind."""
+        if self.budget_usd_per_day is not None:
+            return Period.DAY, self.budget_usd_per_day
+        if self.budget_usd_per_month is not None:
+            return Period.MONTH, self.budget_usd_per_month
+        return None
 
     @property
     def value_usd(self) -> float:
         """USD that quality from 0 to 1 is worth: infinite where only a budget is set."""
         if self.quality_value_usd is not None:
             return self.quality_value_usd
-        return DEFAULT_QUALITY_VALUE_USD if self.budget_usd_per_request is None else math.inf
+        return math.inf if self.budgeted else DEFAULT_QUALITY_VALUE_USD
 
 
 @dataclass(frozen=True, slots=True)

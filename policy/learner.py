@@ -19,14 +19,15 @@ from policy.drift import Level
 from policy.features import COST_FEATURES, HASHED, STRUCTURE, cost_features
 from policy.join import Joined
 from policy.log import DecisionRecord, ReportRecord
-from policy.pacer import ContextWindow, Pacer
+from policy.pacer import ContextWindow
+from policy.pacing import Pacing
 from policy.planning import Outlooks, learned_shares
 from policy.quality import ArrayState, QualityLearner
 from policy.ridge import RidgeQuality
 from policy.view import ModelRecord, PolicyView, RouterRecord
 from policy.vowpal import VowpalQuality
 
-STATE_VERSION = 5
+STATE_VERSION = 6
 
 _PLAN_EVERY = 32
 _PLAN_EVERY_EARLY = 4
@@ -46,9 +47,8 @@ class RouterLearner:
         self._window = ContextWindow(size, COST_FEATURES)
         self._quality = _new_quality(router.spec.learner, size)
         self._cost = CostLearner()
-        self._pacer = Pacer()
+        self._pacing = Pacing(router.spec.objective)
         self._record = RouterRecord()
-        self._paced_from = 0
         self._told_seq = 0
         self._restarted_seq = 0
         self._models: dict[str, ModelRecord] = {}
@@ -76,11 +76,7 @@ class RouterLearner:
                 self._quality.add(key)
                 self._cost.add(key)
         self._by_id = {model.id: model for model in router.models}
-        before, after = old.spec.objective.budget_usd_per_request, self._budget
-        if not after:
-            self._paced_from = 0
-        if before and after and before != after:
-            self._pacer.rescale(after / before)
+        self._pacing.change(router.spec.objective)
         self._plan()
 
     def on_decision(self, decision: DecisionRecord) -> None:
@@ -95,9 +91,10 @@ class RouterLearner:
             record = self._models[chosen.key]
             record.circuit = record.circuit.decided(decision)
         if not decision.deferred:
-            self._activate(decision)
+            self._activate(decision, decision.time_us)
         added = self._window.added
-        if added % _PLAN_EVERY == 0 or (added < _EARLY and added % _PLAN_EVERY_EARLY == 0):
+        every = _PLAN_EVERY_EARLY if added < _EARLY else _PLAN_EVERY
+        if added % every == 0 or self._pacing.due:
             self._plan()
 
     def on_report(self, report: ReportRecord, decision: DecisionRecord) -> None:
@@ -109,12 +106,12 @@ class RouterLearner:
         if not self._fits(decision):
             return
         if report.activates:
-            self._activate(decision)
+            self._activate(decision, report.time_us)
         model = self._by_id.get(report.subject)
         if model is not None and model.uid > decision.seq:
             model = None  # It was removed since, and this is another of the same id.
         if report.charged_usd is not None:
-            self._charge(report.charged_usd, report.settles, decision)
+            self._charge(report.charged_usd, report, decision)
         if model is None:
             return
         record = self._models[model.key]
@@ -141,6 +138,7 @@ class RouterLearner:
         if joined.charged_usd is None:
             self._record.charged += 1
             self._record.spent_usd += _predicted_cost_usd(decision)
+            self._pacing.close(decision, _predicted_cost_usd(decision))
         model = self._by_id.get(joined.served_model or decision.choice.model)
         if model is None or model.uid > decision.seq:
             return
@@ -154,15 +152,16 @@ class RouterLearner:
 
     def view(self, snapshot: int) -> PolicyView:
         """What is known now, for decisions; `snapshot` is the position of the log it stands for."""
-        budget = self._budget
         return PolicyView(
             snapshot=snapshot,
             embedding_dimensions=self._router.spec.embedding_dimensions,
             quality=self._quality.predictor(),
             cost=self._cost.predictor(),
-            pacer_price=self._pacer.price / budget if budget else 0.0,
+            pacer_price=self._pacing.price,
             router=RouterRecord(**vars(self._record)),
             models={key: ModelRecord(**vars(record)) for key, record in self._models.items()},
+            budget_usd_per_request=self._pacing.budget_usd or 0.0,
+            standing=self._pacing.standing,
         )
 
     def _fits(self, decision: DecisionRecord) -> bool:
@@ -172,11 +171,7 @@ class RouterLearner:
         same_size = len(decision.features) == self._window.features.shape[1]
         return same_size and decision.router_uid == self._router.uid
 
-    @property
-    def _budget(self) -> float | None:
-        return self._router.spec.objective.budget_usd_per_request
-
-    def _activate(self, decision: DecisionRecord) -> None:
+    def _activate(self, decision: DecisionRecord, time_us: int) -> None:
         self._record.decisions += 1
         self._record.explored = self._record.explored.entered(decision.choice)
         loss_max = self._router.spec.exploration.max_utility_loss
@@ -187,20 +182,16 @@ class RouterLearner:
             record = self._models[model.key]
             record.decisions += 1
             record.explored = record.explored.entered(decision.choice)
-        if self._budget:
-            self._paced_from = self._paced_from or decision.seq
-            expected = sum(each.probability * each.cost_usd for each in decision.choice.candidates)
-            self._pacer.commit(_predicted_cost_usd(decision) / self._budget, expected / self._budget)
+        self._pacing.commit(decision, time_us, _predicted_cost_usd(decision))
 
-    def _charge(self, charged_usd: float, settles: bool, decision: DecisionRecord) -> None:
+    def _charge(self, charged_usd: float, report: ReportRecord, decision: DecisionRecord) -> None:
         self._record.spent_usd += charged_usd
-        self._record.charged += settles
-        if not self._budget or not 0 < self._paced_from <= decision.seq:
-            return  # What was decided without a budget is not owed to one that came later.
-        if settles:
-            self._pacer.settle(_predicted_cost_usd(decision) / self._budget, charged_usd / self._budget)
+        self._record.charged += report.settles
+        if report.settles:
+            time_us = report.time_us if report.activates else decision.time_us
+            self._pacing.settle(decision, time_us, _predicted_cost_usd(decision), charged_usd)
         else:
-            self._pacer.charge(charged_usd / self._budget)
+            self._pacing.charge(decision, charged_usd)
 
     def _learn_reported(self, vector: FloatArray, model: Model, report: ReportRecord, reward: float) -> None:
         """Learns the reward that a report has brought, or revises the one that it replaces.
@@ -243,15 +234,19 @@ class RouterLearner:
 
     def _plan(self) -> None:
         """Solves for the price of money on the recent queries, at today's prices."""
-        budget, rows = self._budget, len(self._window)
+        rows = len(self._window)
         models = [model for model in self._router.models if model.spec.state == "active"]
-        if not budget or not rows or not models:
+        if not self._router.spec.objective.budgeted or not rows or not models:
+            return
+        terms = self._cost.predictor().terms(models)
+        cost = terms.predict(self._window.cost_features[:rows], self._window.input_tokens[:rows])
+        means = cost.mean(axis=0)
+        budget = self._pacing.renew(float(means.min()), float(means.max()))
+        if not budget:
             return
         quality = self._quality.predict(self._window.features[:rows], [model.key for model in models])
         records = [self._models[model.key] for model in models]
         quality = quality + np.array([each.offset for each in records])
-        terms = self._cost.predictor().terms(models)
-        cost = terms.predict(self._window.cost_features[:rows], self._window.input_tokens[:rows])
         objective = self._router.spec.objective
         outlooks = Outlooks(
             quality=quality,
@@ -273,7 +268,7 @@ class RouterLearner:
             shares = learned_shares(outlooks, price / budget + 1.0 / objective.value_usd)
             return float((shares * relative).sum()) / rows, float((shares * squares).sum()) / rows
 
-        self._pacer.plan(spend_at, float(relative.mean(axis=0).max()))
+        self._pacing.plan(spend_at, float(relative.mean(axis=0).max()))
 
     @property
     def router(self) -> Router:
@@ -299,11 +294,10 @@ class RouterLearner:
     def _meta(self) -> dict[str, Any]:
         return {
             "version": STATE_VERSION,
-            "pacer": self._pacer.state(),
+            "pacing": self._pacing.meta(),
             "record": asdict(self._record),
             "models": {key: asdict(record) for key, record in self._models.items()},
             "added": self._window.added,
-            "paced_from": self._paced_from,
             "told_seq": self._told_seq,
             "restarted_seq": self._restarted_seq,
         }
@@ -312,6 +306,7 @@ class RouterLearner:
         window = self._window
         return {
             **_prefixed("cost", self._cost.state()),
+            **_prefixed("pacing", self._pacing.arrays()),
             **_prefixed("level", {key: level.state() for key, level in self._levels.items()}),
             "window features": window.features,
             "window cost_features": window.cost_features,
@@ -337,8 +332,7 @@ class RouterLearner:
             arrays["window cost_features"],
         )
         window.input_tokens, window.added = arrays["window input_tokens"], meta["added"]
-        learner._pacer = Pacer(**meta["pacer"])
-        learner._paced_from = meta["paced_from"]
+        learner._pacing.restore(meta["pacing"], _part(arrays, "pacing "))
         learner._told_seq, learner._restarted_seq = meta["told_seq"], meta["restarted_seq"]
         learner._record = RouterRecord(**{**meta["record"], "explored": Explored(**meta["record"]["explored"])})
         learner._models = {key: _restored(record) for key, record in meta["models"].items()}

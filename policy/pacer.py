@@ -39,7 +39,8 @@ class Pacer:
     chance does: where a few dear calls make up the spend, `spread` is large, and a debt cut off
     after each of them would never be repaid. They also leave room for one call of the dearest model,
     which may cost hundreds of budgets before `spread` has heard of it. Decisions in flight are owed at
-    their prediction until real usage arrives.
+    their prediction until real usage arrives. With `repays` off there is no debt: what was spent is
+    then in the budget already, which is what is left of a period's.
     """
 
     price: float = 0.0
@@ -51,6 +52,7 @@ class Pacer:
     planned: float = 0.0
     expected_sum: float = 100.0
     planned_sum: float = 100.0
+    repays: bool = True
 
     def commit(self, predicted: float, expected: float) -> None:
         """A decision was made at this predicted cost, `expected` over all that could have been drawn."""
@@ -75,18 +77,27 @@ class Pacer:
 
     def rescale(self, factor: float) -> None:
         """The budget has become `factor` times what it was: the amounts stay the same in USD."""
-        self.price *= factor
-        self.debt /= factor
+        self.price = min(self.price * factor, _PRICE_HIGH)
+        for name in ("debt", "realised", "predicted", "expected_sum", "planned_sum", "planned"):
+            setattr(self, name, getattr(self, name) / factor)
 
     def _owe(self, debt: float) -> None:
+        if not self.repays:
+            self.debt = 0.0
+            return
         limit = _DEBT_REPAID_MAX * _DEBT_HORIZON_DECISIONS
         limit += max(self.spread * math.sqrt(_DEBT_HORIZON_DECISIONS), self.dearest)
         self.debt = min(limit, max(-limit, debt))
 
     @property
+    def realised_over_predicted(self) -> float:
+        """How real costs compare with predicted ones, within bounds."""
+        return min(_RATIO_HIGH, max(_RATIO_LOW, self.realised / self.predicted))
+
+    @property
     def target(self) -> float:
         """The predicted spend to plan for."""
-        ratio = min(_RATIO_HIGH, max(_RATIO_LOW, self.realised / self.predicted))
+        ratio = self.realised_over_predicted
         ratio *= min(_BIAS_HIGH, max(_BIAS_LOW, self.expected_sum / self.planned_sum))
         return max(_TARGET_MIN, 1.0 - self.debt / _DEBT_HORIZON_DECISIONS) / ratio
 

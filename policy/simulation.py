@@ -64,7 +64,7 @@ def schedule(splits: Sequence[str | None], seed: int) -> Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A report on a decision, `delay` rounds after it; with 0 it is learned before the next decision."""
+    """A report on a decision, `delay` seconds after it; with 0 it is learned before the next decision."""
 
     delay: int = 0
     reward: float | None = None
@@ -83,6 +83,10 @@ class World:
         """The router as of this round. Another object than in the round before is a change to it."""
         return self._router
 
+    def time_us(self, position: int) -> int:
+        """When the round is played, in microseconds since 1970: one a second, unless a world says otherwise."""
+        return position * _ROUND_US
+
     def arrivals(self, position: int, model: str) -> Sequence[Arrival]:
         """The reports that will come if this model is called in this round."""
         outcome = self.rounds[position].outcomes[model]
@@ -91,7 +95,7 @@ class World:
 
 
 def simulate(world: World, seed: int) -> Iterator[Choice]:
-    """Plays the world's rounds, one a second of its time; yields each choice when what came at once is learned.
+    """Plays the world's rounds; yields each choice when what came at once is learned.
 
     Reports wait for their round, windows close by the router's rule, and the draws belong to the seed.
     """
@@ -101,7 +105,7 @@ def simulate(world: World, seed: int) -> Iterator[Choice]:
         router = world.router(position)
         if router is not learner.router:
             learner.on_registry(router)
-        time_us = position * _ROUND_US
+        time_us = world.time_us(position)
         history.advance(time_us)
         decision_id = f"{seed}-{position}"
         query = Query(this.features, 0, this.prompt_tokens)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from policy.allowance import Standing
 from policy.books import Explored
 from policy.circuit import Circuit
 from policy.cost import CostPredictor, CostTerms
@@ -107,7 +108,8 @@ class Aligned:
 class PolicyView:
     """What decisions are made with: everything learned up to one position of the log. Immutable.
 
-    `pacer_price` is in utility per USD, 0 without a budget.
+    `pacer_price` is in utility per USD, 0 without a budget. `budget_usd_per_request` is what it was solved
+    for, 0 where nothing was yet; `standing` is that of a period's budget, None without one.
     """
 
     snapshot: int
@@ -117,6 +119,8 @@ class PolicyView:
     pacer_price: float
     router: RouterRecord
     models: Mapping[str, ModelRecord]
+    budget_usd_per_request: float = 0.0
+    standing: Standing | None = None
     _aligned: list[tuple[Router, Aligned]] = field(default_factory=list)
 
     def aligned(self, router: Router) -> Aligned:

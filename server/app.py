@@ -28,7 +28,7 @@ from server.services.registry_service import RegistryService
 from server.services.router_service import RouterService
 from server.settings import Settings
 from server.storage import registry_store
-from server.storage.codec import dump_spec
+from server.storage.codec import dump_spec, load_router_spec
 from server.storage.engine import migrate, open_engine
 from server.storage.group_commit import GroupCommit
 from server.storage.reader import LogReader
@@ -136,7 +136,9 @@ class App:
         """Takes over what has changed in the file since it was last applied; what was changed here stays."""
         entry = self._registry.entry(declared.id)
         text = dump_spec(declared.spec)
-        if entry is None or registry_store.declared_router(self._engine, declared.id) != text:
+        known = registry_store.declared_router(self._engine, declared.id)
+        # Compared as specs: an older version wrote down fewer settings.
+        if entry is None or known is None or load_router_spec(known) != declared.spec:
             await self._change.put_router(declared.id, declared.spec, create=entry is None, declared=text)
         for model_id, spec in declared.models.items():
             entry = self._registry.entry(declared.id)

@@ -52,7 +52,7 @@ def quality(learner: RouterLearner, key: str) -> float:
 def debt(learner: RouterLearner) -> float:
     """What the pacer owes, in budgets."""
     meta = json.loads(bytes(np.load(io.BytesIO(learner.state()))["meta"]))
-    return float(meta["pacer"]["debt"])
+    return float(meta["pacing"]["pacer"]["debt"])
 
 
 def excluded(learner: RouterLearner, name: str, seconds: int) -> Exclusion | None:

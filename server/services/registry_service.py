@@ -11,8 +11,8 @@ from pointsman.v1 import registry_service_pb2 as pb
 from pointsman.v1 import registry_service_pb2_grpc as pb_grpc
 
 from policy.books import Explored
-from policy.domain import InvalidFieldError, Model
-from policy.view import ModelRecord
+from policy.domain import InvalidFieldError, Model, Objective
+from policy.view import ModelRecord, PolicyView
 from server.errors import ModelNotFoundError, RouterNotFoundError, StaleEtagError
 from server.registry import Registry, RouterEntry, Stamp
 from server.services.names import model_name, parse_model, parse_router, router_name
@@ -155,19 +155,8 @@ class RegistryService(pb_grpc.RegistryServiceServicer):
         message = router_spec_to_proto(entry.router.spec)
         message.name = router_name(entry.router.id)
         _stamp(message, entry.stamp)
-        view, objective = self._views.get(entry.router), entry.router.spec.objective
-        budgeted = (objective.budget_usd_per_request or 0.0) * view.router.charged
-        message.statistics.CopyFrom(
-            pb.RouterStatistics(
-                decision_count=view.router.decisions,
-                reward_count=view.router.rewards,
-                spent_usd=view.router.spent_usd,
-                utilization=view.router.spent_usd / budgeted if budgeted else 0.0,
-                price_of_money=view.pacer_price + 1.0 / objective.value_usd,
-                snapshot=str(view.snapshot),
-                exploration=_exploration_statistics(view.router.explored),
-            )
-        )
+        view = self._views.get(entry.router)
+        message.statistics.CopyFrom(_router_statistics(view, entry.router.spec.objective))
         return message
 
     def _model(self, entry: RouterEntry, model: Model) -> pb.Model:
@@ -177,6 +166,28 @@ class RegistryService(pb_grpc.RegistryServiceServicer):
         record = self._views.get(entry.router).models.get(model.key) or ModelRecord()
         message.statistics.CopyFrom(_model_statistics(record))
         return message
+
+
+def _router_statistics(view: PolicyView, objective: Objective) -> pb.RouterStatistics:
+    budgeted = (objective.budget_usd_per_request or 0.0) * view.router.charged
+    statistics = pb.RouterStatistics(
+        decision_count=view.router.decisions,
+        reward_count=view.router.rewards,
+        spent_usd=view.router.spent_usd,
+        utilization=view.router.spent_usd / budgeted if budgeted else 0.0,
+        price_of_money=view.pacer_price + 1.0 / objective.value_usd,
+        snapshot=str(view.snapshot),
+        exploration=_exploration_statistics(view.router.explored),
+    )
+    standing = view.standing
+    # The learner may have yet to hear that the budget is of another kind now.
+    if standing is not None and objective.period_budget:
+        statistics.period_start_time.CopyFrom(timestamp(standing.start_us))
+        statistics.period_budget_usd = standing.budget_usd
+        statistics.period_spent_usd = standing.spent_usd
+        statistics.period_budget_per_request_usd = standing.per_request_usd
+        statistics.utilization = standing.spent_usd / standing.budget_usd
+    return statistics
 
 
 def _model_statistics(record: ModelRecord) -> pb.ModelStatistics:

@@ -92,6 +92,8 @@ def _objective(message: pb.Objective) -> Objective:
         message.budget_usd_per_request if message.HasField("budget_usd_per_request") else None,
         message.quality_value_usd if message.HasField("quality_value_usd") else None,
         message.latency_usd_per_second,
+        message.budget_usd_per_day if message.HasField("budget_usd_per_day") else None,
+        message.budget_usd_per_month if message.HasField("budget_usd_per_month") else None,
     )
 
 
@@ -123,6 +125,8 @@ def router_spec_to_proto(spec: RouterSpec) -> pb.Router:
         budget_usd_per_request=spec.objective.budget_usd_per_request,
         quality_value_usd=spec.objective.quality_value_usd,
         latency_usd_per_second=spec.objective.latency_usd_per_second,
+        budget_usd_per_day=spec.objective.budget_usd_per_day,
+        budget_usd_per_month=spec.objective.budget_usd_per_month,
     )
     rule = pb.RewardRule(
         join_window=duration(spec.reward_rule.join_window_seconds),

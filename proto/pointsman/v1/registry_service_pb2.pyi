@@ -235,36 +235,57 @@ Global___Router: _TypeAlias = Router  # noqa: Y015
 
 @_typing.final
 class Objective(_message.Message):
-    """What a router is after. With neither budget nor value, quality_value_usd is 0.05."""
+    """What a router is after. At most one of the three budgets may be set. With neither budget nor value,
+    quality_value_usd is 0.05.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BUDGET_USD_PER_REQUEST_FIELD_NUMBER: _builtins.int
     QUALITY_VALUE_USD_FIELD_NUMBER: _builtins.int
     LATENCY_USD_PER_SECOND_FIELD_NUMBER: _builtins.int
+    BUDGET_USD_PER_DAY_FIELD_NUMBER: _builtins.int
+    BUDGET_USD_PER_MONTH_FIELD_NUMBER: _builtins.int
     budget_usd_per_request: _builtins.float
     """The average spend to keep to, in USD a request; the pacer sees to it. Above 0."""
     quality_value_usd: _builtins.float
     """USD that quality going from 0 to 1 is worth on one request. Above 0."""
     latency_usd_per_second: _builtins.float
     """USD that one second less of latency is worth. 0 or more."""
+    budget_usd_per_day: _builtins.float
+    """The spend to keep to on each calendar day in UTC, however many requests come and whenever. Above 0.
+    It counts from the first decision under it, and of that day the part that is left. When it is used up
+    requests are not refused: the cheapest model serves until the next day.
+    """
+    budget_usd_per_month: _builtins.float
+    """As budget_usd_per_day, for each calendar month in UTC. Above 0."""
     def __init__(
         self,
         *,
         budget_usd_per_request: _builtins.float | None = ...,
         quality_value_usd: _builtins.float | None = ...,
         latency_usd_per_second: _builtins.float | None = ...,
+        budget_usd_per_day: _builtins.float | None = ...,
+        budget_usd_per_month: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_budget_usd_per_request", b"_budget_usd_per_request", "_latency_usd_per_second", b"_latency_usd_per_second", "_quality_value_usd", b"_quality_value_usd", "budget_usd_per_request", b"budget_usd_per_request", "latency_usd_per_second", b"latency_usd_per_second", "quality_value_usd", b"quality_value_usd"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_budget_usd_per_day", b"_budget_usd_per_day", "_budget_usd_per_month", b"_budget_usd_per_month", "_budget_usd_per_request", b"_budget_usd_per_request", "_latency_usd_per_second", b"_latency_usd_per_second", "_quality_value_usd", b"_quality_value_usd", "budget_usd_per_day", b"budget_usd_per_day", "budget_usd_per_month", b"budget_usd_per_month", "budget_usd_per_request", b"budget_usd_per_request", "latency_usd_per_second", b"latency_usd_per_second", "quality_value_usd", b"quality_value_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget_usd_per_request", b"_budget_usd_per_request", "_latency_usd_per_second", b"_latency_usd_per_second", "_quality_value_usd", b"_quality_value_usd", "budget_usd_per_request", b"budget_usd_per_request", "latency_usd_per_second", b"latency_usd_per_second", "quality_value_usd", b"quality_value_usd"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget_usd_per_day", b"_budget_usd_per_day", "_budget_usd_per_month", b"_budget_usd_per_month", "_budget_usd_per_request", b"_budget_usd_per_request", "_latency_usd_per_second", b"_latency_usd_per_second", "_quality_value_usd", b"_quality_value_usd", "budget_usd_per_day", b"budget_usd_per_day", "budget_usd_per_month", b"budget_usd_per_month", "budget_usd_per_request", b"budget_usd_per_request", "latency_usd_per_second", b"latency_usd_per_second", "quality_value_usd", b"quality_value_usd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__budget_usd_per_day: _TypeAlias = _typing.Literal["budget_usd_per_day"]  # noqa: Y015
+    _WhichOneofArgType__budget_usd_per_day: _TypeAlias = _typing.Literal["_budget_usd_per_day", b"_budget_usd_per_day"]  # noqa: Y015
+    _WhichOneofReturnType__budget_usd_per_month: _TypeAlias = _typing.Literal["budget_usd_per_month"]  # noqa: Y015
+    _WhichOneofArgType__budget_usd_per_month: _TypeAlias = _typing.Literal["_budget_usd_per_month", b"_budget_usd_per_month"]  # noqa: Y015
     _WhichOneofReturnType__budget_usd_per_request: _TypeAlias = _typing.Literal["budget_usd_per_request"]  # noqa: Y015
     _WhichOneofArgType__budget_usd_per_request: _TypeAlias = _typing.Literal["_budget_usd_per_request", b"_budget_usd_per_request"]  # noqa: Y015
     _WhichOneofReturnType__latency_usd_per_second: _TypeAlias = _typing.Literal["latency_usd_per_second"]  # noqa: Y015
     _WhichOneofArgType__latency_usd_per_second: _TypeAlias = _typing.Literal["_latency_usd_per_second", b"_latency_usd_per_second"]  # noqa: Y015
     _WhichOneofReturnType__quality_value_usd: _TypeAlias = _typing.Literal["quality_value_usd"]  # noqa: Y015
     _WhichOneofArgType__quality_value_usd: _TypeAlias = _typing.Literal["_quality_value_usd", b"_quality_value_usd"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__budget_usd_per_day) -> _WhichOneofReturnType__budget_usd_per_day | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__budget_usd_per_month) -> _WhichOneofReturnType__budget_usd_per_month | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__budget_usd_per_request) -> _WhichOneofReturnType__budget_usd_per_request | None: ...
     @_typing.overload
@@ -429,6 +450,10 @@ class RouterStatistics(_message.Message):
     PRICE_OF_MONEY_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     EXPLORATION_FIELD_NUMBER: _builtins.int
+    PERIOD_START_TIME_FIELD_NUMBER: _builtins.int
+    PERIOD_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    PERIOD_SPENT_USD_FIELD_NUMBER: _builtins.int
+    PERIOD_BUDGET_PER_REQUEST_USD_FIELD_NUMBER: _builtins.int
     decision_count: _builtins.int
     """Decisions that count."""
     reward_count: _builtins.int
@@ -436,14 +461,30 @@ class RouterStatistics(_message.Message):
     spent_usd: _builtins.float
     """USD charged: real usage, and the prediction where a window closed without."""
     utilization: _builtins.float
-    """Spend charged so far divided by the budget of the decisions charged; 0 without a budget."""
+    """Spend charged so far divided by the budget of the decisions charged; with a budget for a day or month,
+    period_spent_usd divided by period_budget_usd. 0 without a budget.
+    """
     price_of_money: _builtins.float
     """The price of money now: utility per USD, 1 / quality_value_usd and the pacer's part together."""
     snapshot: _builtins.str
     """The snapshot now served: the position in the log up to which the router has learned."""
+    period_budget_usd: _builtins.float
+    """USD that this period has: the budget; in the period in which it was set, the part for the time left."""
+    period_spent_usd: _builtins.float
+    """USD of this period spent: what is charged, and what calls in flight are expected to cost."""
+    period_budget_per_request_usd: _builtins.float
+    """USD a request may now cost on average: what is left, divided by the requests expected until the
+    period ends. 0 when nothing is left: then the cheapest model serves.
+    """
     @_builtins.property
     def exploration(self) -> Global___ExplorationStatistics:
         """What exploring has cost."""
+
+    @_builtins.property
+    def period_start_time(self) -> _timestamp_pb2.Timestamp:
+        """When the day or month began that the next three are about: that of the last decision. Unset, and the
+        three are 0, without a budget for a day or month, and before the first decision under it.
+        """
 
     def __init__(
         self,
@@ -455,10 +496,14 @@ class RouterStatistics(_message.Message):
         price_of_money: _builtins.float = ...,
         snapshot: _builtins.str = ...,
         exploration: Global___ExplorationStatistics | None = ...,
+        period_start_time: _timestamp_pb2.Timestamp | None = ...,
+        period_budget_usd: _builtins.float = ...,
+        period_spent_usd: _builtins.float = ...,
+        period_budget_per_request_usd: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["exploration", b"exploration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exploration", b"exploration", "period_start_time", b"period_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_count", b"decision_count", "exploration", b"exploration", "price_of_money", b"price_of_money", "reward_count", b"reward_count", "snapshot", b"snapshot", "spent_usd", b"spent_usd", "utilization", b"utilization"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_count", b"decision_count", "exploration", b"exploration", "period_budget_per_request_usd", b"period_budget_per_request_usd", "period_budget_usd", b"period_budget_usd", "period_spent_usd", b"period_spent_usd", "period_start_time", b"period_start_time", "price_of_money", b"price_of_money", "reward_count", b"reward_count", "snapshot", b"snapshot", "spent_usd", b"spent_usd", "utilization", b"utilization"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
