@@ -162,6 +162,7 @@ class RouterLearner:
             pacer_price=self._pacer.price / budget if budget else 0.0,
             router=RouterRecord(**vars(self._record)),
             models={key: ModelRecord(**vars(record)) for key, record in self._models.items()},
+            typical_features=self._window.mean_features(),
         )
 
     def _fits(self, decision: DecisionRecord) -> bool:

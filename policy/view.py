@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from policy.circuit import Circuit
 from policy.cost import CostPredictor, CostTerms
-from policy.domain import Router
+from policy.domain import FloatArray, Router
 from policy.quality import Predictor
 
 _LATENCY_MEMORY = 200.0
@@ -82,7 +82,8 @@ class Aligned:
 class PolicyView:
     """What decisions are made with: everything learned up to one position of the log. Immutable.
 
-    `pacer_price` is in utility per USD, 0 without a budget.
+    `pacer_price` is in utility per USD, 0 without a budget. `typical_features` (features,) are the mean
+    of the recent queries'.
     """
 
     snapshot: int
@@ -92,6 +93,7 @@ class PolicyView:
     pacer_price: float
     router: RouterRecord
     models: Mapping[str, ModelRecord]
+    typical_features: FloatArray
     _aligned: list[tuple[Router, Aligned]] = field(default_factory=list)
 
     def aligned(self, router: Router) -> Aligned:
