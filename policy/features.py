@@ -51,6 +51,27 @@ _STRUCTURE_CENTRE = np.array(
 )
 
 
+STRUCTURE_NAMES = (
+    "length",
+    "words",
+    "digits",
+    "mathematical_signs",
+    "code_signs",
+    "other_scripts",
+    "line_breaks",
+    "several_lines",
+    "question_mark",
+    "question_at_end",
+    "answer_choices",
+    "capitals",
+    "word_length",
+    "code_words",
+    "asks_for_answer",
+    "commas",
+)
+"""What the values of the structure are, in their order."""
+
+
 @dataclass(frozen=True, slots=True)
 class QueryFeatures:
     """A query's features, and about how many tokens its prompt has.

@@ -160,6 +160,7 @@ class RouterLearner:
             pacer_price=self._pacing.price,
             router=RouterRecord(**vars(self._record)),
             models={key: ModelRecord(**vars(record)) for key, record in self._models.items()},
+            typical_features=self._window.mean_features(),
             budget_usd_per_request=self._pacing.budget_usd or 0.0,
             standing=self._pacing.standing,
         )

@@ -153,5 +153,14 @@ class ContextWindow:
         self.input_tokens[row] = input_tokens
         self.added += 1
 
+    def mean_features(self) -> FloatArray:
+        """The mean of the queries' features (features,); before the first, nothing but the intercept's 1."""
+        if self.added:
+            mean: FloatArray = self.features[: len(self)].mean(axis=0)
+            return mean
+        blank = np.zeros(self.features.shape[1])
+        blank[-1] = 1.0
+        return blank
+
     def __len__(self) -> int:
         return min(self.added, len(self.features))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -14,6 +15,18 @@ ArrayState = Mapping[str, npt.NDArray[Any]]
 """A saved state: arrays by name."""
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the predicted quality of each model is the sum of, for one row of features.
+
+    `difficulty` (models,) is what a regression adds that all models share, to each in its measure;
+    `products` (models, features) are the model's own weights times the features.
+    """
+
+    difficulty: FloatArray
+    products: FloatArray
+
+
 class Predictor(Protocol):
     """Predicts quality and never changes; decisions are made with it while the learner goes on."""
 
@@ -22,6 +35,10 @@ class Predictor(Protocol):
 
         A model that the learner did not know is given the learner's prior.
         """
+        ...
+
+    def parts(self, features: FloatArray, models: Sequence[str]) -> Parts | None:
+        """What each model's `predict` is the sum of, for one row of features; None if that cannot be told."""
         ...
 
 

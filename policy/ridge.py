@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from policy.domain import FloatArray
-from policy.quality import ArrayState, Predictor, QualityLearner
+from policy.quality import ArrayState, Parts, Predictor, QualityLearner
 
 _SLOPE_PRECISION = 20.0
 _INTERCEPT_PRECISION = 1.0
@@ -90,22 +90,35 @@ def precisions(size: int, slope: float, intercept: float) -> FloatArray:
 
 
 class LinearPredictor:
-    """Predicts with fixed weights. Axes: `weights` (models, features); `unknown`, for any other, (features,)."""
+    """Predicts with fixed weights.
 
-    def __init__(self, models: Sequence[str], weights: FloatArray, unknown: FloatArray) -> None:
-        self._rows = {model: weights[row] for row, model in enumerate(models)}
+    Axes: `own` (models, 1 + features), of the difficulty and then the features; `shared` (features,), of the
+    difficulty; `unknown` (1 + features,), the own weights of any other model.
+    """
+
+    def __init__(self, models: Sequence[str], own: FloatArray, shared: FloatArray, unknown: FloatArray) -> None:
+        self._own = {model: own[row] for row, model in enumerate(models)}
+        self._shared = shared
         self._unknown = unknown
-        self._stacked: tuple[tuple[str, ...], FloatArray] = (tuple(models), weights)
+        self._stacked: tuple[tuple[str, ...], FloatArray] = (tuple(models), _whole(own, shared))
 
     def predict(self, features: FloatArray, models: Sequence[str]) -> FloatArray:
         """Quality of each model; (models,) for one row of features, (rows, models) for many."""
         return features @ self._weights(tuple(models)).T
 
+    def parts(self, features: FloatArray, models: Sequence[str]) -> Parts:
+        """What each model's `predict` is the sum of, for one row of features."""
+        own = self._own_weights(models)
+        return Parts((1.0 + own[:, 0]) * float(self._shared @ features), own[:, 1:] * features)
+
     def _weights(self, models: tuple[str, ...]) -> FloatArray:
         if self._stacked[0] != models:
-            rows = [self._rows.get(model, self._unknown) for model in models]
-            self._stacked = (models, np.array(rows).reshape(len(models), len(self._unknown)))
+            self._stacked = (models, _whole(self._own_weights(models), self._shared))
         return self._stacked[1]
+
+    def _own_weights(self, models: Sequence[str]) -> FloatArray:
+        rows = [self._own.get(model, self._unknown) for model in models]
+        return np.array(rows).reshape(len(models), len(self._unknown))
 
 
 @dataclass
@@ -165,19 +178,18 @@ class RidgeQuality(QualityLearner):
         own.regression.revise(np.concatenate([[difficulty], features]), old, new)
 
     def predict(self, features: FloatArray, models: Sequence[str]) -> FloatArray:
-        return np.asarray(features @ self._weights(models).T)
+        return np.asarray(features @ _whole(self._own_weights(models), self._shared.weights).T)
 
     def predictor(self) -> Predictor:
         models = list(self._models)
-        unknown = self._shared.weights.copy()
+        unknown = np.zeros(1 + self._size)
         unknown[-1] = self.prior
-        return LinearPredictor(models, self._weights(models), unknown)
+        return LinearPredictor(models, self._own_weights(models), self._shared.weights.copy(), unknown)
 
-    def _weights(self, models: Sequence[str]) -> FloatArray:
-        """The weights of the whole prediction: (models, features)."""
+    def _own_weights(self, models: Sequence[str]) -> FloatArray:
+        """The weights of each model's own regression: (models, 1 + features)."""
         own = np.array([self._models[model].regression.weights for model in models])
-        own = own.reshape(len(models), 1 + self._size)
-        return own[:, 1:] + (1.0 + own[:, :1]) * self._shared.weights
+        return own.reshape(len(models), 1 + self._size)
 
     def state(self) -> ArrayState:
         state = {f"shared {name}": array for name, array in self._shared.state().items()}
@@ -196,6 +208,11 @@ class RidgeQuality(QualityLearner):
                 own = self._models[model]
                 own.count, own.total = state[key].tolist()
                 own.regression.restore(_part(state, f"model {model}"))
+
+
+def _whole(own: FloatArray, shared: FloatArray) -> FloatArray:
+    """The weights of the whole prediction, own and shared: (models, features)."""
+    return own[:, 1:] + (1.0 + own[:, :1]) * shared
 
 
 def _without_intercept(features: FloatArray) -> FloatArray:

@@ -10,7 +10,7 @@ from policy.allowance import Standing
 from policy.books import Explored
 from policy.circuit import Circuit
 from policy.cost import CostPredictor, CostTerms
-from policy.domain import Router
+from policy.domain import FloatArray, Router
 from policy.drift import FIRST_VARIANCE
 from policy.quality import Predictor
 
@@ -108,8 +108,9 @@ class Aligned:
 class PolicyView:
     """What decisions are made with: everything learned up to one position of the log. Immutable.
 
-    `pacer_price` is in utility per USD, 0 without a budget. `budget_usd_per_request` is what it was solved
-    for, 0 where nothing was yet; `standing` is that of a period's budget, None without one.
+    `pacer_price` is in utility per USD, 0 without a budget. `typical_features` (features,) are the mean
+    of the recent queries'. `budget_usd_per_request` is what the price was solved for, 0 where nothing was
+    yet; `standing` is that of a period's budget, None without one.
     """
 
     snapshot: int
@@ -119,6 +120,7 @@ class PolicyView:
     pacer_price: float
     router: RouterRecord
     models: Mapping[str, ModelRecord]
+    typical_features: FloatArray
     budget_usd_per_request: float = 0.0
     standing: Standing | None = None
     _aligned: list[tuple[Router, Aligned]] = field(default_factory=list)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import vowpalwabbit
 
 from policy.domain import FloatArray
-from policy.quality import ArrayState, Predictor, QualityLearner
+from policy.quality import ArrayState, Parts, Predictor, QualityLearner
 
 _BITS = 18
 _OPTIONS = f"--quiet -q dm --ignore_linear d --coin --noconstant -b {_BITS}"
@@ -104,6 +104,10 @@ class _FrozenVowpal:
         if self._workspace is None:
             self._workspace = _loaded(self._saved, "-t")
         return _predict(self._workspace, features, models)
+
+    def parts(self, features: FloatArray, models: Sequence[str]) -> Parts | None:  # noqa: ARG002
+        """None: coin betting keeps no weights, but makes them when it predicts, and VW gives the sum, clipped."""
+        return None
 
 
 def _predict(workspace: vowpalwabbit.Workspace, features: FloatArray, models: Sequence[str]) -> FloatArray:

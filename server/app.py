@@ -124,7 +124,8 @@ class App:
             ]
         )
         route = Route(self._registry, self._views, featuriser, self._log, self._reader, now_us, new_decision_id)
-        data_plane = RouterService(route, ReportReward(self._log), GetDecision(self._reader))
+        get_decision = GetDecision(self._reader, self._registry, self._views)
+        data_plane = RouterService(route, ReportReward(self._log), get_decision)
         control_plane = RegistryService(self._registry, self._views, self._change)
         router_service_pb2_grpc.add_RouterServiceServicer_to_server(data_plane, server)
         registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(control_plane, server)

@@ -6,6 +6,7 @@ from pointsman.v1 import router_service_pb2 as pb
 from pointsman.v1 import router_service_pb2_grpc as pb_grpc
 
 from policy.domain import Candidate, Exclusion, InvalidFieldError, ModelError, Preference
+from policy.explanation import Explanation, Source, Term
 from policy.log import DecisionRecord, ReportRecord, Usage
 from server.services.names import parse_model, parse_router, router_name, short_model
 from server.services.status import Context, code_and_reason, translated
@@ -18,6 +19,7 @@ from server.usecases.route import Route, RouteCommand
 _EXCLUSIONS = {each: pb.Exclusion.Value(f"EXCLUSION_{each.name}") for each in Exclusion}
 _DISPOSITIONS = {each: pb.Disposition.Value(f"DISPOSITION_{each.name}") for each in Disposition}
 _ERRORS = {pb.ModelError.Value(f"MODEL_ERROR_{each.name}"): each for each in ModelError}
+_SOURCES = {each: pb.ContributionSource.Value(f"CONTRIBUTION_SOURCE_{each.name}") for each in Source}
 _ERROR_VALUES = {each: value for value, each in _ERRORS.items()}
 
 
@@ -205,6 +207,28 @@ def _decision(found: JoinedDecision) -> pb.Decision:
         prompt=decision.prompt or "",
         feature_version=decision.feature_version,
         sticky=choice.sticky,
+        probe=choice.probe,
+        explanation=_explanation(found.explanation),
+    )
+
+
+def _explanation(explanation: Explanation) -> pb.Explanation:
+    candidates = [
+        pb.CandidateExplanation(
+            model=each.model,
+            predicted_quality=each.quality,
+            contributions=[_contribution(term) for term in each.terms],
+            detail=each.detail,
+        )
+        for each in explanation.candidates
+    ]
+    snapshot = "" if explanation.snapshot is None else str(explanation.snapshot)
+    return pb.Explanation(snapshot=snapshot, candidates=candidates)
+
+
+def _contribution(term: Term) -> pb.Contribution:
+    return pb.Contribution(
+        source=_SOURCES[term.source], feature=term.feature, quality=term.quality, value=term.value
     )
 
 

@@ -1,38 +1,50 @@
-"""GetDecision: reads one decision with what was reported of it."""
+"""GetDecision: reads one decision with what was reported of it, and explains it."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
 
+from policy.explanation import Explanation, explain
 from policy.join import Joined, joined
 from policy.log import DecisionRecord, ReportRecord
 from server.errors import DecisionNotFoundError
+from server.registry import Registry
 from server.storage.reader import LogReader
+from server.views import Views
 
 
 @dataclass(frozen=True, slots=True)
 class JoinedDecision:
-    """A decision, its reports in order of arrival, and what they come to."""
+    """A decision, its reports in order of arrival, what they come to, and why it was made."""
 
     decision: DecisionRecord
     reports: list[ReportRecord]
     joined: Joined
+    explanation: Explanation
 
 
 class GetDecision:
-    """Reads the log by decision id."""
+    """Reads the log by decision id; explains with the newest view, as the decision's own is not kept."""
 
-    def __init__(self, reader: LogReader) -> None:
+    def __init__(self, reader: LogReader, registry: Registry, views: Views) -> None:
         self._reader = reader
+        self._registry = registry
+        self._views = views
 
     async def __call__(self, decision_id: str) -> JoinedDecision:
         """The decision and its reports. Raises DecisionNotFoundError."""
-        return await asyncio.to_thread(self._read, decision_id)
+        decision, reports = await asyncio.to_thread(self._read, decision_id)
+        # Not in that thread: a view is for the one that routes.
+        explanation = self._explain(decision)
+        return JoinedDecision(decision, reports, joined(decision.deferred, reports), explanation)
 
-    def _read(self, decision_id: str) -> JoinedDecision:
+    def _read(self, decision_id: str) -> tuple[DecisionRecord, list[ReportRecord]]:
         decision = self._reader.decision(decision_id)
         if decision is None:
             raise DecisionNotFoundError(decision_id[:64])
-        reports = self._reader.reports([decision_id]).get(decision_id, [])
-        return JoinedDecision(decision, reports, joined(decision.deferred, reports))
+        return decision, self._reader.reports([decision_id]).get(decision_id, [])
+
+    def _explain(self, decision: DecisionRecord) -> Explanation:
+        router = self._registry.router(decision.router)
+        return explain(decision, router, None if router is None else self._views.get(router))

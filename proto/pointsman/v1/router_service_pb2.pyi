@@ -133,6 +133,56 @@ DISPOSITION_LATE: Disposition.ValueType  # 3
 """The decision's window had closed: kept, not learned from."""
 Global___Disposition: _TypeAlias = Disposition  # noqa: Y015
 
+class _ContributionSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ContributionSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ContributionSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONTRIBUTION_SOURCE_UNSPECIFIED: _ContributionSource.ValueType  # 0
+    """Not set."""
+    CONTRIBUTION_SOURCE_LEVEL: _ContributionSource.ValueType  # 1
+    """What the model is worth on the typical query."""
+    CONTRIBUTION_SOURCE_DRIFT: _ContributionSource.ValueType  # 2
+    """By how much the model has been noticed to have become better or worse as a whole."""
+    CONTRIBUTION_SOURCE_DIFFICULTY: _ContributionSource.ValueType  # 3
+    """How hard the query is compared with the typical one, as all models' rewards tell, times how much this
+    model minds.
+    """
+    CONTRIBUTION_SOURCE_EMBEDDING: _ContributionSource.ValueType  # 4
+    """The embedding, the text's or the caller's: what the query is about suits this model."""
+    CONTRIBUTION_SOURCE_STRUCTURE: _ContributionSource.ValueType  # 5
+    """One feature of the text's structure."""
+    CONTRIBUTION_SOURCE_CALLER: _ContributionSource.ValueType  # 6
+    """The caller's own features, numeric and categorical. They are hashed, so they cannot be told apart."""
+    CONTRIBUTION_SOURCE_WHOLE: _ContributionSource.ValueType  # 7
+    """Everything but the drift, where the learner is one whose predictions are no such sum (vowpal_wabbit)."""
+
+class ContributionSource(_ContributionSource, metaclass=_ContributionSourceEnumTypeWrapper):
+    """What a term of a predicted quality comes from. The typical query is one whose features are the mean
+    of those of the router's recent queries.
+    """
+
+CONTRIBUTION_SOURCE_UNSPECIFIED: ContributionSource.ValueType  # 0
+"""Not set."""
+CONTRIBUTION_SOURCE_LEVEL: ContributionSource.ValueType  # 1
+"""What the model is worth on the typical query."""
+CONTRIBUTION_SOURCE_DRIFT: ContributionSource.ValueType  # 2
+"""By how much the model has been noticed to have become better or worse as a whole."""
+CONTRIBUTION_SOURCE_DIFFICULTY: ContributionSource.ValueType  # 3
+"""How hard the query is compared with the typical one, as all models' rewards tell, times how much this
+model minds.
+"""
+CONTRIBUTION_SOURCE_EMBEDDING: ContributionSource.ValueType  # 4
+"""The embedding, the text's or the caller's: what the query is about suits this model."""
+CONTRIBUTION_SOURCE_STRUCTURE: ContributionSource.ValueType  # 5
+"""One feature of the text's structure."""
+CONTRIBUTION_SOURCE_CALLER: ContributionSource.ValueType  # 6
+"""The caller's own features, numeric and categorical. They are hashed, so they cannot be told apart."""
+CONTRIBUTION_SOURCE_WHOLE: ContributionSource.ValueType  # 7
+"""Everything but the drift, where the learner is one whose predictions are no such sum (vowpal_wabbit)."""
+Global___ContributionSource: _TypeAlias = ContributionSource  # noqa: Y015
+
 @_typing.final
 class RouteRequest(_message.Message):
     """One query that wants a model."""
@@ -821,6 +871,8 @@ class Decision(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     FEATURE_VERSION_FIELD_NUMBER: _builtins.int
     STICKY_FIELD_NUMBER: _builtins.int
+    PROBE_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """Its id."""
     router: _builtins.str
@@ -857,6 +909,8 @@ class Decision(_message.Message):
     """The version of the features it was made on."""
     sticky: _builtins.bool
     """True when the session kept its model, and so nothing was drawn."""
+    probe: _builtins.bool
+    """True when its call was to see whether a model that had been failing works again."""
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
         """Every model of the router as the decision saw it."""
@@ -876,6 +930,10 @@ class Decision(_message.Message):
     @_builtins.property
     def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___Report]:
         """Every report on it, in order of arrival."""
+
+    @_builtins.property
+    def explanation(self) -> Global___Explanation:
+        """What the predicted qualities are made of, by what is known now."""
 
     def __init__(
         self,
@@ -902,10 +960,12 @@ class Decision(_message.Message):
         prompt: _builtins.str = ...,
         feature_version: _builtins.str = ...,
         sticky: _builtins.bool = ...,
+        probe: _builtins.bool = ...,
+        explanation: Global___Explanation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_reward", b"_reward", "cost_usd", b"cost_usd", "create_time", b"create_time", "expire_time", b"expire_time", "reward", b"reward"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_reward", b"_reward", "cost_usd", b"cost_usd", "create_time", b"create_time", "expire_time", b"expire_time", "explanation", b"explanation", "reward", b"reward"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_reward", b"_reward", "active", b"active", "candidates", b"candidates", "cost_usd", b"cost_usd", "create_time", b"create_time", "decision_id", b"decision_id", "expire_time", b"expire_time", "fallback_models", b"fallback_models", "feature_version", b"feature_version", "incumbent_model", b"incumbent_model", "model", b"model", "policy", b"policy", "price_of_money", b"price_of_money", "probability", b"probability", "prompt", b"prompt", "proposed_model", b"proposed_model", "reports", b"reports", "request_id", b"request_id", "reward", b"reward", "router", b"router", "session_id", b"session_id", "snapshot", b"snapshot", "sticky", b"sticky"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_reward", b"_reward", "active", b"active", "candidates", b"candidates", "cost_usd", b"cost_usd", "create_time", b"create_time", "decision_id", b"decision_id", "expire_time", b"expire_time", "explanation", b"explanation", "fallback_models", b"fallback_models", "feature_version", b"feature_version", "incumbent_model", b"incumbent_model", "model", b"model", "policy", b"policy", "price_of_money", b"price_of_money", "probability", b"probability", "probe", b"probe", "prompt", b"prompt", "proposed_model", b"proposed_model", "reports", b"reports", "request_id", b"request_id", "reward", b"reward", "router", b"router", "session_id", b"session_id", "snapshot", b"snapshot", "sticky", b"sticky"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_usd: _TypeAlias = _typing.Literal["cost_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_usd: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015
@@ -917,6 +977,116 @@ class Decision(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__reward) -> _WhichOneofReturnType__reward | None: ...
 
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
+
+@_typing.final
+class Explanation(_message.Message):
+    """What the predicted qualities of a decision are made of. The weights that a decision was made with are
+    not kept with it, so this is by what the router has learned up to now.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    snapshot: _builtins.str
+    """The snapshot it was made with. Only where it is the decision's own are these the numbers of the
+    decision. Empty if nothing could be explained.
+    """
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___CandidateExplanation]:
+        """Every candidate of the decision, in the same order."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: _builtins.str = ...,
+        candidates: _abc.Iterable[Global___CandidateExplanation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Explanation: _TypeAlias = Explanation  # noqa: Y015
+
+@_typing.final
+class CandidateExplanation(_message.Message):
+    """What a candidate's predicted quality is made of."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    PREDICTED_QUALITY_FIELD_NUMBER: _builtins.int
+    CONTRIBUTIONS_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's id."""
+    predicted_quality: _builtins.float
+    """The quality that would be predicted for the decision's query now, beside which the candidate's
+    predicted_quality is what was predicted then.
+    """
+    detail: _builtins.str
+    """Why there are none: the model or the router is gone, or its features are others now."""
+    @_builtins.property
+    def contributions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Contribution]:
+        """What it is the sum of, up to rounding: of every candidate the same, in the same order, so that those
+        of two candidates can be subtracted. Empty if nothing is known of the model any more.
+        """
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        predicted_quality: _builtins.float = ...,
+        contributions: _abc.Iterable[Global___Contribution] | None = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contributions", b"contributions", "detail", b"detail", "model", b"model", "predicted_quality", b"predicted_quality"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CandidateExplanation: _TypeAlias = CandidateExplanation  # noqa: Y015
+
+@_typing.final
+class Contribution(_message.Message):
+    """One term of a predicted quality."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    FEATURE_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    source: Global___ContributionSource.ValueType
+    """What it comes from."""
+    feature: _builtins.str
+    """The feature's name, of those in the text's structure: "digits"."""
+    quality: _builtins.float
+    """What it adds to the predicted quality, in the unit of the reward."""
+    value: _builtins.float
+    """By how much the feature's value in this query is above that of the typical query, of those
+    that have a name.
+    """
+    def __init__(
+        self,
+        *,
+        source: Global___ContributionSource.ValueType = ...,
+        feature: _builtins.str = ...,
+        quality: _builtins.float = ...,
+        value: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "feature", b"feature", "quality", b"quality", "source", b"source", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
+    _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
+
+Global___Contribution: _TypeAlias = Contribution  # noqa: Y015
 
 @_typing.final
 class Report(_message.Message):

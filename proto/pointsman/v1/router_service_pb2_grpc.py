@@ -103,7 +103,8 @@ class RouterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetDecision(self, request, context):
-        """Reads one decision, with what was reported of it so far.
+        """Reads one decision, with what was reported of it so far, and why it was made.
+        Errors: INVALID_ARGUMENT, NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

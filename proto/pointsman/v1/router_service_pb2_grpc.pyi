@@ -53,7 +53,9 @@ class RouterServiceStub:
     Errors: NOT_FOUND, FAILED_PRECONDITION (its window has closed).
     """
     GetDecision: _grpc.UnaryUnaryMultiCallable[_router_service_pb2.GetDecisionRequest, _router_service_pb2.GetDecisionResponse]
-    """Reads one decision, with what was reported of it so far."""
+    """Reads one decision, with what was reported of it so far, and why it was made.
+    Errors: INVALID_ARGUMENT, NOT_FOUND.
+    """
 
 @_typing.type_check_only
 class RouterServiceAsyncStub(RouterServiceStub):
@@ -80,7 +82,9 @@ class RouterServiceAsyncStub(RouterServiceStub):
     Errors: NOT_FOUND, FAILED_PRECONDITION (its window has closed).
     """
     GetDecision: _aio.UnaryUnaryMultiCallable[_router_service_pb2.GetDecisionRequest, _router_service_pb2.GetDecisionResponse]  # type: ignore[assignment]
-    """Reads one decision, with what was reported of it so far."""
+    """Reads one decision, with what was reported of it so far, and why it was made.
+    Errors: INVALID_ARGUMENT, NOT_FOUND.
+    """
 
 class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
     """Chooses models and takes rewards. Every RPC answers errors with google.rpc.ErrorInfo (domain
@@ -134,6 +138,8 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _router_service_pb2.GetDecisionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_router_service_pb2.GetDecisionResponse, _abc.Awaitable[_router_service_pb2.GetDecisionResponse]]:
-        """Reads one decision, with what was reported of it so far."""
+        """Reads one decision, with what was reported of it so far, and why it was made.
+        Errors: INVALID_ARGUMENT, NOT_FOUND.
+        """
 
 def add_RouterServiceServicer_to_server(servicer: RouterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
