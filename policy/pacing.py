@@ -47,7 +47,7 @@ class Pacing:
             self._from_seq, self._planned_us, self._least_usd = 0, 0, 0.0
             self._pacer.repays, self._pacer.debt = period is None, 0.0
         if not objective.budgeted:
-            self._from_seq = 0
+            self._from_seq, self._pacer.debt = 0, 0.0
             self.budget_usd = None
         elif of_request is not None:
             self._rebase(of_request)

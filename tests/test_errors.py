@@ -209,6 +209,16 @@ async def test_bad_full_names_are_refused(ready: Running, name: str) -> None:
         ({"mode": 9}, "mode"),
         ({"learner": 9}, "learner"),
         ({"objective": {"budget_usd_per_request": 0.0}}, "objective.budget_usd_per_request"),
+        ({"objective": {"budget_usd_per_day": 0.0}}, "objective.budget_usd_per_day"),
+        ({"objective": {"budget_usd_per_month": math.nan}}, "objective.budget_usd_per_month"),
+        (
+            {"objective": {"budget_usd_per_request": 0.1, "budget_usd_per_month": 9.0}},
+            "objective.budget_usd_per_month",
+        ),
+        (
+            {"objective": {"budget_usd_per_day": 1.0, "budget_usd_per_month": 9.0}},
+            "objective.budget_usd_per_month",
+        ),
         ({"reward_rule": {"join_window": {"seconds": 91 * 86_400}}}, "reward_rule.join_window"),
         ({"reward_rule": {"join_window": {}}}, "reward_rule.join_window"),
         ({"reward_rule": {"signal_weights": {"s": -1.0}}}, "reward_rule.signal_weights[s]"),

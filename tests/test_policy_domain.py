@@ -72,6 +72,10 @@ def test_both_bounds_are_allowed_but_an_open_lower_bound_is_not() -> None:
         (ModelSpec, {"capabilities": tuple(map(str, range(65)))}, "capabilities"),
         (ModelSpec, {"display_name": "x" * 257}, "display_name"),
         (Objective, {"budget_usd_per_request": 0.0}, "objective.budget_usd_per_request"),
+        (Objective, {"budget_usd_per_day": -1.0}, "objective.budget_usd_per_day"),
+        (Objective, {"budget_usd_per_month": math.inf}, "objective.budget_usd_per_month"),
+        (Objective, {"budget_usd_per_request": 1.0, "budget_usd_per_day": 1.0}, "objective.budget_usd_per_day"),
+        (Objective, {"budget_usd_per_day": 1.0, "budget_usd_per_month": 1.0}, "objective.budget_usd_per_month"),
         (Objective, {"quality_value_usd": 0.0}, "objective.quality_value_usd"),
         (Objective, {"latency_usd_per_second": -1.0}, "objective.latency_usd_per_second"),
         (RewardRule, {"join_window_seconds": 0.0}, "reward_rule.join_window_seconds"),
@@ -114,7 +118,8 @@ def test_prices_are_known_as_soon_as_one_of_them_is_set() -> None:
 def test_quality_has_the_value_that_is_set_else_a_default_and_no_end_of_it_under_a_budget_alone() -> None:
     assert Objective(quality_value_usd=0.2, budget_usd_per_request=0.01).value_usd == 0.2
     assert Objective().value_usd == DEFAULT_QUALITY_VALUE_USD
-    assert Objective(budget_usd_per_request=0.01).value_usd == math.inf
+    for budget in ("budget_usd_per_request", "budget_usd_per_day", "budget_usd_per_month"):
+        assert Objective(**{budget: 0.01}).value_usd == math.inf
 
 
 def test_only_failures_to_answer_are_outages() -> None:

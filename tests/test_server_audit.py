@@ -182,13 +182,16 @@ def test_progress_passes_every_position_of_the_log(disk: Disk) -> None:
     assert sum(passed) == disk.reader.head() > DECISIONS
 
 
-async def test_the_log_of_a_server_passes_whatever_was_asked_of_it(url: str, featuriser: Featuriser) -> None:
+@pytest.mark.parametrize("budget", ["budget_usd_per_request", "budget_usd_per_day", "budget_usd_per_month"])
+async def test_the_log_of_a_server_passes_whatever_was_asked_of_it(
+    url: str, featuriser: Featuriser, budget: str
+) -> None:
     """Its second life goes on from the snapshot of the first."""
     for life in range(2):
         async with running_app(url, featuriser) as server:
             if life == 0:
                 await server.create_models(a={"prices": (1.0, 2.0, 0.001)}, b={"prices": (1.0, 2.0, 0.01)})
-                await server.update_router(objective={"budget_usd_per_request": 0.004})
+                await server.update_router(objective={budget: 0.004})
             await ask_everything(server)
     engine = open_engine(url)
     result = audit(LogReader(engine), lambda _: None)

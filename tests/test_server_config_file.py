@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from pointsman.v1 import registry_service_pb2 as registry_pb
 from servers import Running, running_app
+from sqlalchemy import create_engine, select, update
 
 from policy.domain import ModelSpec, ModelState, Prices, RewardJoin
 from policy.features import Featuriser
 from server.config_file import ConfigError, DeclaredRouter, read_config
+from server.storage.schema import routers
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "models.yaml"
 ONE = "routers: {default: {models: {a: {prices: {usd_per_request: %s}}}}}"
@@ -105,6 +107,8 @@ def test_what_is_wrong_in_a_file_is_said_with_the_file_and_the_place(
         ("session_ttl_seconds", "-1"),
         ("session_ttl_seconds", "long"),
         ("objective.budget_usd_per_request", "-1"),
+        ("objective.budget_usd_per_day", "0"),
+        ("objective.budget_usd_per_month", "much"),
         ("objective.latency_usd_per_second", "-1"),
         ("exploration.strength", "-1"),
         ("exploration.burn_in_rewards", "-1"),
@@ -157,6 +161,30 @@ async def test_the_file_wins_where_it_has_changed_and_a_later_change_of_ours_sta
         assert await price_of(server) == 0.25
     async with running_app(url, featuriser, second) as server:
         assert await price_of(server) == 0.75
+
+
+async def test_a_file_that_an_older_version_took_with_fewer_settings_is_still_the_same(
+    tmp_path: Path, url: str, featuriser: Featuriser
+) -> None:
+    file = declared(tmp_path, "routers: {default: {objective: {quality_value_usd: 0.5}}}")
+    async with running_app(url, featuriser, file) as server:
+        await server.update_router(objective={"quality_value_usd": 0.25})
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        text = connection.execute(select(routers.c.declared)).scalar_one()
+        older = text.replace(',"budget_usd_per_day":null,"budget_usd_per_month":null', "")
+        assert older != text
+        connection.execute(update(routers).values(declared=older))
+    engine.dispose()
+    async with running_app(url, featuriser, file) as server:
+        assert (await server.get_router()).objective.quality_value_usd == 0.25
+
+
+def test_a_budget_of_a_month_is_read_from_a_file_and_two_budgets_are_refused(tmp_path: Path) -> None:
+    one = "routers: {default: {objective: {budget_usd_per_month: 300}}}"
+    assert declared(tmp_path, one)[0].spec.objective.budget_usd_per_month == 300.0
+    with pytest.raises(ConfigError, match=r"default\.objective\.budget_usd_per_month: cannot be set beside"):
+        declared(tmp_path, one.replace("{budget", "{budget_usd_per_day: 10, budget"))
 
 
 async def test_a_model_removed_while_serving_stays_removed_if_the_file_is_unchanged(

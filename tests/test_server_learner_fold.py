@@ -27,9 +27,14 @@ from server.storage.writes import DecisionWrite, ReportWrite, Transact
 ROUTERS = ("default", "other")
 
 
-def spec(learner: LearnerKind, join: RewardJoin = RewardJoin.FIRST) -> RouterSpec:
+OF_REQUEST = Objective(budget_usd_per_request=0.001)
+
+
+def spec(
+    learner: LearnerKind, join: RewardJoin = RewardJoin.FIRST, objective: Objective = OF_REQUEST
+) -> RouterSpec:
     return RouterSpec(
-        objective=Objective(budget_usd_per_request=0.001),
+        objective=objective,
         reward_rule=RewardRule(signal_weights={"thumbs": 1.0}, missing_reward=0.25, error_reward=0.0, join=join),
         embedding_dimensions=8,
         learner=learner,
@@ -37,17 +42,26 @@ def spec(learner: LearnerKind, join: RewardJoin = RewardJoin.FIRST) -> RouterSpe
 
 
 def busy_log(
-    disk: Disk, random: Random, learner: LearnerKind, decisions: int, join: RewardJoin = RewardJoin.FIRST
+    disk: Disk,
+    random: Random,
+    learner: LearnerKind,
+    decisions: int,
+    join: RewardJoin = RewardJoin.FIRST,
+    objective: Objective = OF_REQUEST,
+    pace: int = 1,
 ) -> None:
-    """Decisions, reports, closing windows, registry changes and a router that is deleted, all mixed."""
+    """Decisions, reports, closing windows, registry changes and a router that is deleted, all mixed.
+
+    All takes `pace` times 2.5 ms a decision. Half-way the routers get this objective.
+    """
     priced = ModelSpec(prices=Prices(0.5, 1.5, 0.0001))
     for router in (*ROUTERS, "gone"):
         disk.put_router(router, spec(learner, join), a=priced, b=ModelSpec())
     for i in range(decisions):
-        disk.now_us += random.randrange(0, 5000)
+        disk.now_us += pace * random.randrange(0, 5000)
         router = random.choice((*ROUTERS, "gone")) if i < decisions // 2 else random.choice(ROUTERS)
         draft = draft_decision(hex_id(i), router, seed=i, deferred=random.random() < 0.2)
-        writes = [DecisionWrite(draft, random.choice((1, 500, 20_000)))]
+        writes = [DecisionWrite(draft, pace * random.choice((1, 500, 20_000)))]
         writes += [ReportWrite(random_report(random, i)) for _ in range(random.randrange(3))]
         if random.random() < 0.05:
             price = ModelSpec(prices=Prices(random.random(), random.random()))
@@ -55,6 +69,8 @@ def busy_log(
         disk.write(*writes)
         if i == decisions // 2:
             disk.change("gone", store.delete_router("gone", None))
+            for name in ROUTERS if objective != OF_REQUEST else ():
+                disk.change(name, store.put_router(name, spec(learner, join, objective), create=False))
             disk.change("other", store.delete_model("other", "b", None))
             disk.change("other", store.put_model("other", "b", ModelSpec(), create=True))
 
@@ -101,6 +117,25 @@ def test_pages_of_any_size_and_restarts_anywhere_give_the_same_bits(disk: Disk, 
             fold, restarts = LearnerFold(disk.reader, [each for each in saved if each]), restarts + 1
     assert restarts > 0
     assert fingerprints(fold) == whole
+
+
+@pytest.mark.parametrize("objective", [Objective(budget_usd_per_day=0.02), Objective(budget_usd_per_month=0.2)])
+def test_days_and_months_under_a_budget_and_restarts_anywhere_give_the_same_bits(
+    disk: Disk, objective: Objective
+) -> None:
+    random = seeded("periods")
+    hours = 1_440_000  # A decision an hour on average.
+    busy_log(disk, random, LearnerKind.RIDGE, 300, objective=objective, pace=hours)
+    whole = fingerprints(folded(disk, 1000))
+    assert fingerprints(folded(disk, 7)) == whole
+    fold, restarts = LearnerFold(disk.reader, []), 0
+    while fold.advance(random.randrange(1, 40)):
+        if random.random() < 0.3:
+            saved = [fold.snapshot(each) for each in fold.routers]
+            fold, restarts = LearnerFold(disk.reader, [each for each in saved if each]), restarts + 1
+    assert restarts > 0
+    assert fingerprints(fold) == whole
+    assert all(fold.view(each).standing.spent_usd > 0 for each in ROUTERS)
 
 
 @pytest.mark.parametrize("learner", list(LearnerKind))

@@ -8,9 +8,10 @@ import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from pointsman.v1 import registry_service_pb2 as pb
-from servers import Running, prices, refusal
+from servers import Running, prices, refusal, running_app
 
 from policy.domain import RouterSpec
+from policy.features import Featuriser
 
 DEFAULT = "routers/default"
 
@@ -121,6 +122,48 @@ async def test_a_masked_field_that_is_not_set_is_cleared(server: Running) -> Non
     )
     router = (await server.registry.UpdateRouter(request)).router
     assert not router.objective.HasField("budget_usd_per_request")
+
+
+async def test_the_budget_of_a_day_is_exchanged_for_one_of_a_month_by_a_mask_of_both(server: Running) -> None:
+    router = await server.update_router(objective=pb.Objective(budget_usd_per_day=10.0))
+    assert router.objective.budget_usd_per_day == 10.0
+    month = pb.Router(name=DEFAULT, objective=pb.Objective(budget_usd_per_month=300.0))
+    refused = await refusal(server.registry.UpdateRouter(pb.UpdateRouterRequest(router=month)))
+    assert (refused.code, refused.fields) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        ["objective.budget_usd_per_month"],
+    )
+    both = FieldMask(paths=["objective.budget_usd_per_day", "objective.budget_usd_per_month"])
+    await server.registry.UpdateRouter(pb.UpdateRouterRequest(router=month, update_mask=both))
+    objective = (await server.get_router()).objective
+    assert objective.budget_usd_per_month == 300.0
+    assert not objective.HasField("budget_usd_per_day")
+
+
+async def test_statistics_tell_how_the_budget_of_a_month_stands_also_after_a_restart(
+    url: str, featuriser: Featuriser
+) -> None:
+    async with running_app(url, featuriser) as server:
+        await server.create_models(a={"prices": (0.0, 0.0, 0.25)}, b={"prices": (0.0, 0.0, 0.5)})
+        await server.update_router(objective=pb.Objective(budget_usd_per_month=1e6))
+        assert not (await server.settled()).statistics.HasField("period_start_time")
+        for _ in range(3):
+            made = await server.route(constraints={"allowed_models": ["a"]})
+        await server.report(made, usage={"cost_usd": 0.25})
+        found = (await server.settled()).statistics
+        assert found.period_spent_usd == pytest.approx(0.75)
+        assert 0.0 < found.period_budget_usd <= 1e6
+        assert found.utilization == pytest.approx(0.75 / found.period_budget_usd)
+        assert 0.0 < found.period_budget_per_request_usd < found.period_budget_usd
+        start = found.period_start_time.ToDatetime()
+        assert (start.day, start.hour, start.minute, start.second) == (1, 0, 0, 0)
+    async with running_app(url, featuriser) as server:
+        assert (await server.settled()).statistics == found
+        await server.update_router(objective=pb.Objective(budget_usd_per_month=0.01))
+        await server.settled()
+        answers = [await server.route(prompt="hello") for _ in range(10)]
+        assert {each.model for each in answers} == {"a"}
+        assert (await server.settled()).statistics.period_budget_per_request_usd == 0.0
 
 
 async def test_a_star_mask_changes_everything_but_the_name(server: Running) -> None:

@@ -43,7 +43,7 @@ from server.storage.codec import (
 
 ROUTER_SPEC = RouterSpec(
     display_name="Ünïcode ☃",
-    objective=Objective(0.1 + 0.2, 1e-7, 1 / 3),
+    objective=Objective(None, 1e-7, 1 / 3, 0.1 + 0.2),
     reward_rule=RewardRule(123.456, {"thumbs": 0.1, "edit": 2.0}, 0.0, 0.25, RewardJoin.MEAN),
     exploration=Exploration(0.3, 7, 0.02),
     embedding_dimensions=17,
@@ -133,6 +133,13 @@ def test_specs_and_routers_read_back_equal() -> None:
     assert load_router_spec(dump_spec(ROUTER_SPEC)) == ROUTER_SPEC
     assert load_model_spec(dump_spec(MODEL_SPEC)) == MODEL_SPEC
     assert load_router_spec(dump_spec(RouterSpec())) == RouterSpec()
+
+
+def test_a_spec_written_before_there_were_budgets_of_periods_reads_back_without_one() -> None:
+    text = dump_spec(RouterSpec(objective=Objective(0.5)))
+    older = text.replace(',"budget_usd_per_day":null,"budget_usd_per_month":null', "")
+    assert older != text
+    assert load_router_spec(older).objective == Objective(0.5)
 
 
 @pytest.mark.parametrize(
