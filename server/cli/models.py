@@ -97,7 +97,7 @@ def _grid(found: list[pb.Model]) -> Table:
             f"{learned.mean_cost_usd:.3e}",
             str(learned.exploration.decision_count),
             f"{learned.exploration.cost_usd:+.2e}",
-            f"{-learned.exploration.quality:+.2f}",
+            f"{0.0 - learned.exploration.quality:+.2f}",
         )
     return grid
 
