@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.domain import InvalidFieldError
-from policy.features import COST_FEATURES, HASHED, STRUCTURE, Featuriser, cost_features
+from policy.features import COST_FEATURES, HASHED, STRUCTURE, STRUCTURE_NAMES, Featuriser, cost_features
 
 SIZE = 256
 FEATURISER = Featuriser()
@@ -97,6 +97,36 @@ def test_the_callers_own_embedding_stands_for_the_texts_and_is_made_of_length_1(
     assert vector[:3] == pytest.approx([0.6, 0.0, -0.8])
     with_text = FEATURISER.featurise(SIZE, "some text").vector
     assert np.array_equal(vector[3:], with_text[SIZE:])
+
+
+@pytest.mark.parametrize(
+    ("name", "without", "having"),
+    [
+        ("length", "word", "a longer word"),
+        ("words", "abcdefg", "ab cd e"),
+        ("digits", "abc", "a1c"),
+        ("mathematical_signs", "a b", "a=b"),
+        ("code_signs", "a b", "a;b"),
+        ("other_scripts", "word", "слово"),
+        ("line_breaks", "a b", "a\nb"),
+        ("several_lines", "a b", "a\nb"),
+        ("question_mark", "so", "so? yes"),
+        ("question_at_end", "so? yes", "yes, so?"),
+        ("answer_choices", "this or that", "A. this B. that"),
+        ("capitals", "word", "WORD"),
+        ("word_length", "a b c d", "abcdefg"),
+        ("code_words", "a word", "a function"),
+        ("asks_for_answer", "a reply", "an answer"),
+        ("commas", "a b", "a, b"),
+    ],
+)
+def test_each_structure_feature_is_what_its_name_says(name: str, without: str, having: str) -> None:
+    place = SIZE + STRUCTURE_NAMES.index(name)
+    assert FEATURISER.featurise(SIZE, having).vector[place] > FEATURISER.featurise(SIZE, without).vector[place]
+
+
+def test_every_structure_feature_has_a_name() -> None:
+    assert len(set(STRUCTURE_NAMES)) == STRUCTURE
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1.0, 1e300])

@@ -13,7 +13,7 @@ import pytest
 from servers import POINTSMAN, seeded, serving_process
 
 COMMANDS = (
-    *((), ("serve",), ("replay",), ("bench",), ("verify",), ("models",)),
+    *((), ("serve",), ("replay",), ("bench",), ("verify",), ("models",), ("explain",)),
     *(("models", each) for each in ("list", "add", "update", "remove")),
 )
 REPLAY_KEYS = {
@@ -97,6 +97,8 @@ def bad_inputs() -> dict[str, tuple[tuple[object, ...], str]]:
         "verify of no database": (("verify", "--database-url", "sqlite:///bad.yaml"), "bad.yaml"),
         "verify of a bad url": (("verify", "--database-url", "nonsense"), "nonsense"),
         "unreachable target": (("models", "--target", "127.0.0.1:1", "list"), "127.0.0.1:1"),
+        "unreachable server": (("explain", "d", "--target", "127.0.0.1:1"), "127.0.0.1:1"),
+        "no decision": (("explain",), "DECISION_ID"),
         "nothing to update": (("models", "update", "a"), "nothing to change"),
         "bench": (("bench", "--seconds", "0"), "--seconds"),
     }

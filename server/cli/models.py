@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import click
-import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.json_format import MessageToDict
 from pointsman.v1 import registry_service_pb2 as pb
 from pointsman.v1 import registry_service_pb2_grpc as pb_grpc
-from rich.console import Console
 from rich.table import Table
 
-_DEADLINE_SECONDS = 10.0
+from server.cli.remote import DEADLINE_SECONDS, TARGET_DEFAULT, connected, console
 
 
 @click.group()
-@click.option("--target", default="127.0.0.1:50051", show_default=True, help="HOST:PORT of the server.")
+@click.option("--target", default=TARGET_DEFAULT, show_default=True, help="HOST:PORT of the server.")
 @click.option("--router", default="default", show_default=True, help="The router's id.")
 @click.pass_context
 def models(context: click.Context, target: str, router: str) -> None:
@@ -31,16 +28,8 @@ def models(context: click.Context, target: str, router: str) -> None:
 
 @contextmanager
 def _stub(target: str) -> Iterator[pb_grpc.RegistryServiceStub]:
-    try:
-        with grpc.insecure_channel(target) as channel:
-            yield pb_grpc.RegistryServiceStub(channel)
-    except grpc.RpcError as error:
-        raise click.ClickException(f"{target} answers {describe(error)}") from error
-
-
-def describe(error: grpc.RpcError) -> str:
-    """The status of a failed call, in one line."""
-    return f"{error.code().name}: {error.details()}" if isinstance(error, grpc.Call) else str(error)
+    with connected(target) as channel:
+        yield pb_grpc.RegistryServiceStub(channel)
 
 
 @models.command("list")
@@ -53,9 +42,7 @@ def list_models(where: tuple[str, str], as_json: bool) -> None:
     with _stub(target) as stub:
         token = ""
         while True:
-            page = stub.ListModels(
-                pb.ListModelsRequest(parent=router, page_token=token), timeout=_DEADLINE_SECONDS
-            )
+            page = stub.ListModels(pb.ListModelsRequest(parent=router, page_token=token), timeout=DEADLINE_SECONDS)
             found.extend(page.models)
             token = page.next_page_token
             if not token:
@@ -63,9 +50,7 @@ def list_models(where: tuple[str, str], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([MessageToDict(each, preserving_proto_field_name=True) for each in found]))
         return
-    # Piped, a table has no width to fit into: ids are then printed whole.
-    console = Console() if sys.stdout.isatty() else Console(width=200)
-    console.print(_grid(found))
+    console().print(_grid(found))
 
 
 def _grid(found: list[pb.Model]) -> Table:
@@ -129,7 +114,7 @@ def add(where: tuple[str, str], /, model: str, **given: Any) -> None:
     message, _ = _message(given)
     with _stub(target) as stub:
         request = pb.CreateModelRequest(parent=router, model_id=model, model=message)
-        click.echo(stub.CreateModel(request, timeout=_DEADLINE_SECONDS).model.name)
+        click.echo(stub.CreateModel(request, timeout=DEADLINE_SECONDS).model.name)
 
 
 @models.command()
@@ -145,7 +130,7 @@ def update(where: tuple[str, str], /, model: str, **given: Any) -> None:
     message.name = f"{router}/models/{model}"
     with _stub(target) as stub:
         request = pb.UpdateModelRequest(model=message, update_mask=FieldMask(paths=paths))
-        click.echo(stub.UpdateModel(request, timeout=_DEADLINE_SECONDS).model.name)
+        click.echo(stub.UpdateModel(request, timeout=DEADLINE_SECONDS).model.name)
 
 
 @models.command()
@@ -155,7 +140,7 @@ def remove(where: tuple[str, str], model: str) -> None:
     """Remove MODEL; what was learned of the others stays."""
     target, router = where
     with _stub(target) as stub:
-        stub.DeleteModel(pb.DeleteModelRequest(name=f"{router}/models/{model}"), timeout=_DEADLINE_SECONDS)
+        stub.DeleteModel(pb.DeleteModelRequest(name=f"{router}/models/{model}"), timeout=DEADLINE_SECONDS)
 
 
 def _message(given: dict[str, Any]) -> tuple[pb.Model, list[str]]:
