@@ -64,24 +64,26 @@ def resolve(
     are joined by the rule as it is now, for each model that served by itself; every usage is charged,
     since every call costs.
     """
-    report = replace(report, subject=report.served_model or chosen_model)
+    subject = report.served_model or chosen_model
     if report.late:
-        return report
+        return replace(report, subject=subject)
     charged = None if report.usage is None else usage_cost_usd(report.usage, prices)
-    report = replace(
+    before = state.taught.get(subject)
+    same_subject = [each for each in state.reports if each.subject == subject]
+    reward = _joined_reward([*same_subject, report], before, rule)
+    if before is not None and reward == before.reward:
+        reward = None  # It changes nothing.
+    replaced = before if reward is not None else None
+    return replace(
         report,
+        subject=subject,
+        learned_reward=reward,
+        replaces_reward=replaced.reward if replaced else None,
+        replaces_seq=replaced.seq if replaced else 0,
         charged_usd=charged,
         settles=charged is not None and state.charged_usd is None,
         activates=not state.active,
     )
-    before = state.taught.get(report.subject)
-    same_subject = [each for each in state.reports if each.subject == report.subject]
-    reward = _joined_reward([*same_subject, report], before, rule)
-    if before is None or reward is None:
-        return replace(report, learned_reward=reward)
-    if reward == before.reward:
-        return report
-    return replace(report, learned_reward=reward, replaces_reward=before.reward, replaces_seq=before.seq)
 
 
 def _joined_reward(reports: Sequence[ReportRecord], before: Taught | None, rule: RewardRule) -> float | None:

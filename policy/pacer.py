@@ -22,6 +22,7 @@ _OUTLIER = 50.0
 _PRICE_LOW, _PRICE_HIGH = 1e-7, 1e3
 _STEPS_FAR, _STEPS_NEAR = 40, 24
 _CLOSE = 0.002
+_MEAN_EVERY = 32
 
 SpendAt = Callable[[float], tuple[float, float]]
 """Mean and mean square of a request's spend, in budgets, at a price of money in utility per budget."""
@@ -145,6 +146,7 @@ class ContextWindow:
         self.cost_features: FloatArray = np.zeros((size, cost_features))
         self.input_tokens: FloatArray = np.zeros((size, 1))
         self.added = 0
+        self._mean: tuple[int, FloatArray] | None = None
 
     def add(self, features: FloatArray, cost_features: FloatArray, input_tokens: float) -> None:
         """Puts one query in the place of the oldest."""
@@ -154,13 +156,17 @@ class ContextWindow:
         self.added += 1
 
     def mean_features(self) -> FloatArray:
-        """The mean of the queries' features (features,); before the first, nothing but the intercept's 1."""
-        if self.added:
-            mean: FloatArray = self.features[: len(self)].mean(axis=0)
-            return mean
-        blank = np.zeros(self.features.shape[1])
-        blank[-1] = 1.0
-        return blank
+        """The mean of the queries' features (features,), as of one of the last 32 queries.
+
+        Before the first, nothing but the intercept's 1.
+        """
+        if not self.added:
+            blank = np.zeros(self.features.shape[1])
+            blank[-1] = 1.0
+            return blank
+        if self._mean is None or self.added - self._mean[0] >= _MEAN_EVERY:
+            self._mean = self.added, self.features[: len(self)].mean(axis=0)
+        return self._mean[1]
 
     def __len__(self) -> int:
         return min(self.added, len(self.features))
