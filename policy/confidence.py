@@ -235,9 +235,11 @@ class _Wealth:
         """
         short = np.maximum(0.0, -baseline)[:, None]
         weighted = np.maximum(0.0, gain_max)[:, None] + short
-        with np.errstate(divide="ignore"):
-            bearable = np.minimum(self._floor / weighted, (self._floor - self._times_live) / short)
-        shares: FloatArray = np.minimum(1.0, bearable)
+        # Each is at most 1, and nothing is divided by 0.
+        room = self._floor - self._times_live
+        shares: FloatArray = np.minimum(
+            self._floor / np.maximum(self._floor, weighted), room / np.maximum(room, short)
+        )
         return shares
 
     def _log_wealth(self, means: FloatArray) -> FloatArray:
