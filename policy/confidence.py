@@ -18,14 +18,15 @@ that is fixed before the draw. For each of several bets the wealth
 
 is a martingale if m is the mean, and so is their mixture; by Ville's inequality it ever exceeds 1 / alpha with
 probability alpha at most, so all m whose wealth does are ruled out. This is the usual 1 + lambda (phi - m) with
-lambda = beta / (1 + beta m), in which the data and m part: one sum of logarithms for each bet is all
-that has to be kept, and no grid of means. By concavity the mean may also change with time: what is bounded then
-is its average over the events so far (as in section 2.3 of the paper).
+lambda = beta / (1 + beta m), in which the data and m part: one sum of logarithms for each bet is all that has to
+be kept, and no grid of means. The mean may also change with time: what is bounded then is its average over the
+events so far, since the product of 1 + beta m is largest, at a given average, where all m are the same.
 
-Why a mixture of fixed bets and not a bet that follows the variance: at n of 200 to 20,000 it is as tight as
-the best of its bets less about log(bets) / n, it has nothing to tune to a sample size, and as nothing is
-estimated on the way there is nothing that could look ahead. The logarithms are exact, so low variance is used
-without being measured, which an empirical Bernstein bound pays for.
+Why a mixture of fixed bets and not a bet that follows the variance: its wealth is at least that of its best
+bet times the part that was put on it, whatever the number of events, and as nothing is estimated on the way
+there is nothing that could look ahead. The logarithms are exact, so low variance is used without being measured,
+which an empirical Bernstein bound pays for. From 200 to 20,000 events the sequence is 1.4 to 2 times as wide as
+the doubly robust interval for one time.
 
 Why g. w (r - q) may be far below 0 where w is large, and the wealth must not become negative. The paper cuts
 q off where w q is too large for its bet; here it is scaled by g, the largest in [0, 1] that the bet can bear for
@@ -50,7 +51,13 @@ from policy.evidence import Events, Interval, Metric, running_total
 from policy.quality import ArrayState
 
 # From bets for one event whose values are all alike to those for millions of events or weights of thousands.
-_ETAS: FloatArray = 2.0 ** np.arange(-13.0, 7.0)
+_POWERS: FloatArray = np.arange(-13.0, 7.0)
+_ETAS: FloatArray = 2.0**_POWERS
+# How the first 1 is divided among the bets: most to those that are right for some thousands of events. With
+# equal parts the sequence is 5 % wider there.
+_PARTS: FloatArray = 1.0 / (1.0 + ((_POWERS + 4.0) / 5.0) ** 2)
+_PARTS /= _PARTS.sum()
+_LED = 0.75
 # A bet with the predictor may lose all but this share of what one without it would keep at worst.
 _KEPT = 0.1
 _ROUNDING = 1e-9
@@ -72,17 +79,24 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """The candidate's mean of a metric, less so many times the live policy's: 0 is its value, 1 the difference."""
+    """The candidate's mean of a metric, less so many times the live policy's: 0 is its value, 1 the difference.
+
+    Raises InvalidFieldError unless `times_live` is in [0, 1000].
+    """
 
     metric: Metric
     times_live: float = 1.0
 
     def __post_init__(self) -> None:
-        require_number("contrast.times_live", self.times_live, 0.0, 1e6)
+        require_number("contrast.times_live", self.times_live, 0.0, 1000.0)
 
 
 class ConfidenceSequence:
-    """Follows one contrast. The same events give the same bits of `now`, one at a time or in batches."""
+    """Follows one contrast. The same events give the same bits of `now`, one at a time or in batches.
+
+    `level`, in (0, 1), is the probability with which `now` is right at all times at once. Raises
+    InvalidFieldError.
+    """
 
     def __init__(self, contrast: Contrast, bounds: Bounds, level: float = LEVEL) -> None:
         require_number("level", level, 0.0, 1.0 - 1e-12, above=True)
@@ -130,9 +144,9 @@ class ConfidenceSequence:
         return self._interval(self._below.least(), self._above.least())
 
     def narrowest(self) -> Interval:
-        """The intersection of what `now` was after each `add`: right as long if the contrast never changes.
+        """The intersection of what `now` was after each `add`: as often right, if the contrast never changes.
 
-        An end beyond the other shows that it has changed, or that the sequence is wrong.
+        A low end above the high one shows that it has changed, or that the sequence is wrong.
         """
         return self._interval(self._below.record, self._above.record)
 
@@ -207,7 +221,7 @@ class _Wealth:
         self._betas = np.tile(betas, 2)  # (2 bets,): first those with the predictor, then those without
         # How far below 0 an event may be with the predictor, at each bet.
         self._floor = (1.0 - _KEPT / (1.0 + times_live * _ETAS)) / betas
-        self._logs: FloatArray = np.full(len(self._betas), -math.log(len(self._betas)))
+        self._logs: FloatArray = np.log(np.concatenate([_LED * _PARTS, (1.0 - _LED) * _PARTS]))
         self._count = 0
         self.record = -times_live
 

@@ -16,7 +16,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from policy.domain import FloatArray, InvalidFieldError
+from policy.domain import FloatArray, InvalidFieldError, require_number
 from policy.evidence import Events, Interval, LeftOut, Metric, running_total
 from policy.quality import ArrayState
 
@@ -143,7 +143,9 @@ class Estimators:
         self._left_out[reason] += count
 
     def merge(self, other: Estimators) -> None:
-        """Takes all that another of the same metrics was given."""
+        """Takes all that another was given. Raises InvalidFieldError if its metrics are others."""
+        if other.metrics != self.metrics:
+            raise InvalidFieldError("estimators.metrics", f"must be {', '.join(self.metrics)}")
         self._sums = self._sums + other._sums
         self._totals = self._totals + other._totals
         self._weight_max = max(self._weight_max, other._weight_max)
@@ -151,7 +153,11 @@ class Estimators:
             self._left_out[reason] += count
 
     def estimates(self, metric: Metric, level: float = LEVEL) -> MetricEstimates:
-        """What the events say of a metric, with intervals of this level. Without events the values are nan."""
+        """What the events say of a metric, with intervals of this level. Without events the values are nan.
+
+        Raises InvalidFieldError unless the level is in (0, 1), and ValueError for a metric it does not have.
+        """
+        require_number("level", level, 0.0, 1.0 - 1e-12, above=True)
         sums = self._sums[self.metrics.index(metric)].tolist()
         deviations = NormalDist().inv_cdf((1.0 + level) / 2.0)
         return MetricEstimates(

@@ -82,7 +82,7 @@ class Requirements:
         for name in ("quality_loss_max", "cost_factor_max", "latency_factor_max", "error_increase_max"):
             value = getattr(self, name)
             if value is not None:
-                require_number(f"requirements.{name}", value, 0.0)
+                require_number(f"requirements.{name}", value, 0.0, 1000.0)
 
     @property
     def utility(self) -> Condition:

@@ -115,16 +115,16 @@ ESTIMATES: dict[str, Callable[[MetricEstimates], Comparison]] = {
     ("live", "candidate"), [(EVEN, GOOD), (EVEN, BAD), (EVEN, EQUAL), (SKEWED, GOOD)], ids=str
 )
 def test_intervals_cover_the_truth_as_often_as_they_say(live: FloatArray, candidate: FloatArray) -> None:
-    """300 logs of 2,000. Of 300 at 0.95, fewer than 270 or more than 298 are covered with probability 0.0004.
+    """300 logs of 2,000. Of 300 at 0.95, fewer than 270 or more than 298 are covered with probability 0.0002.
 
-    There are 24 such checks of seeded logs, so that a change of seeds raises an alarm with 0.01. With weights up
-    to 50 the limit is 258: the central limit theorem is then not quite reached, and 0.93 or so are covered.
+    There are 24 such checks of seeded logs, so that other seeds would raise a false alarm with 0.004. With weights
+    up to 50 the least is 258: the central limit theorem is then not quite reached, and 0.93 or so are covered.
     """
     covered = {(name, what): 0 for name in ESTIMATES for what in ("value", "difference")}
     for seed in range(300):
         made = bandit_logs.log(seed, 2000, live, candidate)
         found = estimators(made.events).estimates(QUALITY)
-        value, difference = made_means(candidate), made_means(candidate) - made_means(live)
+        value, difference = mean_of(candidate), mean_of(candidate) - mean_of(live)
         for name, of in ESTIMATES.items():
             covered[name, "value"] += contains(of(found).candidate.interval, value)
             covered[name, "difference"] += contains(of(found).difference.interval, difference)
@@ -133,7 +133,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(live: FloatArray, candid
     assert all(fewest <= each <= 298 for each in covered.values()), covered
 
 
-def made_means(policy: FloatArray) -> float:
+def mean_of(policy: FloatArray) -> float:
     """The value of a policy over all requests, which are easy as often as hard."""
     return float(policy @ bandit_logs.MEANS)
 
@@ -302,6 +302,10 @@ def test_shapes_metrics_and_sums_that_do_not_fit_are_refused() -> None:
         replace(events, observed=events.observed[:, 0])
     with pytest.raises(InvalidFieldError, match="quality, error"):
         Estimators((QUALITY, Metric.ERROR)).add(events)
+    with pytest.raises(InvalidFieldError, match="quality, error"):
+        Estimators((QUALITY, Metric.ERROR)).merge(Estimators((QUALITY,)))
+    with pytest.raises(InvalidFieldError, match="level"):
+        estimators(events).estimates(QUALITY, level=1.0)
     with pytest.raises(InvalidFieldError, match="sum of 1"):
         settled((QUALITY,), np.array([0.5, 0.4]), np.array([0.5, 0.5]), 0, np.zeros(1), np.zeros((2, 1)))
 
