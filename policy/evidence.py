@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
+import numpy.typing as npt
 
 from policy.domain import FloatArray, InvalidFieldError
 
@@ -110,38 +111,34 @@ def settled(
     metrics: Sequence[Metric],
     propensities: FloatArray,
     probabilities: FloatArray,
-    chosen: int,
+    chosen: npt.NDArray[np.int64],
     observed: FloatArray,
     predictions: FloatArray,
 ) -> Events:
-    """The event of one decision, from what the live policy and the candidate thought of its models.
+    """The events of decisions, from what the live policy and the candidate thought of all their models.
 
-    `propensities` and `probabilities` are (models,), each with a sum of 1, `chosen` is the index of the model
-    drawn, `observed` is (metrics,), nan where missing, and `predictions` (models, metrics), to be clipped to
-    the metrics' bounds before, if they are for a confidence sequence. Raises InvalidFieldError.
+    `propensities` and `probabilities` are (events, models), each with a sum of 1 over the models; where decisions
+    differ in their models, one that was not there is 0 in both. `chosen` (events,) is the index of the model
+    drawn, `observed` is (events, metrics), nan where missing, and `predictions` (events, models, metrics), to
+    be clipped to the metrics' bounds before, if they are for a confidence sequence. Raises InvalidFieldError.
     """
     for name, values in (("propensities", propensities), ("probabilities", probabilities)):
-        _require(name, abs(float(values.sum()) - 1.0) <= 1e-6, "must have a sum of 1")
+        sums = values.sum(axis=1)
+        _require(name, bool((abs(sums - 1.0) <= 1e-6).all()), "must have a sum of 1")
     supported = propensities > 0.0
-    ratios = probabilities[supported] / propensities[supported]
+    ratios = np.divide(probabilities, propensities, out=np.zeros_like(probabilities), where=supported)
+    rows = np.arange(len(chosen))
     return Events(
         metrics=tuple(metrics),
-        propensity=propensities[chosen : chosen + 1],
-        probability=probabilities[chosen : chosen + 1],
-        unsupported=np.array([min(1.0, float(probabilities[~supported].sum()))]),
-        weight_max=np.array([ratios.max()]),
-        observed=observed[None],
-        predicted=predictions[chosen : chosen + 1],
-        baseline=(probabilities @ predictions)[None],
-        live_baseline=(propensities @ predictions)[None],
+        propensity=propensities[rows, chosen],
+        probability=probabilities[rows, chosen],
+        unsupported=np.minimum(1.0, (probabilities * ~supported).sum(axis=1)),
+        weight_max=ratios.max(axis=1),
+        observed=observed,
+        predicted=predictions[rows, chosen],
+        baseline=np.einsum("em,emk->ek", probabilities, predictions),
+        live_baseline=np.einsum("em,emk->ek", propensities, predictions),
     )
-
-
-def stacked(events: Sequence[Events]) -> Events:
-    """One batch of several, in this order. All have the same metrics; there is at least one."""
-    fields = [name for name in Events.__slots__ if name != "metrics"]
-    joined = {name: np.concatenate([getattr(each, name) for each in events]) for name in fields}
-    return Events(metrics=events[0].metrics, **joined)
 
 
 def running_total(total: FloatArray, terms: FloatArray) -> FloatArray:

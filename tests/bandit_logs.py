@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from policy.domain import FloatArray
-from policy.evidence import Events, Metric
+from policy.evidence import Events, Metric, settled
 
 MEANS = np.array([0.4, 0.6, 0.6, 0.8])
 EVEN = np.array([0.4, 0.3, 0.2, 0.1])
@@ -49,18 +49,8 @@ def log(
     rewards = (generator.uniform(size=count) < means[rows, chosen]).astype(np.float64)
     noisy = np.clip(means + generator.normal(size=means.shape) * 0.1, 0.0, 1.0)
     predictions = {"good": noisy, "wrong": 1.0 - noisy, "absent": np.zeros_like(noisy)}[predictor]
-    supported = propensities > 0.0
-    ratios = np.divide(probabilities, propensities, out=np.zeros_like(probabilities), where=supported)
-    events = Events(
-        metrics=(Metric.QUALITY,),
-        propensity=propensities[rows, chosen],
-        probability=probabilities[rows, chosen],
-        unsupported=(probabilities * ~supported).sum(axis=1),
-        weight_max=ratios.max(axis=1),
-        observed=rewards[:, None],
-        predicted=predictions[rows, chosen][:, None],
-        baseline=(probabilities * predictions).sum(axis=1)[:, None],
-        live_baseline=(propensities * predictions).sum(axis=1)[:, None],
+    events = settled(
+        (Metric.QUALITY,), propensities, probabilities, chosen, rewards[:, None], predictions[:, :, None]
     )
     return Log(events, (probabilities * means).sum(axis=1), (propensities * means).sum(axis=1))
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from policy.domain import FloatArray, InvalidFieldError
 from policy.estimators import Comparison, Estimate, Estimators, MetricEstimates
-from policy.evidence import Events, Interval, LeftOut, Metric, settled, stacked
+from policy.evidence import Events, Interval, LeftOut, Metric, settled
 
 QUALITY = Metric.QUALITY
 
@@ -117,8 +117,8 @@ ESTIMATES: dict[str, Callable[[MetricEstimates], Comparison]] = {
 def test_intervals_cover_the_truth_as_often_as_they_say(live: FloatArray, candidate: FloatArray) -> None:
     """300 logs of 2,000. Of 300 at 0.95, fewer than 270 or more than 298 are covered with probability 0.0002.
 
-    There are 24 such checks of seeded logs, so that other seeds would raise a false alarm with 0.004. With weights
-    up to 50 the least is 258: the central limit theorem is then not quite reached, and 0.93 or so are covered.
+    There are 24 such checks of seeded logs, weights up to 50 among them: if coverage is as stated, other seeds
+    raise a false alarm with 0.004.
     """
     covered = {(name, what): 0 for name in ESTIMATES for what in ("value", "difference")}
     for seed in range(300):
@@ -129,8 +129,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(live: FloatArray, candid
             covered[name, "value"] += contains(of(found).candidate.interval, value)
             covered[name, "difference"] += contains(of(found).difference.interval, difference)
     print(covered)
-    fewest = 258 if live is SKEWED else 270
-    assert all(fewest <= each <= 298 for each in covered.values()), covered
+    assert all(270 <= each <= 298 for each in covered.values()), covered
 
 
 def mean_of(policy: FloatArray) -> float:
@@ -252,24 +251,22 @@ def test_a_higher_level_gives_a_wider_interval() -> None:
     assert widths[2] / widths[1] == pytest.approx(2.5758293 / 1.9599640)
 
 
-def test_an_event_is_made_from_what_both_policies_thought() -> None:
-    event = settled(
+def test_events_are_made_from_what_both_policies_thought_of_all_models() -> None:
+    """Three models, of which the live policy never draws the last, and then only two."""
+    events = settled(
         (QUALITY, Metric.COST_USD),
-        propensities=np.array([0.8, 0.2, 0.0]),
-        probabilities=np.array([0.2, 0.7, 0.1]),
-        chosen=0,
-        observed=np.array([1.0, np.nan]),
-        predictions=np.array([[0.5, 2.0], [0.7, 1.0], [0.9, 3.0]]),
+        propensities=np.array([[0.8, 0.2, 0.0], [0.5, 0.5, 0.0]]),
+        probabilities=np.array([[0.2, 0.7, 0.1], [0.1, 0.9, 0.0]]),
+        chosen=np.array([0, 1]),
+        observed=np.array([[1.0, np.nan], [0.0, 2.0]]),
+        predictions=np.array([[[0.5, 2.0], [0.7, 1.0], [0.9, 3.0]], [[0.5, 2.0], [0.7, 1.0], [0.0, 0.0]]]),
     )
-    assert event.weights.tolist() == [pytest.approx(0.25)]
-    assert event.weight_max.tolist() == [pytest.approx(3.5)]
-    assert event.unsupported.tolist() == [pytest.approx(0.1)]
-    assert event.predicted.tolist() == [[0.5, 2.0]]
-    assert event.baseline[0].tolist() == pytest.approx([0.68, 1.4])
-    assert event.live_baseline[0].tolist() == pytest.approx([0.54, 1.8])
-    both = stacked([event, event])
-    assert len(both) == 2
-    assert both.predicted.shape == (2, 2)
+    assert events.weights == pytest.approx([0.25, 1.8])
+    assert events.weight_max == pytest.approx([3.5, 1.8])
+    assert events.unsupported == pytest.approx([0.1, 0.0])
+    assert events.predicted.tolist() == [[0.5, 2.0], [0.7, 1.0]]
+    assert events.baseline.ravel() == pytest.approx([0.68, 1.4, 0.68, 1.1])
+    assert events.live_baseline.ravel() == pytest.approx([0.54, 1.8, 0.6, 1.5])
 
 
 @pytest.mark.parametrize(
@@ -307,7 +304,14 @@ def test_shapes_metrics_and_sums_that_do_not_fit_are_refused() -> None:
     with pytest.raises(InvalidFieldError, match="level"):
         estimators(events).estimates(QUALITY, level=1.0)
     with pytest.raises(InvalidFieldError, match="sum of 1"):
-        settled((QUALITY,), np.array([0.5, 0.4]), np.array([0.5, 0.5]), 0, np.zeros(1), np.zeros((2, 1)))
+        settled(
+            (QUALITY,),
+            np.array([[0.5, 0.4]]),
+            np.array([[0.5, 0.5]]),
+            np.array([0]),
+            np.zeros((1, 1)),
+            np.zeros((1, 2, 1)),
+        )
 
 
 @settings(deadline=None)
