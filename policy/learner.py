@@ -27,7 +27,7 @@ from policy.ridge import RidgeQuality
 from policy.view import ModelRecord, PolicyView, RouterRecord
 from policy.vowpal import VowpalQuality
 
-STATE_VERSION = 6
+STATE_VERSION = 7
 
 _PLAN_EVERY = 32
 _PLAN_EVERY_EARLY = 4
