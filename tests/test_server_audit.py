@@ -486,6 +486,7 @@ def test_a_program_reads_the_failures_as_json(log: Disk, url: str) -> None:
     assert done.exit_code == 1
     assert json.loads(done.output) == {
         "decisions": DECISIONS,
+        "imported": 0,
         "draws_wrong": 0,
         "revisions": 0,
         "revisions_wrong": 0,
