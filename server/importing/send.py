@@ -34,8 +34,8 @@ CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     # A call that does not fit is not retried at all.
     ("grpc.per_rpc_retry_buffer_size", 4 * BATCH_BYTES),
 )
-"""A full queue or a server that is starting again is waited for, half a minute at most. Nothing of a batch is
-stored that failed, so it can be sent again.
+"""A full queue or a server that is starting again is waited for, half a minute at most. Rows of a batch that were
+stored before it failed are duplicates when it is sent again.
 """
 # What the file calls otherwise than the wire does.
 _FILE_FIELDS = (
@@ -92,8 +92,8 @@ def send_rows(
 ) -> None:
     """Sends the rows to the router named `router`, keeping `tally`; `on_rows` hears how many more are done.
 
-    `stub` is of a channel with CHANNEL_OPTIONS. Raises grpc.RpcError for a batch that was not stored, and what
-    reading the rows raises; what was counted before is stored.
+    `stub` is of a channel with CHANNEL_OPTIONS. Raises grpc.RpcError for a batch that was not taken to its end,
+    and what reading the rows raises; what was counted before is stored.
     """
     done = 0
     for batch in _batches(rows, tally):

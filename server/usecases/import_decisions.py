@@ -30,6 +30,7 @@ from server.usecases.route import ID_LENGTH_MAX, check_features, check_prompt
 ROWS_MAX = 1000
 
 _ROUNDING = 1e-6
+_ROWS_A_WRITE = 100
 _ROWS_IN_A_ROW = 16
 
 
@@ -60,7 +61,7 @@ class ImportCommand:
 
 
 class ImportDecisions:
-    """Checks each row by itself, and writes the good ones in one transaction."""
+    """Checks each row by itself, and writes the good ones, a hundred at a time so that routing goes on between."""
 
     def __init__(
         self,
@@ -79,7 +80,7 @@ class ImportDecisions:
     async def __call__(
         self, router_id: str, commands: Sequence[ImportCommand]
     ) -> list[Disposition | PointsmanError | InvalidFieldError]:
-        """The fate of each row. Where this raises, nothing was stored.
+        """The fate of each row. Where this raises, the first rows may be stored; all can be sent again.
 
         Raises InvalidFieldError if there are too many, RouterNotFoundError, QueueFullError,
         StorageUnavailableError.
@@ -95,8 +96,11 @@ class ImportDecisions:
                 await asyncio.sleep(0)  # Features take time, and routing goes on meanwhile.
             rows.append(self._row_or_refusal(command, entry))
         good = [each for each in rows if isinstance(each, ImportedRow)]
-        fates = iter(await self._log.submit(ImportWrite(good)) if good else [])
-        return [next(fates) if isinstance(each, ImportedRow) else each for each in rows]
+        fates: list[Disposition] = []
+        for start in range(0, len(good), _ROWS_A_WRITE):
+            fates += await self._log.submit(ImportWrite(good[start : start + _ROWS_A_WRITE]))
+        following = iter(fates)
+        return [next(following) if isinstance(each, ImportedRow) else each for each in rows]
 
     def _row_or_refusal(
         self, command: ImportCommand, entry: RouterEntry

@@ -264,7 +264,7 @@ class RouteRequest(_message.Message):
     """
     incumbent_model: _builtins.str
     """The model that the caller's own rule would call. In a router whose mode is shadow the answer
-    obeys it; in a live one it is logged beside the decision.
+    obeys it, but for the router's shadow_explore_share; in a live one it is logged beside the decision.
     """
     defer_activation: _builtins.bool
     """The decision is asked ahead and perhaps never used: it counts (cost, missing rewards) only once

@@ -118,8 +118,8 @@ class RouterServiceServicer:
     def ImportDecisions(self, request, context):
         """Takes over decisions made elsewhere, at most 1,000, each with what came of it. They are logged and learned
         from as the router's own are, but no budget is charged, no circuit or exploration book moves, and they are
-        counted apart. Each row has a result of its own; where the call fails, nothing was stored, and it can be
-        sent again. Errors: INVALID_ARGUMENT, NOT_FOUND (router), RESOURCE_EXHAUSTED, UNAVAILABLE.
+        counted apart. Each row has a result of its own; where the call fails, some may be stored, and it can be
+        sent again: those are duplicates then. Errors: INVALID_ARGUMENT, NOT_FOUND (router), RESOURCE_EXHAUSTED, UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

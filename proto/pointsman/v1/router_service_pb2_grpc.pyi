@@ -59,8 +59,8 @@ class RouterServiceStub:
     ImportDecisions: _grpc.UnaryUnaryMultiCallable[_router_service_pb2.ImportDecisionsRequest, _router_service_pb2.ImportDecisionsResponse]
     """Takes over decisions made elsewhere, at most 1,000, each with what came of it. They are logged and learned
     from as the router's own are, but no budget is charged, no circuit or exploration book moves, and they are
-    counted apart. Each row has a result of its own; where the call fails, nothing was stored, and it can be
-    sent again. Errors: INVALID_ARGUMENT, NOT_FOUND (router), RESOURCE_EXHAUSTED, UNAVAILABLE.
+    counted apart. Each row has a result of its own; where the call fails, some may be stored, and it can be
+    sent again: those are duplicates then. Errors: INVALID_ARGUMENT, NOT_FOUND (router), RESOURCE_EXHAUSTED, UNAVAILABLE.
     """
 
 @_typing.type_check_only
@@ -94,8 +94,8 @@ class RouterServiceAsyncStub(RouterServiceStub):
     ImportDecisions: _aio.UnaryUnaryMultiCallable[_router_service_pb2.ImportDecisionsRequest, _router_service_pb2.ImportDecisionsResponse]  # type: ignore[assignment]
     """Takes over decisions made elsewhere, at most 1,000, each with what came of it. They are logged and learned
     from as the router's own are, but no budget is charged, no circuit or exploration book moves, and they are
-    counted apart. Each row has a result of its own; where the call fails, nothing was stored, and it can be
-    sent again. Errors: INVALID_ARGUMENT, NOT_FOUND (router), RESOURCE_EXHAUSTED, UNAVAILABLE.
+    counted apart. Each row has a result of its own; where the call fails, some may be stored, and it can be
+    sent again: those are duplicates then. Errors: INVALID_ARGUMENT, NOT_FOUND (router), RESOURCE_EXHAUSTED, UNAVAILABLE.
     """
 
 class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -162,8 +162,8 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_router_service_pb2.ImportDecisionsResponse, _abc.Awaitable[_router_service_pb2.ImportDecisionsResponse]]:
         """Takes over decisions made elsewhere, at most 1,000, each with what came of it. They are logged and learned
         from as the router's own are, but no budget is charged, no circuit or exploration book moves, and they are
-        counted apart. Each row has a result of its own; where the call fails, nothing was stored, and it can be
-        sent again. Errors: INVALID_ARGUMENT, NOT_FOUND (router), RESOURCE_EXHAUSTED, UNAVAILABLE.
+        counted apart. Each row has a result of its own; where the call fails, some may be stored, and it can be
+        sent again: those are duplicates then. Errors: INVALID_ARGUMENT, NOT_FOUND (router), RESOURCE_EXHAUSTED, UNAVAILABLE.
         """
 
 def add_RouterServiceServicer_to_server(servicer: RouterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
