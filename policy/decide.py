@@ -57,10 +57,9 @@ def decide(
     A session keeps the model of its last turn while it is eligible and no other gains by more than a switch
     costs. That is certain given what led to it, so its propensity is 1; a session that leaves its model is
     drawn for as any other decision. In shadow mode `incumbent_model` is obeyed, but for the router's share
-    of decisions that explore, and the probabilities are those of both together. `probed` are the
-    keys of the models with a probe in flight that the view does not know of; a choice that is a probe says
-    so. The fallbacks are models that work, or all others where none is known to work. Raises
-    NoCandidateError.
+    of decisions that explore, and the probabilities are those of both together. `probed` are the keys of the
+    models with a probe in flight that the view does not know of; a choice that is a probe says so. The
+    fallbacks are models that work, or all others where none is known to work. Raises NoCandidateError.
     """
     forecast = _forecast(view, router, query, session)
     phases = _phases(forecast.aligned, now_us, probed)
@@ -77,16 +76,15 @@ def decide(
     probabilities = policy(outlook)
     index = drawn = draw(decision_id, probabilities)
     ids = outlook.ids
-    kept = "" if incumbent_model or session is None else _kept(session.model, outlook, router)
-    shadow = None
+    kept, shadow = "", None
+    if incumbent_model:
+        shadow = _shadow(incumbent_model, probabilities, outlook, forecast, router, query.preference)
+        index, probabilities = _obeyed(shadow, ids.index(incumbent_model), drawn, decision_id)
+    elif session is not None:
+        kept = _kept(session.model, outlook, router)
     if kept:
         index = ids.index(kept)
         probabilities = [float(each == index) for each in range(len(ids))]
-    elif incumbent_model:
-        shadow = _shadow(incumbent_model, probabilities, outlook, forecast, router, query.preference)
-        incumbent = ids.index(incumbent_model)
-        index = drawn if explores(decision_id, shadow.explore_share) else incumbent
-        probabilities = mixed(shadow.proposal, incumbent, shadow.explore_share)
     scores = forecast.scores
     works = [each for each in eligible if phases[each] is Phase.CLOSED]
     ranked = sorted(works or eligible, key=lambda each: (-scores[each], each))
@@ -118,6 +116,12 @@ def _shadow(
     incumbent = outlook.ids.index(incumbent_model)
     share = affordable_share(wanted, proposal, forecast.scores, incumbent, outlook.loss_max)
     return Shadow(incumbent_model, share, tuple(proposal))
+
+
+def _obeyed(shadow: Shadow, incumbent: int, drawn: int, decision_id: str) -> tuple[int, list[float]]:
+    """The index of the model that is called in shadow mode, and the probabilities by which it came to that."""
+    index = drawn if explores(decision_id, shadow.explore_share) else incumbent
+    return index, mixed(shadow.proposal, incumbent, shadow.explore_share)
 
 
 @dataclass(frozen=True, slots=True)
