@@ -103,7 +103,8 @@ class LearnerFold:
     def _apply(self, record: LogRecord) -> None:
         if isinstance(record, DecisionRecord):
             self._remember(record)
-            self._next_expiry_us = min(self._next_expiry_us, record.expire_us)
+            if record.expire_us:  # An imported decision has no window.
+                self._next_expiry_us = min(self._next_expiry_us, record.expire_us)
             learner = self._learner_at(record.router, record.seq)
             if learner is not None:
                 learner.on_decision(record)

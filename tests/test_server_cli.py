@@ -13,7 +13,7 @@ import pytest
 from servers import POINTSMAN, seeded, serving_process
 
 COMMANDS = (
-    *((), ("serve",), ("replay",), ("bench",), ("verify",), ("models",), ("explain",)),
+    *((), ("serve",), ("replay",), ("bench",), ("verify",), ("models",), ("explain",), ("shadow",), ("import",)),
     *(("models", each) for each in ("list", "add", "update", "remove")),
 )
 REPLAY_KEYS = {

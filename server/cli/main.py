@@ -11,9 +11,11 @@ from threadpoolctl import threadpool_limits
 from policy.domain import InvalidFieldError
 from server.cli.bench import bench
 from server.cli.explain import explain
+from server.cli.import_decisions import import_decisions
 from server.cli.models import models
 from server.cli.replay import replay
 from server.cli.serve import serve
+from server.cli.shadow import shadow
 from server.cli.verify import verify
 from server.config_file import ConfigError
 from server.errors import PointsmanError
@@ -27,7 +29,7 @@ def cli() -> None:
     """Pointsman routes each query to the language model that is worth its cost, and learns from rewards."""
 
 
-for command in (serve, replay, models, explain, bench, verify):
+for command in (serve, replay, models, explain, shadow, import_decisions, bench, verify):
     cli.add_command(command)
 
 

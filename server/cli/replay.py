@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 import grpc
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as Grid
 
 from policy.domain import LearnerKind, Objective, RouterSpec
 from policy.policies import parse_policy
 from policy.simulation import Table
+from server.cli.progress import progress
 from server.replay.file import ReplayFile, ReplayFileError, read_replay
 from server.replay.plot import plot_frontier
 from server.replay.run import (
     FrontierPoint,
-    OnRound,
     Play,
     Run,
     budgets,
@@ -109,7 +107,7 @@ def replay(
                 if plot:
                     plot_frontier(plot, file.name, points, reference)
                 return
-            with _progress("playing", len(replay_file.rows)) as on_round:
+            with progress("playing", len(replay_file.rows)) as on_round:
                 result = run(replay_file, play, spec, seed, on_round)
             _show_run(result, table(replay_file, plan_of(replay_file, seed)), as_json)
     except (ReplayFileError, TargetError) as error:
@@ -117,12 +115,12 @@ def replay(
 
 
 def _prepare(path: Path, target: str | None, stack: ExitStack) -> tuple[ReplayFile, Play]:
-    with _progress("reading", None) as on_line:
+    with progress("reading", None) as on_line:
         file = read_replay(path, on_line)
     if target:
         channel = stack.enter_context(grpc.insecure_channel(target))
         return file, play_target(file, channel, f"replay-{time.time_ns() // 1_000_000}")
-    with _progress("featurising", len(file.rows)) as on_round:
+    with progress("featurising", len(file.rows)) as on_round:
         return file, play_here(file, featurised(file, on_round))
 
 
@@ -130,24 +128,8 @@ def _play_frontier(
     file: ReplayFile, play: Play, spec: RouterSpec, count: int, seeds: range
 ) -> list[FrontierPoint]:
     total = len(file.rows) * count * len(seeds)
-    with _progress("playing", total) as on_round:
+    with progress("playing", total) as on_round:
         return frontier(file, play, spec, budgets(file, count), seeds, on_round)
-
-
-@contextmanager
-def _progress(what: str, total: int | None) -> Iterator[OnRound]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, refresh_per_second=4, disable=not console.is_terminal
-    ) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda: progress.advance(task)
 
 
 def _show_run(result: Run, reference: Table, as_json: bool) -> None:
