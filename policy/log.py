@@ -12,7 +12,8 @@ from policy.domain import Choice, Features, ModelError, Query, Router
 class DecisionRecord:
     """A decision as logged. `seq` is its position in the log; times are microseconds since 1970.
 
-    `router_uid` tells the router from another that had its name before or after it.
+    `router_uid` tells the router from another that had its name before or after it. `categorical` and `numeric`
+    are the caller's own features as they were sent; in `features` they are hashed.
     """
 
     seq: int
@@ -33,6 +34,8 @@ class DecisionRecord:
     feature_version: str = ""
     prompt: str | None = None
     router_uid: int = 0
+    categorical: Mapping[str, str] = field(default_factory=dict)
+    numeric: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def query(self) -> Query:

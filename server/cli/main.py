@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from policy.domain import InvalidFieldError
 from server.cli.bench import bench
+from server.cli.evaluate import evaluate
 from server.cli.explain import explain
 from server.cli.models import models
 from server.cli.replay import replay
@@ -27,7 +28,7 @@ def cli() -> None:
     """Pointsman routes each query to the language model that is worth its cost, and learns from rewards."""
 
 
-for command in (serve, replay, models, explain, bench, verify):
+for command in (serve, replay, evaluate, models, explain, bench, verify):
     cli.add_command(command)
 
 
