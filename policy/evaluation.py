@@ -98,9 +98,7 @@ class Evaluation:
         if len(specs) > CANDIDATES_MAX:
             raise InvalidFieldError("candidates", f"must be at most {CANDIDATES_MAX}")
         for spec in specs:
-            if spec.id in self._entries:
-                raise InvalidFieldError("candidates", f"{spec.id!r} stands twice, or is a comparator's name")
-            self._enter(spec, comparator=False)
+            self._enter_candidate(spec)
         self._line_up()
 
     def on_registry(self, router: Router) -> None:
@@ -220,6 +218,14 @@ class Evaluation:
         for name, spec in wanted.items():
             if name not in self._entries:
                 self._enter(spec, comparator=True)
+
+    def _enter_candidate(self, spec: CandidateSpec) -> None:
+        """One that is the same as a comparator takes its place."""
+        there = self._entries.get(spec.id)
+        taken = there is not None and not (there.comparator and there.spec == spec)
+        if taken or (spec.id.startswith("fixed:") and spec.policy != spec.id):
+            raise InvalidFieldError("candidates", f"{spec.id!r} stands twice, or is the name of a comparator")
+        self._enter(spec, comparator=False)
 
     def _enter(self, spec: CandidateSpec, comparator: bool) -> None:
         tally = Tally(self._settings.requirements, self._bounds, self._settings.level)

@@ -108,7 +108,8 @@ class Tally:
         self.estimators = Estimators(METRICS)
         contrasts = dict.fromkeys((*requirements.contrasts, *DIFFERENCES))
         self._sequences = {
-            contrast: ConfidenceSequence(contrast, bounds[contrast.metric], level) for contrast in contrasts
+            contrast: ConfidenceSequence(contrast, bounds[contrast.metric], level, keeps_narrowest=False)
+            for contrast in contrasts
         }
 
     def add(self, events: Events) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from policy.confidence import Bounds
 from policy.domain import FloatArray, InvalidFieldError, Router, RouterSpec, require_number
@@ -18,6 +19,7 @@ METRICS = (Metric.QUALITY, Metric.COST_USD, Metric.LATENCY_SECONDS, Metric.ERROR
 
 _LONG_INPUT_TOKENS, _LONG_OUTPUT_TOKENS = 8192, 4096
 _BUDGETS_MAX = 50.0
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,20 +186,31 @@ def events(rows: Sequence[Pending], bounds: Mapping[Metric, Bounds]) -> Iterator
     for row in rows:
         groups.setdefault((row.lineup, row.models), []).append(row)
     for (lineup, _), group in groups.items():
-        propensities = np.stack([row.propensities for row in group])
-        known = np.isfinite(propensities.sum(axis=1))
-        chosen = np.array([row.chosen for row in group])
-        observed = np.array([row.observed() for row in group])
+        logged = np.stack([row.propensities for row in group])
+        known = _sums_to_one(logged)
+        # Where they are not known, in the place of the propensities of models that were not drawn.
+        propensities = np.where(known[:, None], logged, 1.0 / logged.shape[1])
         # What is not known of other models' propensities cannot be a control variate's baseline.
         predictions = np.where(known[:, None, None], _predictions(group, bounds), 0.0)
-        propensities = _filled(propensities)
+        chosen = np.array([row.chosen for row in group])
+        drawn = logged[np.arange(len(group)), chosen]
+        observed = np.array([row.observed() for row in group])
         answers = np.stack([row.answers for row in group], axis=1)  # (lineup, events, models)
         for name, probabilities in zip(lineup, answers, strict=True):
+            # A contender that leaves a decision as it was drawn has what is not known of it as well.
+            own = ~(known | _sums_to_one(probabilities))
+            filled = np.where(own[:, None], propensities, probabilities)
             try:
-                found = settled(METRICS, propensities, probabilities, chosen, observed, predictions)
+                found = settled(METRICS, propensities, filled, chosen, observed, predictions)
             except InvalidFieldError as error:
                 raise InvalidFieldError(f"{name}: {error.field}", error.message) from error
-            yield name, found if known.all() else _partly_known(found, known)
+            yield name, found if known.all() else _partly_known(found, known, own, drawn)
+
+
+def _sums_to_one(shares: FloatArray) -> npt.NDArray[np.bool_]:
+    """Which rows are whole distributions, (events,)."""
+    whole: npt.NDArray[np.bool_] = abs(shares.sum(axis=1) - 1.0) <= _ROUNDING
+    return whole
 
 
 def _predictions(group: Sequence[Pending], bounds: Mapping[Metric, Bounds]) -> FloatArray:
@@ -213,23 +226,14 @@ def _predictions(group: Sequence[Pending], bounds: Mapping[Metric, Bounds]) -> F
     return np.stack(clipped, axis=2)
 
 
-def _filled(propensities: FloatArray) -> FloatArray:
-    """With the rest of 1 spread over the models whose propensity is not known, so that there is some for each."""
-    unknown = np.isnan(propensities)
-    if not unknown.any():
-        return propensities
-    rest = 1.0 - np.where(unknown, 0.0, propensities).sum(axis=1)
-    share = rest / np.maximum(unknown.sum(axis=1), 1)
-    result: FloatArray = np.where(unknown, share[:, None], propensities)
-    return result
-
-
-def _partly_known(found: Events, known: Any) -> Events:
-    """Without what would have to be known of the models that were not drawn, in the events where it is not."""
+def _partly_known(
+    found: Events, known: npt.NDArray[np.bool_], own: npt.NDArray[np.bool_], drawn: FloatArray
+) -> Events:
+    """With what is known of the drawn model alone, in the events where nothing is of the others."""
     return Events(
         metrics=found.metrics,
-        propensity=found.propensity,
-        probability=found.probability,
+        propensity=np.where(known, found.propensity, drawn),
+        probability=np.where(own, drawn, found.probability),
         unsupported=np.where(known, found.unsupported, 0.0),
         weight_max=np.where(known, found.weight_max, np.inf),
         observed=found.observed,
