@@ -123,6 +123,9 @@ class ConfidenceSequence:
             raise InvalidFieldError("events.metrics", f"must have {self.contrast.metric}")
         column = events.metrics.index(self.contrast.metric)
         present = ~np.isnan(events.observed[:, column])
+        if not present.any():
+            self.missing += len(events)
+            return
         observed = self._scaled(events.observed[present, column])
         rewards = observed.clip(0.0, 1.0)
         draws = _Draws(

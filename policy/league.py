@@ -15,7 +15,7 @@ from policy.quality import ArrayState
 from policy.settlement import METRICS
 from policy.verdict import Requirements, Verdict, judge
 
-DIFFERENCES = (Contrast(Metric.UTILITY), Contrast(Metric.QUALITY), Contrast(Metric.COST_USD))
+DIFFERENCES = (Contrast(Metric.UTILITY), Contrast(Metric.QUALITY))
 """What is followed whatever is required: by these any two candidates are told apart."""
 
 

@@ -91,8 +91,8 @@ class Pending:
     models: tuple[str, ...]
     chosen: int
     answers: FloatArray
-    propensities: FloatArray
-    predictions: FloatArray
+    propensities: tuple[float, ...]
+    predictions: tuple[tuple[float, float, float], ...]
     money: float
     latency_price: float
     reward: float = math.nan
@@ -121,8 +121,8 @@ class Pending:
             models=models,
             chosen=models.index(decision.choice.model),
             answers=fixed,
-            propensities=np.array([each.probability for each in candidates]),
-            predictions=np.array([(each.quality, each.cost_usd, each.latency_seconds) for each in candidates]),
+            propensities=tuple([each.probability for each in candidates]),
+            predictions=tuple([(each.quality, each.cost_usd, each.latency_seconds) for each in candidates]),
             money=money,
             latency_price=spec.objective.latency_usd_per_second * money,
         )
@@ -149,7 +149,7 @@ class Pending:
         if math.isnan(self.reward) and missing_reward is not None:
             self.reward = missing_reward
         if math.isnan(self.cost_usd) and not self.error:
-            self.cost_usd = float(self.predictions[self.chosen, 1])
+            self.cost_usd = self.predictions[self.chosen][1]
 
     @property
     def complete(self) -> bool:
@@ -167,17 +167,16 @@ class Pending:
 
     def dump(self) -> dict[str, Any]:
         """Everything as JSON takes it; `load` gives it back to the last bit."""
-        values = asdict(self)
-        return {name: each.tolist() if isinstance(each, np.ndarray) else each for name, each in values.items()}
+        return {**asdict(self), "answers": self.answers.tolist()}
 
     @classmethod
     def load(cls, values: Mapping[str, Any]) -> Pending:
         """The inverse of `dump`."""
-        tuples = {name: tuple(values[name]) for name in ("lineup", "models")}
-        arrays = {name: np.array(values[name]) for name in ("answers", "propensities", "predictions")}
-        arrays["answers"] = arrays["answers"].reshape(len(tuples["lineup"]), len(tuples["models"]))
-        arrays["answers"].flags.writeable = False
-        return cls(**{**values, **tuples, **arrays})
+        tuples = {name: tuple(values[name]) for name in ("lineup", "models", "propensities")}
+        answers = np.array(values["answers"], dtype=np.float64)
+        answers.flags.writeable = False
+        predictions = tuple(tuple(each) for each in values["predictions"])
+        return cls(**{**values, **tuples, "answers": answers, "predictions": predictions})
 
 
 def events(rows: Sequence[Pending], bounds: Mapping[Metric, Bounds]) -> Iterator[tuple[str, Events]]:
@@ -186,7 +185,7 @@ def events(rows: Sequence[Pending], bounds: Mapping[Metric, Bounds]) -> Iterator
     for row in rows:
         groups.setdefault((row.lineup, row.models), []).append(row)
     for (lineup, _), group in groups.items():
-        logged = np.stack([row.propensities for row in group])
+        logged = np.array([row.propensities for row in group])
         known = _sums_to_one(logged)
         # Where they are not known, in the place of the propensities of models that were not drawn.
         propensities = np.where(known[:, None], logged, 1.0 / logged.shape[1])
@@ -215,7 +214,7 @@ def _sums_to_one(shares: FloatArray) -> npt.NDArray[np.bool_]:
 
 def _predictions(group: Sequence[Pending], bounds: Mapping[Metric, Bounds]) -> FloatArray:
     """(events, models, metrics), within the bounds; of errors nothing is predicted."""
-    three = np.stack([row.predictions for row in group])
+    three = np.array([row.predictions for row in group])
     money = np.array([[row.money] for row in group])
     latency = np.array([[row.latency_price] for row in group])
     quality = three[:, :, 0].clip(0.0, 1.0)

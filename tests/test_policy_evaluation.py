@@ -303,7 +303,7 @@ def test_propensities_that_are_not_known_of_models_that_were_not_drawn_leave_the
 
 
 def test_values_beyond_what_was_declared_are_clipped_in_the_sequences_and_counted() -> None:
-    results = played(log(19, 50), settings=replace(SETTINGS, limits=Limits(cost_max_usd=0.002)))
+    results = played(log(19, 50), settings=EvaluationSettings(limits=Limits(cost_max_usd=0.002)))
     found = results.candidate("uniform")
     assert found.clipped[Metric.COST_USD] > 0
     assert found.clipped[Metric.QUALITY] == 0
