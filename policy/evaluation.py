@@ -125,7 +125,7 @@ class Evaluation:
         if reason is not None:
             self._leave_out(reason, self._lineup)
             return
-        self._pending[decision.seq] = Pending.of(decision, self._router.spec, self._lineup, answers)
+        self._pending[decision.seq] = Pending.of(decision, self._router.spec, self._bounds, self._lineup, answers)
         if len(self._pending) > self._settings.pending_max:
             self._pending.popitem(last=False)
             self._counts["evicted"] += 1

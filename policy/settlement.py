@@ -29,7 +29,8 @@ class Limits:
     They are declared before the first event: a bound that followed the data would have seen what it bounds.
     `cost_max_usd` None is taken from the router: what a call of 8,192 tokens in and 4,096 out costs on its
     dearest model; if it has no prices, 50 budgets of a request, or what quality from 0 to 1 is worth.
-    `utility_loss_max` is the most that cost and latency may take from the utility of one call.
+    What a call may take from utility follows from these and from what quality is worth. With a budget alone it
+    is `utility_loss_max`, and the price of money is kept to what a call of the largest cost takes that at.
     Raises InvalidFieldError.
     """
 
@@ -45,12 +46,16 @@ class Limits:
 
     def bounds(self, router: Router) -> dict[Metric, Bounds]:
         """Between what each metric lies, for this router."""
+        objective = router.spec.objective
+        cost_max_usd = self.cost_max_usd or _cost_max_usd(router)
+        loss_usd = cost_max_usd + objective.latency_usd_per_second * self.latency_max_seconds
+        loss = self.utility_loss_max if math.isinf(objective.value_usd) else loss_usd / objective.value_usd
         return {
             Metric.QUALITY: Bounds(0.0, 1.0),
-            Metric.COST_USD: Bounds(0.0, self.cost_max_usd or _cost_max_usd(router)),
+            Metric.COST_USD: Bounds(0.0, cost_max_usd),
             Metric.LATENCY_SECONDS: Bounds(0.0, self.latency_max_seconds),
             Metric.ERROR: Bounds(0.0, 1.0),
-            Metric.UTILITY: Bounds(-self.utility_loss_max, 1.0),
+            Metric.UTILITY: Bounds(-loss, 1.0),
         }
 
 
@@ -64,16 +69,21 @@ def _cost_max_usd(router: Router) -> float:
     return objective.value_usd if math.isfinite(objective.value_usd) else 1.0
 
 
-def money_price(spec: RouterSpec, decision: DecisionRecord) -> float:
+def money_price(spec: RouterSpec, decision: DecisionRecord, bounds: Mapping[Metric, Bounds]) -> float:
     """What a USD takes from utility, for the live policy and for every candidate alike.
 
     It is the inverse of what the router says that quality is worth. A router that has only a budget says no
     such thing; then it is the price of money that was logged with the decision, at which the live policy was
     meant to spend its budget. That is known before the draw, so that nothing of the outcome is in it, and as it
     is the same on both sides, a candidate gains by it what it saves, at what the saving was worth there and then.
+    It is no higher than that a call within `bounds` has a utility within them: a pacer may ask any price while
+    it repays a debt, and outcomes that were cut off instead would flatter whoever calls dear models.
     """
     value = spec.objective.value_usd
-    return decision.choice.price_of_money if math.isinf(value) else 1.0 / value
+    if math.isfinite(value):
+        return 1.0 / value
+    most = -bounds[Metric.UTILITY].low / bounds[Metric.COST_USD].high
+    return min(most, decision.choice.price_of_money)
 
 
 @dataclass(slots=True)
@@ -106,13 +116,14 @@ class Pending:
         cls,
         decision: DecisionRecord,
         spec: RouterSpec,
+        bounds: Mapping[Metric, Bounds],
         lineup: tuple[str, ...],
         answers: Sequence[Sequence[float]],
     ) -> Pending:
         """The decision as the contenders have answered it."""
         candidates = decision.choice.candidates
         models = tuple([each.model for each in candidates])
-        money = money_price(spec, decision)
+        money = money_price(spec, decision, bounds)
         fixed = np.array(answers, dtype=np.float64).reshape(len(lineup), len(models))
         fixed.flags.writeable = False
         return cls(

@@ -100,6 +100,16 @@ def test_with_only_a_budget_money_is_worth_what_was_logged_with_each_decision() 
     assert value(results, "fixed:dear", Metric.UTILITY) == pytest.approx(quality - 10.0 * 0.012)
 
 
+def test_a_price_of_money_beyond_all_measure_is_kept_to_what_the_limits_allow() -> None:
+    """The dearest model costs 0.012, the declared most, so that utility is never below -2."""
+    records = [with_choice(each, price_of_money=1e6) for each in log(4, 100).records]
+    settings = replace(SETTINGS, limits=Limits(utility_loss_max=2.0))
+    results = play(Evaluation(router(value=None, budget=0.004), settings=settings), records).results()
+    quality = value(results, "fixed:dear")
+    assert value(results, "fixed:dear", Metric.UTILITY) == pytest.approx(quality - 2.0)
+    assert results.candidate("fixed:dear").clipped[Metric.UTILITY] == 0
+
+
 def test_latency_takes_from_utility_where_it_has_a_price() -> None:
     made = log(5, 100).records
     records = [Record(each.decision, (replace(each.reports[0], latency_seconds=2.0),)) for each in made]

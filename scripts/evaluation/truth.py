@@ -48,7 +48,7 @@ class _Truth:
 
     def on_decision(self, decision: DecisionRecord) -> None:
         outcomes = next(self._rounds).outcomes
-        money = money_price(self._router.spec, decision)
+        money = money_price(self._router.spec, decision, self._evaluation.bounds)
         worth = {
             model: np.array([each.quality, each.cost_usd, each.quality - money * each.cost_usd])
             for model, each in outcomes.items()
