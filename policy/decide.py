@@ -124,6 +124,23 @@ def _obeyed(shadow: Shadow, incumbent: int, drawn: int, decision_id: str) -> tup
     return index, mixed(shadow.proposal, incumbent, shadow.explore_share)
 
 
+def reconsider(
+    view: PolicyView, router: Router, query: Query, excluded: Set[str]
+) -> tuple[Outlook, tuple[Candidate, ...]]:
+    """What another policy would choose by in a decision that was made already, and its candidates undrawn.
+
+    `excluded` are the ids of the models that were no candidates then; nothing else is excluded, whatever speaks
+    against it in this view, since the request's constraints are not in the log. Raises NoCandidateError.
+    """
+    forecast = _forecast(view, router, query, None)
+    reasons = [(Exclusion.NOT_ALLOWED, "") if model.id in excluded else None for model in router.models]
+    if all(reasons):
+        raise NoCandidateError(router.id, {})
+    undrawn = [0.0] * len(reasons)
+    candidates = _candidates(forecast.aligned.ids, undrawn, forecast, reasons)
+    return _outlook(view, router, forecast, reasons), candidates
+
+
 @dataclass(frozen=True, slots=True)
 class _Forecast:
     """What is predicted of each model for one query. Lists are (models,); scores before any exclusion."""

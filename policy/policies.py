@@ -146,6 +146,12 @@ def cheapest(outlook: Outlook) -> list[float]:
     return _only(outlook, min(possible, key=outlook.costs_usd.__getitem__))
 
 
+def dearest(outlook: Outlook) -> list[float]:
+    """The model with the highest predicted cost, always."""
+    possible = [index for index in range(len(outlook.ids)) if outlook.eligible(index)]
+    return _only(outlook, max(possible, key=outlook.costs_usd.__getitem__))
+
+
 @dataclass(frozen=True, slots=True)
 class Fixed:
     """One model always; where it is excluded, the best score."""
@@ -169,6 +175,7 @@ _NAMED: dict[str, Policy] = {
     "greedy": greedy,
     "uniform": uniform,
     "cheapest": cheapest,
+    "dearest": dearest,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from policy.decide import decide
 from policy.domain import Choice, Features, FloatArray, InvalidFieldError, ModelError, Query, Router
 from policy.features import FEATURE_VERSION
-from policy.join import joined, resolve
+from policy.join import Joined, joined, resolve
 from policy.learner import RouterLearner
 from policy.log import DecisionRecord, ReportRecord, Usage
 
@@ -94,17 +95,40 @@ class World:
         return (Arrival(reward=outcome.quality, usage=usage),)
 
 
-def simulate(world: World, seed: int) -> Iterator[Choice]:
+class Follower(Protocol):
+    """What is told of a router's log, record by record, as its learner is."""
+
+    def on_registry(self, router: Router) -> None:
+        """The router or its models have changed."""
+        ...
+
+    def on_decision(self, decision: DecisionRecord) -> None:
+        """A decision was logged."""
+        ...
+
+    def on_report(self, report: ReportRecord, decision: DecisionRecord) -> None:
+        """A report on one of the router's decisions was logged."""
+        ...
+
+    def on_close(self, decision: DecisionRecord, joined: Joined) -> None:
+        """A decision's window has closed."""
+        ...
+
+
+def simulate(world: World, seed: int, followers: Sequence[Follower] = ()) -> Iterator[Choice]:
     """Plays the world's rounds; yields each choice when what came at once is learned.
 
     Reports wait for their round, windows close by the router's rule, and the draws belong to the seed.
+    `followers` are told of every record after the learner.
     """
     learner = RouterLearner(world.router(0))
-    history = _History(learner)
+    told: tuple[Follower, ...] = (learner, *followers)
+    history = _History(told)
     for position, this in enumerate(world.rounds):
         router = world.router(position)
         if router is not learner.router:
-            learner.on_registry(router)
+            for each in told:
+                each.on_registry(router)
         time_us = world.time_us(position)
         history.advance(time_us)
         decision_id = f"{seed}-{position}"
@@ -124,7 +148,8 @@ def simulate(world: World, seed: int) -> Iterator[Choice]:
             feature_version=FEATURE_VERSION,
             router_uid=router.uid,
         )
-        learner.on_decision(decision)
+        for each in told:
+            each.on_decision(decision)
         history.add(decision, router, world.arrivals(position, choice.model))
         history.advance(time_us)
         yield choice
@@ -133,8 +158,8 @@ def simulate(world: World, seed: int) -> Iterator[Choice]:
 class _History:
     """What is still to come of the decisions made: their reports, and the ends of their windows."""
 
-    def __init__(self, learner: RouterLearner) -> None:
-        self._learner = learner
+    def __init__(self, followers: Sequence[Follower]) -> None:
+        self._followers = followers
         self._coming: list[tuple[int, int, DecisionRecord, Router, Arrival | None]] = []
         self._reports: dict[str, list[ReportRecord]] = {}
         self.seq = 1_000_000  # Above the uid of any model.
@@ -157,7 +182,8 @@ class _History:
             at_us, _, decision, router, arrival = heappop(self._coming)
             if arrival is None:
                 reports = self._reports.pop(decision.decision_id)
-                self._learner.on_close(decision, joined(False, reports))
+                for each in self._followers:
+                    each.on_close(decision, joined(False, reports))
             elif decision.decision_id in self._reports:
                 self._report(at_us, decision, router, arrival)
 
@@ -176,7 +202,8 @@ class _History:
         earlier = self._reports[decision.decision_id]
         report = resolve(draft, joined(False, earlier), model, router.spec.reward_rule, prices)
         earlier.append(report)
-        self._learner.on_report(report, decision)
+        for each in self._followers:
+            each.on_report(report, decision)
 
 
 @dataclass(frozen=True, slots=True)

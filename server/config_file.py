@@ -38,14 +38,19 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_config(path: Path) -> list[DeclaredRouter]:
-    """The routers that the file declares. Raises ConfigError."""
+def read_yaml(path: Path) -> object:
+    """What the YAML file holds. Raises ConfigError."""
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+
+
+def read_config(path: Path) -> list[DeclaredRouter]:
+    """The routers that the file declares. Raises ConfigError."""
+    document = read_yaml(path)
     try:
         routers = _mapping("", document)
         if set(routers) != {"routers"}:

@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from policy.domain import InvalidFieldError
 from server.cli.bench import bench
+from server.cli.evaluate import evaluate
 from server.cli.explain import explain
 from server.cli.import_decisions import import_decisions
 from server.cli.models import models
@@ -29,7 +30,7 @@ def cli() -> None:
     """Pointsman routes each query to the language model that is worth its cost, and learns from rewards."""
 
 
-for command in (serve, replay, models, explain, shadow, import_decisions, bench, verify):
+for command in (serve, replay, evaluate, models, explain, shadow, import_decisions, bench, verify):
     cli.add_command(command)
 
 

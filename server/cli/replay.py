@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 import click
 import grpc
@@ -16,6 +18,7 @@ from policy.domain import LearnerKind, Objective, RouterSpec
 from policy.policies import parse_policy
 from policy.simulation import Table
 from server.cli.progress import progress
+from server.evaluate.log_writer import LogWriter
 from server.replay.file import ReplayFile, ReplayFileError, read_replay
 from server.replay.plot import plot_frontier
 from server.replay.run import (
@@ -38,7 +41,9 @@ from server.replay.target import TargetError, play_target
 @click.option("--budget-usd-per-request", type=float, help="Average spend to keep to.")
 @click.option("--quality-value-usd", type=float, help="What quality from 0 to 1 is worth on one request.")
 @click.option("--seed", default=0, show_default=True, help="Of the order of the rows and of the draws.")
-@click.option("--policy", default="learned", show_default=True, help="Or greedy, uniform, cheapest, fixed:MODEL.")
+@click.option(
+    "--policy", default="learned", show_default=True, help="Or greedy, uniform, cheapest, dearest, fixed:MODEL."
+)
 @click.option(
     "--learner",
     type=click.Choice([each.value for each in LearnerKind]),
@@ -67,6 +72,11 @@ from server.replay.target import TargetError, play_target
     help="Write the frontier's picture here (implies --frontier).",
 )
 @click.option("--target", help="HOST:PORT of a running server to play through, instead of in this process.")
+@click.option(
+    "--log",
+    type=click.Path(path_type=Path),
+    help="Write what was decided and came of it here, for pointsman evaluate (gzipped if it ends with .gz).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def replay(
     file: Path,
@@ -80,6 +90,7 @@ def replay(
     seeds: int,
     plot: Path | None,
     target: str | None,
+    log: Path | None,
     as_json: bool,
 ) -> None:
     """Play FILE with bandit feedback only, through the code that serves.
@@ -89,6 +100,8 @@ def replay(
     """
     if budget_usd_per_request is not None and (wants_frontier or plot):
         raise click.UsageError("--budget-usd-per-request: --frontier and --plot choose the budgets themselves")
+    if log and (wants_frontier or plot or target):
+        raise click.UsageError("--log: is of one run in this process, not of --frontier, --plot or --target")
     if seed < 0:
         raise click.UsageError("--seed: must be 0 or more")
     parse_policy(policy)
@@ -99,7 +112,7 @@ def replay(
     )
     try:
         with ExitStack() as stack:
-            replay_file, play = _prepare(file, target, stack)
+            replay_file, play = _prepare(file, target, log, seed, stack)
             if wants_frontier or plot:
                 points = _play_frontier(replay_file, play, spec, count, range(seed, seed + seeds))
                 reference = table(replay_file, plan_of(replay_file, seed))
@@ -114,14 +127,26 @@ def replay(
         raise click.ClickException(str(error)) from error
 
 
-def _prepare(path: Path, target: str | None, stack: ExitStack) -> tuple[ReplayFile, Play]:
+def _prepare(
+    path: Path, target: str | None, log: Path | None, seed: int, stack: ExitStack
+) -> tuple[ReplayFile, Play]:
     with progress("reading", None) as on_line:
         file = read_replay(path, on_line)
     if target:
         channel = stack.enter_context(grpc.insecure_channel(target))
         return file, play_target(file, channel, f"replay-{time.time_ns() // 1_000_000}")
     with progress("featurising", len(file.rows)) as on_round:
-        return file, play_here(file, featurised(file, on_round))
+        rounds = featurised(file, on_round)
+    if not log:
+        return file, play_here(file, rounds)
+    prompts = [file.rows[row].prompt for row in plan_of(file, seed).order]
+    return file, play_here(file, rounds, [LogWriter(stack.enter_context(_opened(log)), prompts)])
+
+
+def _opened(log: Path) -> IO[str]:
+    if log.suffix == ".gz":
+        return gzip.open(log, "wt", encoding="utf-8")
+    return log.open("w", encoding="utf-8")
 
 
 def _play_frontier(

@@ -10,7 +10,7 @@ import numpy as np
 
 from policy.domain import Model, ModelSpec, Router, RouterSpec
 from policy.features import Featuriser
-from policy.simulation import Measured, Round, Schedule, Table, World, measure, schedule, simulate
+from policy.simulation import Follower, Measured, Round, Schedule, Table, World, measure, schedule, simulate
 from server.replay.file import ReplayFile
 
 Play = Callable[[RouterSpec, Sequence[int], int], Iterator[str]]
@@ -54,13 +54,13 @@ def featurised(file: ReplayFile, on_round: OnRound) -> list[Round]:
     return rounds
 
 
-def play_here(file: ReplayFile, rounds: Sequence[Round]) -> Play:
-    """Plays in this process, on the code that decides and learns in a server."""
+def play_here(file: ReplayFile, rounds: Sequence[Round], followers: Sequence[Follower] = ()) -> Play:
+    """Plays in this process, on the code that decides and learns in a server; `followers` are told all of it."""
 
     def play(spec: RouterSpec, order: Sequence[int], seed: int) -> Iterator[str]:
         models = tuple(Model(each, index, ModelSpec()) for index, each in enumerate(file.models))
         world = World(Router("replay", spec, models), [rounds[row] for row in order])
-        return (choice.model for choice in simulate(world, seed))
+        return (choice.model for choice in simulate(world, seed, followers))
 
     return play
 

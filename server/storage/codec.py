@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from policy.candidates import CandidateSpec
 from policy.domain import (
     Candidate,
     Choice,
@@ -62,7 +63,7 @@ def load_model_spec(text: str) -> ModelSpec:
     return _MODEL_SPEC.validate_json(text)
 
 
-Spec = TypeVar("Spec", RouterSpec, ModelSpec)
+Spec = TypeVar("Spec", RouterSpec, ModelSpec, CandidateSpec)
 
 
 def parse_spec(kind: type[Spec], values: Mapping[str, Any]) -> Spec:

@@ -1,0 +1,258 @@
+"""Runs candidate policies over a log: each answers a decision before it may learn what came of it."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from policy.candidates import INCUMBENT, CandidateSpec
+from policy.decide import NoCandidateError, reconsider
+from policy.domain import Candidate, Choice, Exploration, Router
+from policy.exploration import draw
+from policy.features import HASHED, STRUCTURE
+from policy.join import Joined
+from policy.learner import RouterLearner
+from policy.log import DecisionRecord, ReportRecord
+from policy.policies import Outlook, Policy, greedy, parse_policy
+
+UNCHARGED_MAX = 50_000
+
+_NO_EXPLORATION = Exploration(strength=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """All that a candidate sees of a decision: the request, and what the live policy thought. No outcome.
+
+    `outlook` is laid out as `decision.choice.candidates`: `scores` are those logged, -inf for an excluded model.
+    """
+
+    decision: DecisionRecord
+    outlook: Outlook
+
+    @classmethod
+    def of(cls, decision: DecisionRecord) -> Sight:
+        """What there is to see of a logged decision."""
+        candidates, choice = decision.choice.candidates, decision.choice
+        count = len(candidates)
+        nothing = (0.0,) * count
+        outlook = Outlook(
+            ids=tuple([each.model for each in candidates]),
+            scores=[-np.inf if each.exclusion else each.score for each in candidates],
+            costs_usd=[each.cost_usd for each in candidates],
+            costs_known=(True,) * count,
+            rewards=(0,) * count,
+            fallen=nothing,
+            retrial=nothing,
+            doubts=nothing,
+            money=choice.price_of_money,
+            unit_usd=1.0,
+            rewards_total=0,
+            loss_max=0.0,
+            exploration=_NO_EXPLORATION,
+        )
+        return cls(decision, outlook)
+
+    @property
+    def logged(self) -> list[float]:
+        """The live policy's own probabilities, (models,)."""
+        return [each.probability for each in self.decision.choice.candidates]
+
+    @property
+    def eligible(self) -> list[str]:
+        """The models that could be chosen."""
+        outlook = self.outlook
+        return [model for index, model in enumerate(outlook.ids) if outlook.eligible(index)]
+
+
+class Contender(Protocol):
+    """A candidate at its place in the log. `answer` is called once for a decision, before all that came of it."""
+
+    def on_registry(self, router: Router) -> None:
+        """The router or its models have changed."""
+        ...
+
+    def answer(self, sight: Sight) -> Sequence[float]:
+        """The probability of each of the decision's candidates, in their order, with a sum of 1."""
+        ...
+
+    def on_report(self, report: ReportRecord, decision: DecisionRecord) -> None:
+        """A report came on a decision that was answered."""
+        ...
+
+    def on_close(self, decision: DecisionRecord, joined: Joined) -> None:
+        """The window of a decision that was answered has closed."""
+        ...
+
+    def state(self) -> bytes:
+        """Everything but the spec and the router, for `restore`."""
+        ...
+
+    def restore(self, router: Router, state: bytes) -> None:
+        """Takes back what `state` gave, of a contender of the same spec when its router was this."""
+        ...
+
+
+Build = Callable[[CandidateSpec, Router], Contender]
+
+
+def contender(spec: CandidateSpec, router: Router) -> Contender:
+    """What runs a candidate."""
+    return Learning(spec, router) if spec.learns else Plain(spec)
+
+
+class Plain:
+    """A candidate that needs no learner: all it goes by is in the logged decision."""
+
+    def __init__(self, spec: CandidateSpec) -> None:
+        self._spec = spec
+        self._policy: Policy | None = None if spec.policy == INCUMBENT else parse_policy(spec.policy)
+
+    def answer(self, sight: Sight) -> Sequence[float]:
+        model = self._spec.ruled(sight.decision, sight.eligible) if self._spec.rules else ""
+        if self._policy is None:
+            model = model or sight.decision.incumbent_model
+            if model not in sight.outlook.ids:
+                return sight.logged
+        elif not model:
+            return self._policy(sight.outlook)
+        return [float(each == model) for each in sight.outlook.ids]
+
+    def on_registry(self, router: Router) -> None: ...
+
+    def on_report(self, report: ReportRecord, decision: DecisionRecord) -> None: ...
+
+    def on_close(self, decision: DecisionRecord, joined: Joined) -> None: ...
+
+    def state(self) -> bytes:
+        return b""
+
+    def restore(self, router: Router, state: bytes) -> None: ...
+
+
+class _Spender(RouterLearner):
+    """Learns from what was called, and pays for what the candidate would have called.
+
+    The decisions it is given have the candidate's own choice. A reported cost is that of the model that was
+    called: where the candidate would have called the same it has spent that, elsewhere what it had predicted.
+    """
+
+    def _charge(self, charged_usd: float, report: ReportRecord, decision: DecisionRecord) -> None:
+        own = decision.choice.candidates[0]
+        if report.subject == own.model:
+            super()._charge(charged_usd, report, decision)
+        elif report.settles:
+            self._record.charged += 1
+            self._record.spent_usd += own.cost_usd
+            self._pacing.close(decision, own.cost_usd)
+
+
+class Learning:
+    """A candidate with a learner of its own, which sees the log as the live one does.
+
+    It draws with the number that belongs to the decision, so that with the live policy's probabilities it would
+    have drawn the live policy's model. What it would have spent, its books of exploration and its budget follow
+    from these draws; what it learns of the models, from the calls that were really made.
+    """
+
+    def __init__(self, spec: CandidateSpec, router: Router) -> None:
+        self._spec = spec
+        self._learner: RouterLearner = _Spender(spec.router(router))
+        self._policy = parse_policy(spec.policy)
+        # The candidate's own choice in each decision that nothing was charged for yet: its model and cost.
+        self._own: OrderedDict[int, tuple[str, float]] = OrderedDict()
+
+    def on_registry(self, router: Router) -> None:
+        self._learner.on_registry(self._spec.router(router))
+
+    def answer(self, sight: Sight) -> Sequence[float]:
+        logged = sight.decision
+        decision = replace(logged, features=self._spec.seen(logged.features))
+        router = self._learner.router
+        if len(decision.features) != router.spec.embedding_dimensions + STRUCTURE + HASHED + 1:
+            return sight.logged  # It was on its way to the log when the router's features were changed.
+        eligible = sight.eligible
+        excluded = {model.id for model in router.models} - set(eligible)
+        try:
+            view = self._learner.view(decision.seq)
+            outlook, candidates = reconsider(view, router, decision.query, excluded)
+        except NoCandidateError:
+            return sight.logged  # All that could be chosen then is gone from the registry.
+        probabilities = self._probabilities(decision, outlook, candidates, eligible)
+        index = draw(decision.decision_id, probabilities)
+        choice = _choice(logged.choice.policy, index, probabilities, outlook, candidates)
+        self._learner.on_decision(replace(decision, choice=choice))
+        self._own[decision.seq] = (candidates[index].model, candidates[index].cost_usd)
+        if len(self._own) > UNCHARGED_MAX:
+            self._own.popitem(last=False)
+        by_id = dict(zip(outlook.ids, probabilities, strict=True))
+        return [by_id.get(model, 0.0) for model in sight.outlook.ids]
+
+    def _probabilities(
+        self, decision: DecisionRecord, outlook: Outlook, candidates: Sequence[Candidate], eligible: Sequence[str]
+    ) -> list[float]:
+        model = self._spec.ruled(decision, [each for each in eligible if each in outlook.ids])
+        if not model and self._spec.threshold is not None:
+            model = self._by_threshold(candidates)
+        if model:
+            return [float(each == model) for each in outlook.ids]
+        return (greedy if decision.exploit_only or self._spec.threshold else self._policy)(outlook)
+
+    def _by_threshold(self, candidates: Sequence[Candidate]) -> str:
+        """Empty where neither model may be chosen."""
+        threshold = self._spec.threshold
+        quality = {each.model: each.quality for each in candidates if each.exclusion is None}
+        if threshold is None or not (threshold.strong in quality or threshold.weak in quality):
+            return ""
+        if threshold.weak not in quality:
+            return threshold.strong
+        if threshold.strong not in quality:
+            return threshold.weak
+        above = quality[threshold.strong] - quality[threshold.weak] >= threshold.gap
+        return threshold.strong if above else threshold.weak
+
+    def on_report(self, report: ReportRecord, decision: DecisionRecord) -> None:
+        self._learner.on_report(report, self._as_own(decision))
+        if report.charged_usd is not None:
+            self._own.pop(decision.seq, None)
+
+    def on_close(self, decision: DecisionRecord, joined: Joined) -> None:
+        own = self._as_own(decision)
+        served = joined.served_model or decision.choice.model
+        self._learner.on_close(own, replace(joined, served_model=served))
+        self._own.pop(decision.seq, None)
+
+    def _as_own(self, decision: DecisionRecord) -> DecisionRecord:
+        """The decision as the candidate would have made it; one that it does not remember costs it nothing."""
+        model, cost_usd = self._own.get(decision.seq, ("", 0.0))
+        only = Candidate(model, 1.0, 0.0, cost_usd, 0.0, 0.0)
+        choice = Choice(model, 1.0, (only,), (), decision.choice.policy, decision.choice.snapshot, 0.0)
+        return replace(decision, choice=choice, features=self._spec.seen(decision.features))
+
+    def state(self) -> bytes:
+        buffer = io.BytesIO()
+        own = json.dumps([[seq, *choice] for seq, choice in self._own.items()])
+        learner = np.frombuffer(self._learner.state(), dtype=np.uint8)
+        np.savez(buffer, allow_pickle=False, own=np.frombuffer(own.encode(), dtype=np.uint8), learner=learner)
+        return buffer.getvalue()
+
+    def restore(self, router: Router, state: bytes) -> None:
+        with np.load(io.BytesIO(state), allow_pickle=False) as archive:
+            own, learner = archive["own"].tobytes(), archive["learner"].tobytes()
+        self._learner = _Spender.restore(self._spec.router(router), learner)
+        self._own = OrderedDict((seq, (model, cost)) for seq, model, cost in json.loads(own))
+
+
+def _choice(
+    policy: str, index: int, probabilities: Sequence[float], outlook: Outlook, candidates: Sequence[Candidate]
+) -> Choice:
+    drawn = tuple(
+        replace(each, probability=probability) for each, probability in zip(candidates, probabilities, strict=True)
+    )
+    return Choice(drawn[index].model, probabilities[index], drawn, (), policy, 0, outlook.money)

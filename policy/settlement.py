@@ -1,0 +1,253 @@
+"""Decisions from their answers to what came of them, and the events that settled ones make."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policy.confidence import Bounds
+from policy.domain import FloatArray, InvalidFieldError, Router, RouterSpec, require_number
+from policy.evidence import Events, Metric, settled
+from policy.log import DecisionRecord, ReportRecord
+
+METRICS = (Metric.QUALITY, Metric.COST_USD, Metric.LATENCY_SECONDS, Metric.ERROR, Metric.UTILITY)
+
+_LONG_INPUT_TOKENS, _LONG_OUTPUT_TOKENS = 8192, 4096
+_BUDGETS_MAX = 50.0
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The largest values that the confidence sequences take for possible; what is beyond counts as the limit.
+
+    They are declared before the first event: a bound that followed the data would have seen what it bounds.
+    `cost_max_usd` None is taken from the router: what a call of 8,192 tokens in and 4,096 out costs on its
+    dearest model; if it has no prices, 50 budgets of a request, or what quality from 0 to 1 is worth.
+    What a call may take from utility follows from these and from what quality is worth. With a budget alone it
+    is `utility_loss_max`, and the price of money is kept to what a call of the largest cost takes that at.
+    Raises InvalidFieldError.
+    """
+
+    cost_max_usd: float | None = None
+    latency_max_seconds: float = 120.0
+    utility_loss_max: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("cost_max_usd", "latency_max_seconds", "utility_loss_max"):
+            value = getattr(self, name)
+            if value is not None:
+                require_number(f"limits.{name}", value, 0.0, above=True)
+
+    def bounds(self, router: Router) -> dict[Metric, Bounds]:
+        """Between what each metric lies, for this router."""
+        objective = router.spec.objective
+        cost_max_usd = self.cost_max_usd or _cost_max_usd(router)
+        loss_usd = cost_max_usd + objective.latency_usd_per_second * self.latency_max_seconds
+        loss = self.utility_loss_max if math.isinf(objective.value_usd) else loss_usd / objective.value_usd
+        return {
+            Metric.QUALITY: Bounds(0.0, 1.0),
+            Metric.COST_USD: Bounds(0.0, cost_max_usd),
+            Metric.LATENCY_SECONDS: Bounds(0.0, self.latency_max_seconds),
+            Metric.ERROR: Bounds(0.0, 1.0),
+            Metric.UTILITY: Bounds(-loss, 1.0),
+        }
+
+
+def _cost_max_usd(router: Router) -> float:
+    prices = [model.spec.prices for model in router.models if model.spec.prices.known]
+    if prices:
+        return max(each.cost_usd(_LONG_INPUT_TOKENS, _LONG_OUTPUT_TOKENS) for each in prices)
+    objective = router.spec.objective
+    if objective.budget_usd_per_request is not None:
+        return _BUDGETS_MAX * objective.budget_usd_per_request
+    return objective.value_usd if math.isfinite(objective.value_usd) else 1.0
+
+
+def money_price(spec: RouterSpec, decision: DecisionRecord, bounds: Mapping[Metric, Bounds]) -> float:
+    """What a USD takes from utility, for the live policy and for every candidate alike.
+
+    It is the inverse of what the router says that quality is worth. A router that has only a budget says no
+    such thing; then it is the price of money that was logged with the decision, at which the live policy was
+    meant to spend its budget. That is known before the draw, so that nothing of the outcome is in it, and as it
+    is the same on both sides, a candidate gains by it what it saves, at what the saving was worth there and then.
+    It is no higher than that a call within `bounds` has a utility within them: a pacer may ask any price while
+    it repays a debt, and outcomes that were cut off instead would flatter whoever calls dear models.
+    """
+    value = spec.objective.value_usd
+    if math.isfinite(value):
+        return 1.0 / value
+    most = -bounds[Metric.UTILITY].low / bounds[Metric.COST_USD].high
+    return min(most, decision.choice.price_of_money)
+
+
+@dataclass(slots=True)
+class Pending:
+    """A decision that was answered, with what has come of it so far; nan is what is not known.
+
+    `answers` are the contenders' probabilities, (lineup, models), and cannot be written to. `propensities` are
+    the live policy's, (models,), and `predictions` its quality, cost and latency, (models, 3). `money` and
+    `latency_price` are what a USD and a second take from utility. `error` is 1 for a failed call of the model
+    that was drawn, `fallback` that another has served instead.
+    """
+
+    seq: int
+    lineup: tuple[str, ...]
+    models: tuple[str, ...]
+    chosen: int
+    answers: FloatArray
+    propensities: tuple[float, ...]
+    predictions: tuple[tuple[float, float, float], ...]
+    money: float
+    latency_price: float
+    reward: float = math.nan
+    cost_usd: float = math.nan
+    latency_seconds: float = math.nan
+    error: float = 0.0
+    fallback: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        decision: DecisionRecord,
+        spec: RouterSpec,
+        bounds: Mapping[Metric, Bounds],
+        lineup: tuple[str, ...],
+        answers: Sequence[Sequence[float]],
+    ) -> Pending:
+        """The decision as the contenders have answered it."""
+        candidates = decision.choice.candidates
+        models = tuple([each.model for each in candidates])
+        money = money_price(spec, decision, bounds)
+        fixed = np.array(answers, dtype=np.float64).reshape(len(lineup), len(models))
+        fixed.flags.writeable = False
+        return cls(
+            seq=decision.seq,
+            lineup=lineup,
+            models=models,
+            chosen=models.index(decision.choice.model),
+            answers=fixed,
+            propensities=tuple([each.probability for each in candidates]),
+            predictions=tuple([(each.quality, each.cost_usd, each.latency_seconds) for each in candidates]),
+            money=money,
+            latency_price=spec.objective.latency_usd_per_second * money,
+        )
+
+    def note(self, report: ReportRecord) -> None:
+        """Takes what a report says of the model that was drawn."""
+        if report.subject != self.models[self.chosen]:
+            # Another's failed call says nothing; its answer says that it stood in for the drawn one.
+            self.fallback = self.fallback or report.error is None
+            return
+        if report.learned_reward is not None:
+            self.reward = report.learned_reward
+        if report.charged_usd is not None:
+            self.cost_usd = report.charged_usd + (0.0 if math.isnan(self.cost_usd) else self.cost_usd)
+        if report.latency_seconds is not None:
+            self.latency_seconds = report.latency_seconds
+        if report.error is not None:
+            self.error = 1.0
+
+    def close(self, missing_reward: float | None) -> None:
+        """What never came is settled: a call without usage is taken to have cost what was predicted, as it is
+        charged, unless it failed.
+        """
+        if math.isnan(self.reward) and missing_reward is not None:
+            self.reward = missing_reward
+        if math.isnan(self.cost_usd) and not self.error:
+            self.cost_usd = self.predictions[self.chosen][1]
+
+    @property
+    def complete(self) -> bool:
+        """Whether quality and cost are known, of the model that was drawn."""
+        return not (math.isnan(self.reward) or math.isnan(self.cost_usd) or self.fallback)
+
+    def observed(self) -> tuple[float, ...]:
+        """The values of METRICS; where another stood in, only whether the drawn one failed."""
+        if self.fallback:
+            return (math.nan, math.nan, math.nan, self.error, math.nan)
+        utility = self.reward - self.money * self.cost_usd
+        if self.latency_price:
+            utility -= self.latency_price * self.latency_seconds
+        return (self.reward, self.cost_usd, self.latency_seconds, self.error, utility)
+
+    def dump(self) -> dict[str, Any]:
+        """Everything as JSON takes it; `load` gives it back to the last bit."""
+        return {**asdict(self), "answers": self.answers.tolist()}
+
+    @classmethod
+    def load(cls, values: Mapping[str, Any]) -> Pending:
+        """The inverse of `dump`."""
+        tuples = {name: tuple(values[name]) for name in ("lineup", "models", "propensities")}
+        answers = np.array(values["answers"], dtype=np.float64)
+        answers.flags.writeable = False
+        predictions = tuple(tuple(each) for each in values["predictions"])
+        return cls(**{**values, **tuples, "answers": answers, "predictions": predictions})
+
+
+def events(rows: Sequence[Pending], bounds: Mapping[Metric, Bounds]) -> Iterator[tuple[str, Events]]:
+    """For each contender, the events of settled decisions; those of one lineup and of the same models together."""
+    groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Pending]] = {}
+    for row in rows:
+        groups.setdefault((row.lineup, row.models), []).append(row)
+    for (lineup, _), group in groups.items():
+        logged = np.array([row.propensities for row in group])
+        known = _sums_to_one(logged)
+        # Where they are not known, in the place of the propensities of models that were not drawn.
+        propensities = np.where(known[:, None], logged, 1.0 / logged.shape[1])
+        # What is not known of other models' propensities cannot be a control variate's baseline.
+        predictions = np.where(known[:, None, None], _predictions(group, bounds), 0.0)
+        chosen = np.array([row.chosen for row in group])
+        drawn = logged[np.arange(len(group)), chosen]
+        observed = np.array([row.observed() for row in group])
+        answers = np.stack([row.answers for row in group], axis=1)  # (lineup, events, models)
+        for name, probabilities in zip(lineup, answers, strict=True):
+            # A contender that leaves a decision as it was drawn has what is not known of it as well.
+            own = ~(known | _sums_to_one(probabilities))
+            filled = np.where(own[:, None], propensities, probabilities)
+            try:
+                found = settled(METRICS, propensities, filled, chosen, observed, predictions)
+            except InvalidFieldError as error:
+                raise InvalidFieldError(f"{name}: {error.field}", error.message) from error
+            yield name, found if known.all() else _partly_known(found, known, own, drawn)
+
+
+def _sums_to_one(shares: FloatArray) -> npt.NDArray[np.bool_]:
+    """Which rows are whole distributions, (events,)."""
+    whole: npt.NDArray[np.bool_] = abs(shares.sum(axis=1) - 1.0) <= _ROUNDING
+    return whole
+
+
+def _predictions(group: Sequence[Pending], bounds: Mapping[Metric, Bounds]) -> FloatArray:
+    """(events, models, metrics), within the bounds; of errors nothing is predicted."""
+    three = np.array([row.predictions for row in group])
+    money = np.array([[row.money] for row in group])
+    latency = np.array([[row.latency_price] for row in group])
+    quality = three[:, :, 0].clip(0.0, 1.0)
+    utility = quality - money * three[:, :, 1] - latency * three[:, :, 2]
+    columns = (quality, three[:, :, 1], three[:, :, 2], np.zeros_like(quality), utility)
+    limits = [bounds[metric] for metric in METRICS]
+    clipped = [column.clip(each.low, each.high) for column, each in zip(columns, limits, strict=True)]
+    return np.stack(clipped, axis=2)
+
+
+def _partly_known(
+    found: Events, known: npt.NDArray[np.bool_], own: npt.NDArray[np.bool_], drawn: FloatArray
+) -> Events:
+    """With what is known of the drawn model alone, in the events where nothing is of the others."""
+    return Events(
+        metrics=found.metrics,
+        propensity=np.where(known, found.propensity, drawn),
+        probability=np.where(own, drawn, found.probability),
+        unsupported=np.where(known, found.unsupported, 0.0),
+        weight_max=np.where(known, found.weight_max, np.inf),
+        observed=found.observed,
+        predicted=found.predicted,
+        baseline=found.baseline,
+        live_baseline=found.live_baseline,
+    )

@@ -1,0 +1,136 @@
+"""pointsman evaluate: what candidate policies would have earned and spent, from a log of decisions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from policy.candidates import CandidateSpec, parse_candidate
+from policy.domain import InvalidFieldError, Objective, Router, RouterSpec
+from policy.evaluation import Evaluation, EvaluationSettings
+from policy.features import Featuriser
+from policy.league import Results
+from policy.settlement import Limits
+from policy.verdict import Requirements
+from server.cli.progress import progress
+from server.evaluate.candidates_file import read_candidates
+from server.evaluate.log_file import LogFile, LogFileError
+from server.evaluate.plot import plot_league
+from server.evaluate.report import league, notes, values
+from server.evaluate.source import feed
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--candidate",
+    "named",
+    multiple=True,
+    metavar="NAME=FORM",
+    help="fixed:MODEL, uniform, cheapest, dearest, incumbent, greedy, learned, ridge, vowpal_wabbit, or "
+    "threshold:STRONG:WEAK:GAP; may be given several times.",
+)
+@click.option("--candidates", "listed", type=click.Path(path_type=Path), help="YAML file of candidates.")
+@click.option("--router", "router_name", help="Which router's decisions, if the file has several.")
+@click.option("--budget-usd-per-request", type=float, help="The budget that candidates which learn keep to.")
+@click.option("--quality-value-usd", type=float, help="What quality from 0 to 1 is worth on one request.")
+@click.option("--margin", default=0.0, show_default=True, help="By how much utility has to be better to pass.")
+@click.option("--quality-loss-max", type=float, help="Guardrail: how much quality may be lost.")
+@click.option("--cost-factor-max", type=float, help="Guardrail: cost, in multiples of the live policy's.")
+@click.option("--latency-factor-max", type=float, help="Guardrail: latency, likewise.")
+@click.option("--error-increase-max", type=float, help="Guardrail: how much more often calls may fail.")
+@click.option("--cost-max-usd", type=float, help="The most that one call can cost.  [default: from the objective]")
+@click.option(
+    "--utility-loss-max",
+    default=1.0,
+    show_default=True,
+    help="With a budget alone: the most utility that a call can cost.",
+)
+@click.option("--level", default=0.95, show_default=True, help="Of all intervals.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Write the picture here.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def evaluate(
+    file: Path,
+    named: tuple[str, ...],
+    listed: Path | None,
+    router_name: str | None,
+    budget_usd_per_request: float | None,
+    quality_value_usd: float | None,
+    margin: float,
+    quality_loss_max: float | None,
+    cost_factor_max: float | None,
+    latency_factor_max: float | None,
+    error_increase_max: float | None,
+    cost_max_usd: float | None,
+    utility_loss_max: float,
+    level: float,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Evaluate candidate policies on the decisions in FILE, beside each model alone and other plain policies.
+
+    FILE is JSON lines, optionally gzipped, one decision and what came of it a line, for instance
+    {"prompt": "...", "model": "a", "propensities": {"a": 0.9, "b": 0.1}, "reward": 0.8, "cost_usd": 0.0002};
+    pointsman replay --log writes such a file.
+    """
+    settings = EvaluationSettings(
+        requirements=Requirements(
+            utility_margin=margin,
+            quality_loss_max=quality_loss_max,
+            cost_factor_max=cost_factor_max,
+            latency_factor_max=latency_factor_max,
+            error_increase_max=error_increase_max,
+        ),
+        limits=Limits(cost_max_usd=cost_max_usd, utility_loss_max=utility_loss_max),
+        level=level,
+    )
+    spec = RouterSpec(objective=Objective(budget_usd_per_request, quality_value_usd))
+    candidates = [*map(_named, named), *(read_candidates(listed) if listed else ())]
+    try:
+        evaluation = _evaluated(file, router_name, Router("log", spec), candidates, settings)
+    except LogFileError as error:
+        raise click.ClickException(str(error)) from error
+    results = evaluation.results()
+    if as_json:
+        click.echo(json.dumps(values(results, level)))
+    else:
+        _show(results, evaluation, level)
+    if plot:
+        _plot(plot, file.name, results)
+
+
+def _named(argument: str) -> CandidateSpec:
+    name, equals, form = argument.partition("=")
+    if not equals:
+        name = form = argument
+    try:
+        return parse_candidate(name, form)
+    except InvalidFieldError as error:
+        raise click.UsageError(f"--candidate {argument}: {error}") from error
+
+
+def _evaluated(
+    file: Path, name: str | None, router: Router, candidates: list[CandidateSpec], settings: EvaluationSettings
+) -> Evaluation:
+    evaluation = Evaluation(router, candidates, settings)
+    featuriser = Featuriser() if any(each.learns for each in candidates) else None
+    with progress("evaluating", None) as on_decision:
+        feed(evaluation, LogFile(file, router, name, featuriser), on_decision)
+    return evaluation
+
+
+def _show(results: Results, evaluation: Evaluation, level: float) -> None:
+    console = Console()
+    console.print(league(results, level))
+    for sentence in notes(results, evaluation.bounds):
+        console.print(sentence, highlight=False)
+
+
+def _plot(path: Path, title: str, results: Results) -> None:
+    try:
+        plot_league(path, title, results)
+    except ValueError as error:
+        raise click.UsageError(f"--plot: {error}") from error
