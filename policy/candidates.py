@@ -16,6 +16,7 @@ from policy.domain import (
     LearnerKind,
     Objective,
     Router,
+    RouterSpec,
     require_model_id,
     require_number,
 )
@@ -137,16 +138,16 @@ class CandidateSpec:
 
     def router(self, router: Router) -> Router:
         """The router as this candidate has it: what its own learner is made for."""
-        spec = router.spec
+        return replace(router, spec=self.spec(router.spec))
+
+    def spec(self, spec: RouterSpec) -> RouterSpec:
+        """The router's spec with what this candidate changes of it."""
         return replace(
-            router,
-            spec=replace(
-                spec,
-                policy=spec.policy if self.policy == INCUMBENT else self.policy,
-                learner=self.learner or spec.learner,
-                exploration=self.exploration or spec.exploration,
-                objective=self.objective or spec.objective,
-            ),
+            spec,
+            policy=spec.policy if self.policy == INCUMBENT else self.policy,
+            learner=self.learner or spec.learner,
+            exploration=self.exploration or spec.exploration,
+            objective=self.objective or spec.objective,
         )
 
     def ruled(self, decision: DecisionRecord, eligible: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ from policy.join import Joined
 from policy.learner import RouterLearner
 from policy.log import DecisionRecord, ReportRecord
 from policy.policies import Outlook, Policy, greedy, parse_policy
+from policy.view import PolicyView
 
 UNCHARGED_MAX = 50_000
 
@@ -233,6 +234,10 @@ class Learning:
         only = Candidate(model, 1.0, 0.0, cost_usd, 0.0, 0.0)
         choice = Choice(model, 1.0, (only,), (), decision.choice.policy, decision.choice.snapshot, 0.0)
         return replace(decision, choice=choice, features=self._spec.seen(decision.features))
+
+    def view(self, snapshot: int) -> PolicyView:
+        """What it would decide with now; `snapshot` is the position of the log."""
+        return self._learner.view(snapshot)
 
     def state(self) -> bytes:
         buffer = io.BytesIO()

@@ -11,6 +11,8 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from pointsman.v1 import (
+    policy_service_pb2,
+    policy_service_pb2_grpc,
     registry_service_pb2,
     registry_service_pb2_grpc,
     router_service_pb2,
@@ -24,6 +26,7 @@ from server.clock import new_decision_id, now_us
 from server.config_file import DeclaredRouter
 from server.learner_loop import LearnerLoop
 from server.registry import Registry
+from server.services.policy_service import PolicyService
 from server.services.registry_service import RegistryService
 from server.services.router_service import RouterService
 from server.settings import Settings
@@ -33,6 +36,7 @@ from server.storage.engine import migrate, open_engine
 from server.storage.group_commit import GroupCommit
 from server.storage.reader import LogReader
 from server.storage.tail import LogTail
+from server.usecases.change_policies import ChangePolicies
 from server.usecases.change_registry import ChangeRegistry
 from server.usecases.get_decision import GetDecision
 from server.usecases.report_reward import ReportReward
@@ -44,6 +48,7 @@ logger = logging.getLogger(__name__)
 _SERVICES = (
     router_service_pb2.DESCRIPTOR.services_by_name["RouterService"].full_name,
     registry_service_pb2.DESCRIPTOR.services_by_name["RegistryService"].full_name,
+    policy_service_pb2.DESCRIPTOR.services_by_name["PolicyService"].full_name,
 )
 
 
@@ -129,6 +134,8 @@ class App:
         control_plane = RegistryService(self._registry, self._views, self._change)
         router_service_pb2_grpc.add_RouterServiceServicer_to_server(data_plane, server)
         registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(control_plane, server)
+        policies = PolicyService(self._registry, ChangePolicies(self._change))
+        policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(policies, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         return server

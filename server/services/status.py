@@ -23,6 +23,8 @@ INVALID_FIELD = "INVALID_FIELD"
 _CODES: dict[type[errors.PointsmanError], int] = {
     errors.RouterNotFoundError: code_pb2.NOT_FOUND,
     errors.ModelNotFoundError: code_pb2.NOT_FOUND,
+    errors.PolicyNotFoundError: code_pb2.NOT_FOUND,
+    errors.EvaluationUnavailableError: code_pb2.UNAVAILABLE,
     errors.DecisionNotFoundError: code_pb2.NOT_FOUND,
     errors.DecisionExpiredError: code_pb2.FAILED_PRECONDITION,
     errors.NoEligibleModelError: code_pb2.FAILED_PRECONDITION,

@@ -17,7 +17,8 @@ from policy.log import (
     ReportRecord,
     TickRecord,
 )
-from server.storage.codec import AnyRow, load_decision, load_report, load_router
+from policy.promotion import PolicyRecord
+from server.storage.codec import AnyRow, load_decision, load_policies, load_report, load_router
 from server.storage.schema import changes, decisions, log_head, reports, snapshots
 from server.storage.tail import LogPage, LogTail
 
@@ -170,6 +171,8 @@ def _load_snapshot(row: AnyRow) -> StoredSnapshot:
 def _load_change(row: AnyRow) -> RegistryRecord | TickRecord:
     if row.kind == "tick":
         return TickRecord(row.seq, row.time_us)
+    if row.kind == "policy":
+        return PolicyRecord(row.seq, row.time_us, row.router, *load_policies(row.payload))
     router = None if row.payload is None else load_router(row.payload)
     return RegistryRecord(row.seq, row.time_us, row.router, router)
 

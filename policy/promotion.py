@@ -1,0 +1,80 @@
+"""The way of a candidate policy to the traffic: its states, and when it may take the next step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from policy.candidates import INCUMBENT, CandidateSpec
+from policy.domain import InvalidFieldError, RouterSpec, require_number
+from policy.log import RegistryRecord
+
+POLICIES_PER_ROUTER_MAX = 1000
+FORMER = "previous"
+
+
+class PolicyState(StrEnum):
+    """What a candidate does: nothing but being evaluated, with a part of the traffic, all of it, or nothing."""
+
+    SHADOW = "shadow"
+    CANARY = "canary"
+    LIVE = "live"
+    RETIRED = "retired"
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether it is a candidate beside the live policy."""
+        return self in (PolicyState.SHADOW, PolicyState.CANARY)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRecord(RegistryRecord):
+    """A record of the log: the router and the candidates that are evaluated from this position on."""
+
+    candidates: tuple[CandidateSpec, ...] = ()
+
+
+def require_canary_share(value: float) -> None:
+    """Raises InvalidFieldError unless `value` can be a canary's share of the traffic."""
+    require_number("canary_share", value, 0.0, 1.0, above=True)
+
+
+def require_candidate_id(field: str, value: str) -> None:
+    """Raises InvalidFieldError for a name that the evaluation gives to one of its standing comparators."""
+    taken = value in ("cheapest", "dearest", "uniform", INCUMBENT) or value.startswith("fixed:")
+    if taken:
+        raise InvalidFieldError(field, f"is the name of a standing comparator: {value!r}")
+
+
+def live_spec(candidate: CandidateSpec, spec: RouterSpec) -> RouterSpec | None:
+    """The router's spec with the candidate as its policy; None if a router cannot have it as its own.
+
+    Rules, a threshold, the incumbent and features that are not seen are what a candidate can have and a router
+    cannot: such a one may serve as a canary.
+    """
+    own = candidate.rules or candidate.threshold or candidate.features is not None
+    return None if own or candidate.policy == INCUMBENT else candidate.spec(spec)
+
+
+def former(name: str, spec: RouterSpec) -> CandidateSpec:
+    """The live policy of a router as a candidate, to go back to."""
+    plain = CandidateSpec(name, policy=spec.policy)
+    if not plain.learns:
+        return plain
+    return CandidateSpec(
+        name,
+        policy=spec.policy,
+        learner=spec.learner,
+        exploration=spec.exploration,
+        objective=spec.objective,
+    )
+
+
+def other_policy(before: RouterSpec, after: RouterSpec) -> bool:
+    """Whether the live policy has become another, to which no difference is known yet."""
+    return _policy(before) != _policy(after)
+
+
+def _policy(spec: RouterSpec) -> Sequence[object]:
+    return (spec.policy, spec.learner, spec.exploration, spec.objective)

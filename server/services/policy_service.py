@@ -1,0 +1,80 @@
+"""PolicyService: candidate policies on the wire."""
+
+from __future__ import annotations
+
+from pointsman.v1 import policy_service_pb2 as pb
+from pointsman.v1 import policy_service_pb2_grpc as pb_grpc
+
+from server.errors import PolicyNotFoundError, RouterNotFoundError, StaleEtagError
+from server.registry import PolicyEntry, Registry, RouterEntry
+from server.services.names import parse_policy_name, parse_router
+from server.services.pages import page_of
+from server.services.policies import candidate_from_proto, policy_to_proto
+from server.services.status import Context, translated
+from server.storage.policy_store import Cause
+from server.usecases.change_policies import ChangePolicies
+
+
+class PolicyService(pb_grpc.PolicyServiceServicer):
+    """Translates; ChangePolicies changes."""
+
+    def __init__(self, registry: Registry, change: ChangePolicies) -> None:
+        self._registry = registry
+        self._change = change
+
+    @translated
+    async def CreatePolicy(self, request: pb.CreatePolicyRequest, context: Context) -> pb.CreatePolicyResponse:
+        """Creates a candidate."""
+        router_id = parse_router("parent", request.parent)
+        spec = candidate_from_proto(router_id, request.policy_id, request.policy)
+        created = await self._change.create(router_id, spec, Cause(_actor(request.actor, context)))
+        return pb.CreatePolicyResponse(policy=policy_to_proto(router_id, created))
+
+    @translated
+    async def GetPolicy(self, request: pb.GetPolicyRequest, context: Context) -> pb.GetPolicyResponse:
+        """Reads a policy."""
+        router_id, _, entry = self._member(request.name)
+        return pb.GetPolicyResponse(policy=policy_to_proto(router_id, entry))
+
+    @translated
+    async def ListPolicies(self, request: pb.ListPoliciesRequest, context: Context) -> pb.ListPoliciesResponse:
+        """Lists a router's policies."""
+        entry = self._router(parse_router("parent", request.parent))
+        names = sorted(entry.policies)
+        found = [entry.policies[name] for name in names]
+        page, token = page_of(found, names, request.page_size, request.page_token)
+        shown = [policy_to_proto(entry.router.id, each) for each in page]
+        return pb.ListPoliciesResponse(policies=shown, next_page_token=token)
+
+    @translated
+    async def RetirePolicy(self, request: pb.RetirePolicyRequest, context: Context) -> pb.RetirePolicyResponse:
+        """Ends a candidate."""
+        router_id, policy_id, entry = self._member(request.name)
+        revision = _revision(request.name, request.etag, entry)
+        cause = Cause(_actor(request.actor, context), request.reason)
+        retired = await self._change.retire(router_id, policy_id, revision, cause)
+        return pb.RetirePolicyResponse(policy=policy_to_proto(router_id, retired))
+
+    def _router(self, router_id: str) -> RouterEntry:
+        entry = self._registry.entry(router_id)
+        if entry is None:
+            raise RouterNotFoundError(router_id)
+        return entry
+
+    def _member(self, name: str) -> tuple[str, str, PolicyEntry]:
+        router_id, policy_id = parse_policy_name("name", name)
+        entry = self._router(router_id).policies.get(policy_id)
+        if entry is None:
+            raise PolicyNotFoundError(router_id, policy_id)
+        return router_id, policy_id, entry
+
+
+def _revision(name: str, etag: str, entry: PolicyEntry) -> int | None:
+    """The revision that the policy must still have when it is changed, None if any will do."""
+    if etag and etag != str(entry.stamp.revision):
+        raise StaleEtagError(name)
+    return entry.stamp.revision if etag else None
+
+
+def _actor(given: str, context: Context) -> str:
+    return given or str(context.peer())

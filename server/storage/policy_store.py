@@ -1,0 +1,152 @@
+"""Candidate policies on disk: each change of one is written with its record in the log and in the audit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from policy.candidates import CANDIDATES_MAX, CandidateSpec
+from policy.promotion import POLICIES_PER_ROUTER_MAX, PolicyState
+from server.errors import AlreadyExistsError, NotAllowedNowError, PolicyNotFoundError, StaleEtagError
+from server.registry import RouterEntry
+from server.storage.codec import AnyRow, dump_candidate, dump_policies
+from server.storage.registry_store import Change, live_router, load_entry
+from server.storage.schema import changes, policies, transitions
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a policy changes its state: who asked, what for, and what was known of it, as JSON."""
+
+    actor: str = ""
+    reason: str = ""
+    forced: bool = False
+    automatic: bool = False
+    evidence: str = "{}"
+
+
+def create_policy(router_id: str, spec: CandidateSpec, cause: Cause) -> Change:
+    """Creates a candidate in shadow."""
+
+    def change(connection: Connection, seq: int, time_us: int) -> RouterEntry | None:
+        router = live_router(connection, router_id)
+        known = load_entry(connection, router_id).policies
+        if spec.id in known:
+            raise AlreadyExistsError(
+                f"routers/{router_id} has, or had, a policy {spec.id!r}: what is in the log under a name is one "
+                "policy's",
+                {"policy": spec.id},
+            )
+        evaluated = sum(each.state.evaluated for each in known.values())
+        if evaluated >= CANDIDATES_MAX or len(known) >= POLICIES_PER_ROUTER_MAX:
+            raise NotAllowedNowError(
+                f"routers/{router_id} has {evaluated} candidates and {len(known)} policies in all, of at most "
+                f"{CANDIDATES_MAX} and {POLICIES_PER_ROUTER_MAX}"
+            )
+        add_policy(connection, router, spec, cause, seq, time_us)
+        return record_policies(connection, router_id, seq, time_us)
+
+    return change
+
+
+def retire_policy(router_id: str, policy_id: str, revision: int | None, cause: Cause) -> Change:
+    """Ends a candidate."""
+
+    def change(connection: Connection, seq: int, time_us: int) -> RouterEntry | None:
+        row = policy_row(connection, router_id, policy_id, revision)
+        if not PolicyState(row.state).evaluated:
+            raise NotAllowedNowError(
+                f"routers/{router_id}/policies/{policy_id} is {row.state}: it cannot be retired"
+            )
+        set_state(connection, row, PolicyState.RETIRED, 0.0, cause, seq, time_us)
+        return record_policies(connection, router_id, seq, time_us)
+
+    return change
+
+
+def policy_row(connection: Connection, router_id: str, policy_id: str, revision: int | None) -> AnyRow:
+    """The policy's row. Raises RouterNotFoundError, PolicyNotFoundError, StaleEtagError."""
+    router = live_router(connection, router_id)
+    query = select(policies).where(policies.c.router_uid == router.uid, policies.c.id == policy_id)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise PolicyNotFoundError(router_id, policy_id)
+    if revision is not None and row.revision != revision:
+        raise StaleEtagError(f"routers/{router_id}/policies/{policy_id}")
+    return row
+
+
+def add_policy(
+    connection: Connection, router: AnyRow, spec: CandidateSpec, cause: Cause, seq: int, time_us: int
+) -> None:
+    """Writes a new candidate in shadow, and its transition."""
+    values: dict[str, Any] = {"router_uid": router.uid, "router": router.id, "canary_share": 0.0}
+    connection.execute(
+        insert(policies).values(
+            **values,
+            id=spec.id,
+            spec=dump_candidate(spec),
+            state=PolicyState.SHADOW.value,
+            create_seq=seq,
+            revision=seq,
+            create_us=time_us,
+            update_us=time_us,
+        )
+    )
+    move = {"policy": spec.id, "from_state": "", "to_state": PolicyState.SHADOW.value}
+    _note_transition(connection, {**values, **move}, cause, seq, time_us)
+
+
+def set_state(
+    connection: Connection,
+    row: AnyRow,
+    state: PolicyState,
+    canary_share: float,
+    cause: Cause,
+    seq: int,
+    time_us: int,
+) -> None:
+    """Writes a policy's new state, and the transition."""
+    mine = (policies.c.router_uid == row.router_uid, policies.c.id == row.id)
+    connection.execute(
+        update(policies)
+        .where(*mine)
+        .values(state=state.value, canary_share=canary_share, revision=seq, update_us=time_us)
+    )
+    move = {
+        "router": row.router,
+        "router_uid": row.router_uid,
+        "policy": row.id,
+        "from_state": row.state,
+        "to_state": state.value,
+        "canary_share": canary_share,
+    }
+    _note_transition(connection, move, cause, seq, time_us)
+
+
+def _note_transition(connection: Connection, move: dict[str, Any], cause: Cause, seq: int, time_us: int) -> None:
+    connection.execute(
+        insert(transitions).values(
+            seq=seq,
+            time_us=time_us,
+            forced=cause.forced,
+            automatic=cause.automatic,
+            actor=cause.actor,
+            reason=cause.reason,
+            evidence=cause.evidence,
+            **move,
+        )
+    )
+
+
+def record_policies(connection: Connection, router_id: str, seq: int, time_us: int) -> RouterEntry:
+    """Writes the record of the log: the router as it is now, and its candidates."""
+    entry = load_entry(connection, router_id)
+    candidates = tuple(each.spec for each in entry.policies.values() if each.state.evaluated)
+    payload = dump_policies(entry.router, candidates)
+    connection.execute(
+        insert(changes).values(seq=seq, time_us=time_us, kind="policy", router=router_id, payload=payload)
+    )
+    return entry
