@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from policy.candidates import INCUMBENT, CandidateSpec
+from policy.confidence import Contrast
 from policy.domain import InvalidFieldError, RouterSpec, require_number
+from policy.evidence import Metric
+from policy.league import Results
 from policy.log import RegistryRecord
 
 POLICIES_PER_ROUTER_MAX = 1000
@@ -78,3 +81,18 @@ def other_policy(before: RouterSpec, after: RouterSpec) -> bool:
 
 def _policy(spec: RouterSpec) -> Sequence[object]:
     return (spec.policy, spec.learner, spec.exploration, spec.objective)
+
+
+def better_fixed(results: Results) -> str:
+    """The model alone that is better in utility than the live policy with confidence; the best of several.
+
+    Empty if there is none. By the confidence sequences, so that it may be asked at any time: each of n models
+    is named wrongly with a probability of 0.025 at most, at a level of 0.95.
+    """
+    gains = {
+        each.id: each.sequences[Contrast(Metric.UTILITY)].low
+        for each in results.candidates
+        if each.comparator and each.spec.policy.startswith("fixed:")
+    }
+    best = max(gains, key=gains.__getitem__, default="")
+    return best if best and gains[best] > 0.0 else ""

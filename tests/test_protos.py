@@ -65,5 +65,5 @@ def test_the_services_are_those_of_the_contract() -> None:
     assert set(registry.methods_by_name) == kinds | {"ListRouters", "ListModels"}
     policies = policy_service_pb2.DESCRIPTOR.services_by_name["PolicyService"]
     assert set(policies.methods_by_name) == {
-        *("CreatePolicy", "GetPolicy", "ListPolicies", "RetirePolicy"),
+        *("CreatePolicy", "GetPolicy", "ListPolicies", "RetirePolicy", "GetEvaluation"),
     }

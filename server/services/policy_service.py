@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from pointsman.v1 import policy_service_pb2 as pb
 from pointsman.v1 import policy_service_pb2_grpc as pb_grpc
 
-from server.errors import PolicyNotFoundError, RouterNotFoundError, StaleEtagError
+from server.errors import EvaluationUnavailableError, PolicyNotFoundError, RouterNotFoundError, StaleEtagError
+from server.evaluation_loop import EvaluationLoop
 from server.registry import PolicyEntry, Registry, RouterEntry
+from server.services.evaluations import evaluation_to_proto
 from server.services.names import parse_policy_name, parse_router
 from server.services.pages import page_of
 from server.services.policies import candidate_from_proto, policy_to_proto
@@ -18,9 +22,10 @@ from server.usecases.change_policies import ChangePolicies
 class PolicyService(pb_grpc.PolicyServiceServicer):
     """Translates; ChangePolicies changes."""
 
-    def __init__(self, registry: Registry, change: ChangePolicies) -> None:
+    def __init__(self, registry: Registry, change: ChangePolicies, evaluation: EvaluationLoop) -> None:
         self._registry = registry
         self._change = change
+        self._evaluation = evaluation
 
     @translated
     async def CreatePolicy(self, request: pb.CreatePolicyRequest, context: Context) -> pb.CreatePolicyResponse:
@@ -54,6 +59,16 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
         cause = Cause(_actor(request.actor, context), request.reason)
         retired = await self._change.retire(router_id, policy_id, revision, cause)
         return pb.RetirePolicyResponse(policy=policy_to_proto(router_id, retired))
+
+    @translated
+    async def GetEvaluation(self, request: pb.GetEvaluationRequest, context: Context) -> pb.GetEvaluationResponse:
+        """Says what is known of a router's candidates."""
+        router_id = self._router(parse_router("router", request.router)).router.id
+        # It may have to wait for a page of the log.
+        found = await asyncio.to_thread(self._evaluation.find, router_id)
+        if found is None:
+            raise EvaluationUnavailableError(router_id)
+        return pb.GetEvaluationResponse(evaluation=evaluation_to_proto(router_id, found))
 
     def _router(self, router_id: str) -> RouterEntry:
         entry = self._registry.entry(router_id)

@@ -81,6 +81,74 @@ POLICY_STATE_RETIRED: PolicyState.ValueType  # 4
 """It is neither evaluated nor used any more."""
 Global___PolicyState: _TypeAlias = PolicyState  # noqa: Y015
 
+class _Metric:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MetricEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Metric.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    METRIC_UNSPECIFIED: _Metric.ValueType  # 0
+    """Not set."""
+    METRIC_QUALITY: _Metric.ValueType  # 1
+    """The reward."""
+    METRIC_COST_USD: _Metric.ValueType  # 2
+    """USD a request."""
+    METRIC_LATENCY_SECONDS: _Metric.ValueType  # 3
+    """Seconds a call takes."""
+    METRIC_ERROR: _Metric.ValueType  # 4
+    """The share of calls that fail."""
+    METRIC_UTILITY: _Metric.ValueType  # 5
+    """Quality less the price of cost and latency."""
+
+class Metric(_Metric, metaclass=_MetricEnumTypeWrapper):
+    """By what a policy is measured."""
+
+METRIC_UNSPECIFIED: Metric.ValueType  # 0
+"""Not set."""
+METRIC_QUALITY: Metric.ValueType  # 1
+"""The reward."""
+METRIC_COST_USD: Metric.ValueType  # 2
+"""USD a request."""
+METRIC_LATENCY_SECONDS: Metric.ValueType  # 3
+"""Seconds a call takes."""
+METRIC_ERROR: Metric.ValueType  # 4
+"""The share of calls that fail."""
+METRIC_UTILITY: Metric.ValueType  # 5
+"""Quality less the price of cost and latency."""
+Global___Metric: _TypeAlias = Metric  # noqa: Y015
+
+class _VerdictOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VerdictOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VerdictOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VERDICT_OUTCOME_UNSPECIFIED: _VerdictOutcome.ValueType  # 0
+    """Not set."""
+    VERDICT_OUTCOME_PASSED: _VerdictOutcome.ValueType  # 1
+    """Its utility clears the margin and every guardrail is held."""
+    VERDICT_OUTCOME_FAILED: _VerdictOutcome.ValueType  # 2
+    """One of these is violated."""
+    VERDICT_OUTCOME_UNDECIDED: _VerdictOutcome.ValueType  # 3
+    """Neither is known yet."""
+    VERDICT_OUTCOME_REFUSED: _VerdictOutcome.ValueType  # 4
+    """The log cannot tell of this candidate."""
+
+class VerdictOutcome(_VerdictOutcome, metaclass=_VerdictOutcomeEnumTypeWrapper):
+    """What a candidate came to."""
+
+VERDICT_OUTCOME_UNSPECIFIED: VerdictOutcome.ValueType  # 0
+"""Not set."""
+VERDICT_OUTCOME_PASSED: VerdictOutcome.ValueType  # 1
+"""Its utility clears the margin and every guardrail is held."""
+VERDICT_OUTCOME_FAILED: VerdictOutcome.ValueType  # 2
+"""One of these is violated."""
+VERDICT_OUTCOME_UNDECIDED: VerdictOutcome.ValueType  # 3
+"""Neither is known yet."""
+VERDICT_OUTCOME_REFUSED: VerdictOutcome.ValueType  # 4
+"""The log cannot tell of this candidate."""
+Global___VerdictOutcome: _TypeAlias = VerdictOutcome  # noqa: Y015
+
 @_typing.final
 class Policy(_message.Message):
     """A candidate policy: what decides, and what it changes of the router. What is unset is the router's own."""
@@ -465,3 +533,590 @@ class RetirePolicyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RetirePolicyResponse: _TypeAlias = RetirePolicyResponse  # noqa: Y015
+
+@_typing.final
+class GetEvaluationRequest(_message.Message):
+    """Of which router."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUTER_FIELD_NUMBER: _builtins.int
+    router: _builtins.str
+    """"routers/{router}"; empty means "routers/default"."""
+    def __init__(
+        self,
+        *,
+        router: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["router", b"router"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEvaluationRequest: _TypeAlias = GetEvaluationRequest  # noqa: Y015
+
+@_typing.final
+class GetEvaluationResponse(_message.Message):
+    """The league of the router."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVALUATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def evaluation(self) -> Global___Evaluation:
+        """What is known."""
+
+    def __init__(
+        self,
+        *,
+        evaluation: Global___Evaluation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEvaluationResponse: _TypeAlias = GetEvaluationResponse  # noqa: Y015
+
+@_typing.final
+class Evaluation(_message.Message):
+    """What is known of a router's candidates, on the decisions of its live policy. A candidate answers each
+    decision before anything can be known of what comes of it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUTER_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    SINCE_POSITION_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    DECISION_COUNT_FIELD_NUMBER: _builtins.int
+    SETTLED_COUNT_FIELD_NUMBER: _builtins.int
+    PENDING_COUNT_FIELD_NUMBER: _builtins.int
+    EVICTED_COUNT_FIELD_NUMBER: _builtins.int
+    ABANDONED_COUNT_FIELD_NUMBER: _builtins.int
+    SHADOW_COUNT_FIELD_NUMBER: _builtins.int
+    INCUMBENT_COUNT_FIELD_NUMBER: _builtins.int
+    REVISED_COUNT_FIELD_NUMBER: _builtins.int
+    BOUNDS_FIELD_NUMBER: _builtins.int
+    REQUIREMENTS_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    LIVE_POLICY_WORSE_THAN_FIELD_NUMBER: _builtins.int
+    router: _builtins.str
+    """"routers/{router}"."""
+    position: _builtins.str
+    """The position in the log up to which it goes."""
+    since_position: _builtins.str
+    """The position from which on the live policy has been what it is: nothing before it is counted. A change of
+    the router's policy, learner, exploration or objective makes it another.
+    """
+    level: _builtins.float
+    """The level of every interval."""
+    decision_count: _builtins.int
+    """Decisions answered."""
+    settled_count: _builtins.int
+    """Decisions that have become events."""
+    pending_count: _builtins.int
+    """Decisions that wait for what comes of them."""
+    evicted_count: _builtins.int
+    """Decisions given up since too many were waiting."""
+    abandoned_count: _builtins.int
+    """Decisions asked ahead and never used."""
+    shadow_count: _builtins.int
+    """Decisions in which an incumbent was obeyed."""
+    incumbent_count: _builtins.int
+    """Decisions in which an incumbent was named."""
+    revised_count: _builtins.int
+    """Reports that changed a reward after it was settled, which are not entered."""
+    live_policy_worse_than: _builtins.str
+    """The standing comparator "fixed:{model}" that is better than the live policy with confidence, the best of
+    several; empty if there is none. As long as there is one, the health of "pointsman.v1.live_policy" is
+    NOT_SERVING.
+    """
+    @_builtins.property
+    def bounds(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricBounds]:
+        """Between what each metric was declared to lie; what is beyond is clipped in the sequences."""
+
+    @_builtins.property
+    def requirements(self) -> Global___Requirements:
+        """By what the verdicts are."""
+
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___CandidateEvaluation]:
+        """The candidates and the standing comparators, the highest utility first."""
+
+    def __init__(
+        self,
+        *,
+        router: _builtins.str = ...,
+        position: _builtins.str = ...,
+        since_position: _builtins.str = ...,
+        level: _builtins.float = ...,
+        decision_count: _builtins.int = ...,
+        settled_count: _builtins.int = ...,
+        pending_count: _builtins.int = ...,
+        evicted_count: _builtins.int = ...,
+        abandoned_count: _builtins.int = ...,
+        shadow_count: _builtins.int = ...,
+        incumbent_count: _builtins.int = ...,
+        revised_count: _builtins.int = ...,
+        bounds: _abc.Iterable[Global___MetricBounds] | None = ...,
+        requirements: Global___Requirements | None = ...,
+        candidates: _abc.Iterable[Global___CandidateEvaluation] | None = ...,
+        live_policy_worse_than: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["requirements", b"requirements"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abandoned_count", b"abandoned_count", "bounds", b"bounds", "candidates", b"candidates", "decision_count", b"decision_count", "evicted_count", b"evicted_count", "incumbent_count", b"incumbent_count", "level", b"level", "live_policy_worse_than", b"live_policy_worse_than", "pending_count", b"pending_count", "position", b"position", "requirements", b"requirements", "revised_count", b"revised_count", "router", b"router", "settled_count", b"settled_count", "shadow_count", b"shadow_count", "since_position", b"since_position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Evaluation: _TypeAlias = Evaluation  # noqa: Y015
+
+@_typing.final
+class MetricBounds(_message.Message):
+    """Between what a metric lies."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    metric: Global___Metric.ValueType
+    """The metric."""
+    low: _builtins.float
+    """The least."""
+    high: _builtins.float
+    """The most."""
+    def __init__(
+        self,
+        *,
+        metric: Global___Metric.ValueType = ...,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["high", b"high", "low", b"low", "metric", b"metric"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MetricBounds: _TypeAlias = MetricBounds  # noqa: Y015
+
+@_typing.final
+class Requirements(_message.Message):
+    """What is asked of a candidate. A guardrail that is unset in what the server answers is not asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UTILITY_MARGIN_FIELD_NUMBER: _builtins.int
+    QUALITY_LOSS_MAX_FIELD_NUMBER: _builtins.int
+    COST_FACTOR_MAX_FIELD_NUMBER: _builtins.int
+    LATENCY_FACTOR_MAX_FIELD_NUMBER: _builtins.int
+    ERROR_INCREASE_MAX_FIELD_NUMBER: _builtins.int
+    UNSUPPORTED_MAX_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_SAMPLE_SIZE_MIN_FIELD_NUMBER: _builtins.int
+    utility_margin: _builtins.float
+    """By how much its mean utility must be above the live policy's. 0 or more."""
+    quality_loss_max: _builtins.float
+    """By how much its quality may be below."""
+    cost_factor_max: _builtins.float
+    """What its cost may be, in multiples of the live policy's."""
+    latency_factor_max: _builtins.float
+    """What its latency may be, in multiples of the live policy's."""
+    error_increase_max: _builtins.float
+    """By how much its share of failed calls may be above."""
+    unsupported_max: _builtins.float
+    """The mean probability it may have on models that the live policy never draws."""
+    effective_sample_size_min: _builtins.float
+    """What the events must at least be worth, in decisions of its own."""
+    def __init__(
+        self,
+        *,
+        utility_margin: _builtins.float = ...,
+        quality_loss_max: _builtins.float | None = ...,
+        cost_factor_max: _builtins.float | None = ...,
+        latency_factor_max: _builtins.float | None = ...,
+        error_increase_max: _builtins.float | None = ...,
+        unsupported_max: _builtins.float = ...,
+        effective_sample_size_min: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_factor_max", b"_cost_factor_max", "_error_increase_max", b"_error_increase_max", "_latency_factor_max", b"_latency_factor_max", "_quality_loss_max", b"_quality_loss_max", "cost_factor_max", b"cost_factor_max", "error_increase_max", b"error_increase_max", "latency_factor_max", b"latency_factor_max", "quality_loss_max", b"quality_loss_max"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_factor_max", b"_cost_factor_max", "_error_increase_max", b"_error_increase_max", "_latency_factor_max", b"_latency_factor_max", "_quality_loss_max", b"_quality_loss_max", "cost_factor_max", b"cost_factor_max", "effective_sample_size_min", b"effective_sample_size_min", "error_increase_max", b"error_increase_max", "latency_factor_max", b"latency_factor_max", "quality_loss_max", b"quality_loss_max", "unsupported_max", b"unsupported_max", "utility_margin", b"utility_margin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cost_factor_max: _TypeAlias = _typing.Literal["cost_factor_max"]  # noqa: Y015
+    _WhichOneofArgType__cost_factor_max: _TypeAlias = _typing.Literal["_cost_factor_max", b"_cost_factor_max"]  # noqa: Y015
+    _WhichOneofReturnType__error_increase_max: _TypeAlias = _typing.Literal["error_increase_max"]  # noqa: Y015
+    _WhichOneofArgType__error_increase_max: _TypeAlias = _typing.Literal["_error_increase_max", b"_error_increase_max"]  # noqa: Y015
+    _WhichOneofReturnType__latency_factor_max: _TypeAlias = _typing.Literal["latency_factor_max"]  # noqa: Y015
+    _WhichOneofArgType__latency_factor_max: _TypeAlias = _typing.Literal["_latency_factor_max", b"_latency_factor_max"]  # noqa: Y015
+    _WhichOneofReturnType__quality_loss_max: _TypeAlias = _typing.Literal["quality_loss_max"]  # noqa: Y015
+    _WhichOneofArgType__quality_loss_max: _TypeAlias = _typing.Literal["_quality_loss_max", b"_quality_loss_max"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_factor_max) -> _WhichOneofReturnType__cost_factor_max | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__error_increase_max) -> _WhichOneofReturnType__error_increase_max | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__latency_factor_max) -> _WhichOneofReturnType__latency_factor_max | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quality_loss_max) -> _WhichOneofReturnType__quality_loss_max | None: ...
+
+Global___Requirements: _TypeAlias = Requirements  # noqa: Y015
+
+@_typing.final
+class CandidateEvaluation(_message.Message):
+    """What is known of one candidate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANDIDATE_FIELD_NUMBER: _builtins.int
+    COMPARATOR_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    ESTIMATES_FIELD_NUMBER: _builtins.int
+    SEQUENCES_FIELD_NUMBER: _builtins.int
+    SUPPORT_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    candidate: _builtins.str
+    """A candidate's id: what follows "policies/" in its name; or the name of a standing comparator."""
+    comparator: _builtins.bool
+    """Whether it is a standing comparator."""
+    policy: _builtins.str
+    """What decides in it, as in Policy."""
+    @_builtins.property
+    def estimates(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricEstimates]:
+        """Estimates of each metric, whose intervals hold at one time chosen beforehand."""
+
+    @_builtins.property
+    def sequences(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sequence]:
+        """Intervals that hold at all times at once; the verdict is by these."""
+
+    @_builtins.property
+    def support(self) -> Global___Support:
+        """How well the live policy's decisions cover the candidate's."""
+
+    @_builtins.property
+    def verdict(self) -> Global___Verdict:
+        """What it comes to."""
+
+    def __init__(
+        self,
+        *,
+        candidate: _builtins.str = ...,
+        comparator: _builtins.bool = ...,
+        policy: _builtins.str = ...,
+        estimates: _abc.Iterable[Global___MetricEstimates] | None = ...,
+        sequences: _abc.Iterable[Global___Sequence] | None = ...,
+        support: Global___Support | None = ...,
+        verdict: Global___Verdict | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["support", b"support", "verdict", b"verdict"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "comparator", b"comparator", "estimates", b"estimates", "policy", b"policy", "sequences", b"sequences", "support", b"support", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CandidateEvaluation: _TypeAlias = CandidateEvaluation  # noqa: Y015
+
+@_typing.final
+class MetricEstimates(_message.Message):
+    """Estimates of one metric's mean."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    EVENT_COUNT_FIELD_NUMBER: _builtins.int
+    MISSING_COUNT_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_SAMPLE_SIZE_FIELD_NUMBER: _builtins.int
+    IPS_FIELD_NUMBER: _builtins.int
+    SNIPS_FIELD_NUMBER: _builtins.int
+    DR_FIELD_NUMBER: _builtins.int
+    metric: Global___Metric.ValueType
+    """The metric."""
+    event_count: _builtins.int
+    """Events in which it is known."""
+    missing_count: _builtins.int
+    """Events in which it is not."""
+    effective_sample_size: _builtins.float
+    """What the events are worth, in decisions of the candidate's own."""
+    @_builtins.property
+    def ips(self) -> Global___Comparison:
+        """Inverse propensity scoring."""
+
+    @_builtins.property
+    def snips(self) -> Global___Comparison:
+        """Its self-normalised form."""
+
+    @_builtins.property
+    def dr(self) -> Global___Comparison:
+        """Doubly robust."""
+
+    def __init__(
+        self,
+        *,
+        metric: Global___Metric.ValueType = ...,
+        event_count: _builtins.int = ...,
+        missing_count: _builtins.int = ...,
+        effective_sample_size: _builtins.float = ...,
+        ips: Global___Comparison | None = ...,
+        snips: Global___Comparison | None = ...,
+        dr: Global___Comparison | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dr", b"dr", "ips", b"ips", "snips", b"snips"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dr", b"dr", "effective_sample_size", b"effective_sample_size", "event_count", b"event_count", "ips", b"ips", "metric", b"metric", "missing_count", b"missing_count", "snips", b"snips"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MetricEstimates: _TypeAlias = MetricEstimates  # noqa: Y015
+
+@_typing.final
+class Comparison(_message.Message):
+    """Estimates by one method."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANDIDATE_FIELD_NUMBER: _builtins.int
+    LIVE_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def candidate(self) -> Global___Estimate:
+        """Of the candidate."""
+
+    @_builtins.property
+    def live(self) -> Global___Estimate:
+        """Of the live policy on the same events."""
+
+    @_builtins.property
+    def difference(self) -> Global___Estimate:
+        """Of the difference, the candidate's less the live policy's, which is paired."""
+
+    def __init__(
+        self,
+        *,
+        candidate: Global___Estimate | None = ...,
+        live: Global___Estimate | None = ...,
+        difference: Global___Estimate | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "difference", b"difference", "live", b"live"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "difference", b"difference", "live", b"live"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Comparison: _TypeAlias = Comparison  # noqa: Y015
+
+@_typing.final
+class Estimate(_message.Message):
+    """A value and its interval."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    value: _builtins.float
+    """The value; unset without events."""
+    @_builtins.property
+    def interval(self) -> Global___Interval:
+        """Where it lies."""
+
+    def __init__(
+        self,
+        *,
+        value: _builtins.float | None = ...,
+        interval: Global___Interval | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "interval", b"interval", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "interval", b"interval", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
+    _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
+
+Global___Estimate: _TypeAlias = Estimate  # noqa: Y015
+
+@_typing.final
+class Interval(_message.Message):
+    """Where a value lies; an end that is unset is not known."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    low: _builtins.float
+    """The low end."""
+    high: _builtins.float
+    """The high end."""
+    def __init__(
+        self,
+        *,
+        low: _builtins.float | None = ...,
+        high: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_high", b"_high", "_low", b"_low", "high", b"high", "low", b"low"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_high", b"_high", "_low", b"_low", "high", b"high", "low", b"low"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__high: _TypeAlias = _typing.Literal["high"]  # noqa: Y015
+    _WhichOneofArgType__high: _TypeAlias = _typing.Literal["_high", b"_high"]  # noqa: Y015
+    _WhichOneofReturnType__low: _TypeAlias = _typing.Literal["low"]  # noqa: Y015
+    _WhichOneofArgType__low: _TypeAlias = _typing.Literal["_low", b"_low"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__high) -> _WhichOneofReturnType__high | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__low) -> _WhichOneofReturnType__low | None: ...
+
+Global___Interval: _TypeAlias = Interval  # noqa: Y015
+
+@_typing.final
+class Sequence(_message.Message):
+    """A confidence sequence of the candidate's mean less a multiple of the live policy's."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    TIMES_LIVE_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    CLIPPED_COUNT_FIELD_NUMBER: _builtins.int
+    metric: Global___Metric.ValueType
+    """The metric."""
+    times_live: _builtins.float
+    """The multiple."""
+    clipped_count: _builtins.int
+    """Events whose value was beyond the bounds."""
+    @_builtins.property
+    def interval(self) -> Global___Interval:
+        """Where the difference lies, at all times at once."""
+
+    def __init__(
+        self,
+        *,
+        metric: Global___Metric.ValueType = ...,
+        times_live: _builtins.float = ...,
+        interval: Global___Interval | None = ...,
+        clipped_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clipped_count", b"clipped_count", "interval", b"interval", "metric", b"metric", "times_live", b"times_live"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Sequence: _TypeAlias = Sequence  # noqa: Y015
+
+@_typing.final
+class Support(_message.Message):
+    """How well the live policy's decisions cover the candidate's."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LeftOutEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    EVENT_COUNT_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_SAMPLE_SIZE_FIELD_NUMBER: _builtins.int
+    WEIGHT_MEAN_FIELD_NUMBER: _builtins.int
+    WEIGHT_MAX_FIELD_NUMBER: _builtins.int
+    TAIL_COUNTS_FIELD_NUMBER: _builtins.int
+    TAIL_SHARES_FIELD_NUMBER: _builtins.int
+    UNSUPPORTED_SHARE_FIELD_NUMBER: _builtins.int
+    UNSUPPORTED_MEAN_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    event_count: _builtins.int
+    """Events."""
+    effective_sample_size: _builtins.float
+    """What they are worth, in decisions of the candidate's own."""
+    weight_mean: _builtins.float
+    """The mean weight; near 1 less unsupported_mean if the propensities are right."""
+    weight_max: _builtins.float
+    """The largest weight."""
+    unsupported_share: _builtins.float
+    """The share of events in which the candidate has any probability on models that could not have been drawn."""
+    unsupported_mean: _builtins.float
+    """The mean of that probability."""
+    @_builtins.property
+    def tail_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How many weights are above 10, 100 and 1,000."""
+
+    @_builtins.property
+    def tail_shares(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The share of those in the sum of all weights."""
+
+    @_builtins.property
+    def left_out(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Decisions that say nothing of the candidate, by reason: served_by_fallback, sticky, exploit_only,
+        no_propensity, no_reward.
+        """
+
+    def __init__(
+        self,
+        *,
+        event_count: _builtins.int = ...,
+        effective_sample_size: _builtins.float = ...,
+        weight_mean: _builtins.float = ...,
+        weight_max: _builtins.float = ...,
+        tail_counts: _abc.Iterable[_builtins.int] | None = ...,
+        tail_shares: _abc.Iterable[_builtins.float] | None = ...,
+        unsupported_share: _builtins.float = ...,
+        unsupported_mean: _builtins.float = ...,
+        left_out: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_sample_size", b"effective_sample_size", "event_count", b"event_count", "left_out", b"left_out", "tail_counts", b"tail_counts", "tail_shares", b"tail_shares", "unsupported_mean", b"unsupported_mean", "unsupported_share", b"unsupported_share", "weight_max", b"weight_max", "weight_mean", b"weight_mean"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Support: _TypeAlias = Support  # noqa: Y015
+
+@_typing.final
+class Verdict(_message.Message):
+    """What a candidate came to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    outcome: Global___VerdictOutcome.ValueType
+    """The verdict."""
+    refusal: _builtins.str
+    """Why the events cannot tell, if they cannot: no_events, no_propensities, unsupported, few_effective."""
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Sentences, the decisive ones first."""
+
+    def __init__(
+        self,
+        *,
+        outcome: Global___VerdictOutcome.ValueType = ...,
+        refusal: _builtins.str = ...,
+        reasons: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "reasons", b"reasons", "refusal", b"refusal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Verdict: _TypeAlias = Verdict  # noqa: Y015

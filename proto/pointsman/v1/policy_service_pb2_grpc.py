@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class PolicyServiceStub:
-    """Creates, reads and retires candidate policies of routers.
+    """Creates, reads and retires candidate policies of routers, and says what they are worth.
     """
 
     def __init__(self, channel):
@@ -55,10 +55,15 @@ class PolicyServiceStub:
                 request_serializer=pointsman_dot_v1_dot_policy__service__pb2.RetirePolicyRequest.SerializeToString,
                 response_deserializer=pointsman_dot_v1_dot_policy__service__pb2.RetirePolicyResponse.FromString,
                 _registered_method=True)
+        self.GetEvaluation = channel.unary_unary(
+                '/pointsman.v1.PolicyService/GetEvaluation',
+                request_serializer=pointsman_dot_v1_dot_policy__service__pb2.GetEvaluationRequest.SerializeToString,
+                response_deserializer=pointsman_dot_v1_dot_policy__service__pb2.GetEvaluationResponse.FromString,
+                _registered_method=True)
 
 
 class PolicyServiceServicer:
-    """Creates, reads and retires candidate policies of routers.
+    """Creates, reads and retires candidate policies of routers, and says what they are worth.
     """
 
     def CreatePolicy(self, request, context):
@@ -92,6 +97,14 @@ class PolicyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetEvaluation(self, request, context):
+        """What is known of a router's candidates and of the plain policies they are compared with.
+        Errors: NOT_FOUND, UNAVAILABLE (the evaluation has yet to reach the router, or has died).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PolicyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -115,6 +128,11 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     request_deserializer=pointsman_dot_v1_dot_policy__service__pb2.RetirePolicyRequest.FromString,
                     response_serializer=pointsman_dot_v1_dot_policy__service__pb2.RetirePolicyResponse.SerializeToString,
             ),
+            'GetEvaluation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetEvaluation,
+                    request_deserializer=pointsman_dot_v1_dot_policy__service__pb2.GetEvaluationRequest.FromString,
+                    response_serializer=pointsman_dot_v1_dot_policy__service__pb2.GetEvaluationResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'pointsman.v1.PolicyService', rpc_method_handlers)
@@ -124,7 +142,7 @@ def add_PolicyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PolicyService:
-    """Creates, reads and retires candidate policies of routers.
+    """Creates, reads and retires candidate policies of routers, and says what they are worth.
     """
 
     @staticmethod
@@ -225,6 +243,33 @@ class PolicyService:
             '/pointsman.v1.PolicyService/RetirePolicy',
             pointsman_dot_v1_dot_policy__service__pb2.RetirePolicyRequest.SerializeToString,
             pointsman_dot_v1_dot_policy__service__pb2.RetirePolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetEvaluation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pointsman.v1.PolicyService/GetEvaluation',
+            pointsman_dot_v1_dot_policy__service__pb2.GetEvaluationRequest.SerializeToString,
+            pointsman_dot_v1_dot_policy__service__pb2.GetEvaluationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class PolicyServiceStub:
-    """Creates, reads and retires candidate policies of routers."""
+    """Creates, reads and retires candidate policies of routers, and says what they are worth."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -46,10 +46,14 @@ class PolicyServiceStub:
     """Ends a candidate's evaluation, and its part of the traffic if it had one.
     Errors: NOT_FOUND, FAILED_PRECONDITION (it is live, or retired already), ABORTED (stale etag).
     """
+    GetEvaluation: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.GetEvaluationRequest, _policy_service_pb2.GetEvaluationResponse]
+    """What is known of a router's candidates and of the plain policies they are compared with.
+    Errors: NOT_FOUND, UNAVAILABLE (the evaluation has yet to reach the router, or has died).
+    """
 
 @_typing.type_check_only
 class PolicyServiceAsyncStub(PolicyServiceStub):
-    """Creates, reads and retires candidate policies of routers."""
+    """Creates, reads and retires candidate policies of routers, and says what they are worth."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreatePolicy: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.CreatePolicyRequest, _policy_service_pb2.CreatePolicyResponse]  # type: ignore[assignment]
@@ -65,9 +69,13 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     """Ends a candidate's evaluation, and its part of the traffic if it had one.
     Errors: NOT_FOUND, FAILED_PRECONDITION (it is live, or retired already), ABORTED (stale etag).
     """
+    GetEvaluation: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.GetEvaluationRequest, _policy_service_pb2.GetEvaluationResponse]  # type: ignore[assignment]
+    """What is known of a router's candidates and of the plain policies they are compared with.
+    Errors: NOT_FOUND, UNAVAILABLE (the evaluation has yet to reach the router, or has died).
+    """
 
 class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Creates, reads and retires candidate policies of routers."""
+    """Creates, reads and retires candidate policies of routers, and says what they are worth."""
 
     @_abc_1.abstractmethod
     def CreatePolicy(
@@ -104,6 +112,16 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_policy_service_pb2.RetirePolicyResponse, _abc.Awaitable[_policy_service_pb2.RetirePolicyResponse]]:
         """Ends a candidate's evaluation, and its part of the traffic if it had one.
         Errors: NOT_FOUND, FAILED_PRECONDITION (it is live, or retired already), ABORTED (stale etag).
+        """
+
+    @_abc_1.abstractmethod
+    def GetEvaluation(
+        self,
+        request: _policy_service_pb2.GetEvaluationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.GetEvaluationResponse, _abc.Awaitable[_policy_service_pb2.GetEvaluationResponse]]:
+        """What is known of a router's candidates and of the plain policies they are compared with.
+        Errors: NOT_FOUND, UNAVAILABLE (the evaluation has yet to reach the router, or has died).
         """
 
 def add_PolicyServiceServicer_to_server(servicer: PolicyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
