@@ -13,6 +13,7 @@ from server.cli.bench import bench
 from server.cli.evaluate import evaluate
 from server.cli.explain import explain
 from server.cli.models import models
+from server.cli.policies import policies
 from server.cli.replay import replay
 from server.cli.serve import serve
 from server.cli.verify import verify
@@ -28,7 +29,7 @@ def cli() -> None:
     """Pointsman routes each query to the language model that is worth its cost, and learns from rewards."""
 
 
-for command in (serve, replay, evaluate, models, explain, bench, verify):
+for command in (serve, replay, evaluate, models, policies, explain, bench, verify):
     cli.add_command(command)
 
 

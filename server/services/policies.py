@@ -26,7 +26,7 @@ _PARTS = {
     pb.FEATURE_PART_CALLER: FeaturePart.CALLER,
 }
 _PART_VALUES = {part: value for value, part in _PARTS.items()}
-_STATES = {
+STATES = {
     PolicyState.SHADOW: pb.POLICY_STATE_SHADOW,
     PolicyState.CANARY: pb.POLICY_STATE_CANARY,
     PolicyState.LIVE: pb.POLICY_STATE_LIVE,
@@ -87,21 +87,28 @@ def _part(value: pb.FeaturePart.ValueType) -> FeaturePart:
 
 def policy_to_proto(router_id: str, entry: PolicyEntry) -> pb.Policy:
     """A policy as registered."""
-    spec = entry.spec
+    message = candidate_to_proto(entry.spec)
+    message.name = policy_name(router_id, entry.spec.id)
+    message.state = STATES[entry.state]
+    message.canary_share = entry.canary_share
+    message.create_position = str(entry.create_seq)
+    message.etag = str(entry.stamp.revision)
+    message.create_time.CopyFrom(timestamp(entry.stamp.create_us))
+    message.update_time.CopyFrom(timestamp(entry.stamp.update_us))
+    return message
+
+
+def candidate_to_proto(spec: CandidateSpec) -> pb.Policy:
+    """The policy that a candidate is, without a name."""
     message = pb.Policy(
-        name=policy_name(router_id, spec.id),
-        policy=spec.policy,
+        # Beside a threshold nothing else may be said.
+        policy="" if spec.threshold else spec.policy,
         rules=[
-            pb.Rule(feature=r.feature, model=r.model, equals=r.equals, at_least=r.at_least) for r in spec.rules
+            pb.Rule(feature=each.feature, model=each.model, equals=each.equals, at_least=each.at_least)
+            for each in spec.rules
         ],
         learner=LEARNER_VALUES[spec.learner] if spec.learner else registry_pb.LEARNER_UNSPECIFIED,
         feature_parts=[_PART_VALUES[each] for each in spec.features or ()],
-        state=_STATES[entry.state],
-        canary_share=entry.canary_share,
-        create_position=str(entry.create_seq),
-        etag=str(entry.stamp.revision),
-        create_time=timestamp(entry.stamp.create_us),
-        update_time=timestamp(entry.stamp.update_us),
     )
     if spec.threshold:
         given = spec.threshold
