@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Protocol
 
 import numpy as np
 
@@ -21,7 +22,6 @@ from policy.domain import (
     require_number,
 )
 from policy.features import HASHED, STRUCTURE
-from policy.log import DecisionRecord
 from policy.policies import parse_policy
 
 RULES_MAX = 64
@@ -39,6 +39,22 @@ class FeaturePart(StrEnum):
     EMBEDDING = "embedding"
     STRUCTURE = "structure"
     CALLER = "caller"
+
+
+class Request(Protocol):
+    """What a candidate may see of a request beside its features: a logged decision has it, and one to be made."""
+
+    @property
+    def categorical(self) -> Mapping[str, str]: ...
+
+    @property
+    def numeric(self) -> Mapping[str, float]: ...
+
+    @property
+    def incumbent_model(self) -> str: ...
+
+    @property
+    def exploit_only(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +79,11 @@ class Rule:
         if self.at_least is not None:
             require_number("rule.at_least", self.at_least, -np.inf)
 
-    def applies(self, decision: DecisionRecord) -> bool:
+    def applies(self, request: Request) -> bool:
         """Whether the request is meant."""
         if self.equals is not None:
-            return decision.categorical.get(self.feature) == self.equals
-        value = decision.numeric.get(self.feature)
+            return request.categorical.get(self.feature) == self.equals
+        value = request.numeric.get(self.feature)
         return value is not None and self.at_least is not None and value >= self.at_least
 
 
@@ -150,10 +166,10 @@ class CandidateSpec:
             objective=self.objective or spec.objective,
         )
 
-    def ruled(self, decision: DecisionRecord, eligible: Sequence[str]) -> str:
+    def ruled(self, request: Request, eligible: Sequence[str]) -> str:
         """The model that the rules give this request; empty where they say nothing of it."""
         for rule in self.rules:
-            if rule.model in eligible and rule.applies(decision):
+            if rule.model in eligible and rule.applies(request):
                 return rule.model
         return ""
 

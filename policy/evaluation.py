@@ -7,6 +7,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -112,9 +113,13 @@ class Evaluation:
             entry.contender.on_registry(router)
         self._line_up()
 
-    def on_candidates(self, candidates: Iterable[CandidateSpec]) -> None:
+    def on_candidates(
+        self, candidates: Iterable[CandidateSpec], learned: Mapping[str, bytes] = MappingProxyType({})
+    ) -> None:
         """These are the candidates from here on. One that is new begins without events, one that is gone is
         forgotten with its name, which no other may have after it.
+
+        `learned` has, for new ones that are to begin with it, what a learner in their place would know: its state.
         """
         wanted = {spec.id: spec for spec in candidates}
         for name in [name for name, entry in self._entries.items() if not entry.comparator and name not in wanted]:
@@ -122,6 +127,9 @@ class Evaluation:
         for name, spec in wanted.items():
             if name not in self._entries:
                 self._enter(spec, comparator=False)
+                entered = self._entries[name].contender
+                if name in learned and isinstance(entered, Learning):
+                    entered.begin_with(learned[name])
         self._line_up()
 
     def restart(self) -> None:

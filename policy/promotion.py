@@ -14,7 +14,7 @@ from policy.league import Results
 from policy.log import RegistryRecord
 
 POLICIES_PER_ROUTER_MAX = 1000
-FORMER = "previous"
+FORMER = "previous-"
 
 
 class PolicyState(StrEnum):
@@ -45,6 +45,8 @@ def require_canary_share(value: float) -> None:
 
 def require_candidate_id(field: str, value: str) -> None:
     """Raises InvalidFieldError for a name that the evaluation gives to one of its standing comparators."""
+    if is_former(value):
+        raise InvalidFieldError(field, f"must not begin with {FORMER!r}, as former live policies are named")
     taken = value in ("cheapest", "dearest", "uniform", INCUMBENT) or value.startswith("fixed:")
     if taken:
         raise InvalidFieldError(field, f"is the name of a standing comparator: {value!r}")
@@ -60,8 +62,9 @@ def live_spec(candidate: CandidateSpec, spec: RouterSpec) -> RouterSpec | None:
     return None if own or candidate.policy == INCUMBENT else candidate.spec(spec)
 
 
-def former(name: str, spec: RouterSpec) -> CandidateSpec:
-    """The live policy of a router as a candidate, to go back to."""
+def former(seq: int, spec: RouterSpec) -> CandidateSpec:
+    """The live policy of a router as a candidate, to go back to, when another takes its place at this position."""
+    name = f"{FORMER}{seq}"
     plain = CandidateSpec(name, policy=spec.policy)
     if not plain.learns:
         return plain
@@ -72,6 +75,11 @@ def former(name: str, spec: RouterSpec) -> CandidateSpec:
         exploration=spec.exploration,
         objective=spec.objective,
     )
+
+
+def is_former(name: str) -> bool:
+    """Whether this is the name of a former live policy, which no candidate of another kind may have."""
+    return name.startswith(FORMER)
 
 
 def other_policy(before: RouterSpec, after: RouterSpec) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+from functools import partial
 from typing import Any
 
 import grpc
@@ -35,15 +36,17 @@ from server.storage import registry_store
 from server.storage.codec import dump_spec, load_router_spec
 from server.storage.engine import migrate, open_engine
 from server.storage.group_commit import GroupCommit
+from server.storage.policy_store import read_transitions
 from server.storage.reader import LogReader
 from server.storage.tail import LogTail
 from server.storage.writes import Transact
 from server.usecases.change_policies import ChangePolicies
 from server.usecases.change_registry import ChangeRegistry
 from server.usecases.get_decision import GetDecision
+from server.usecases.promote_policy import PromotePolicy
 from server.usecases.report_reward import ReportReward
 from server.usecases.route import Route
-from server.views import Views
+from server.views import CandidateViews, Views
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +70,7 @@ class App:
         self._reader = LogReader(self._engine, tail)
         self._registry = Registry()
         self._views = Views()
+        self._candidate_views = CandidateViews()
         self._log = GroupCommit(
             self._engine, self._registry, now_us, self._notify_followers, settings.write_queue_max, tail
         )
@@ -75,6 +79,8 @@ class App:
         self._loop = asyncio.get_running_loop()
         self._evaluation = EvaluationLoop(
             self._engine,
+            self._registry,
+            self._candidate_views,
             self._submit_from_thread,
             now_us,
             lambda healthy: self._set_health(healthy, EVALUATION_HEALTH),
@@ -144,13 +150,28 @@ class App:
                 ("grpc.so_reuseport", 0),
             ]
         )
-        route = Route(self._registry, self._views, featuriser, self._log, self._reader, now_us, new_decision_id)
+        route = Route(
+            self._registry,
+            self._views,
+            self._candidate_views,
+            featuriser,
+            self._log,
+            self._reader,
+            now_us,
+            new_decision_id,
+        )
         get_decision = GetDecision(self._reader, self._registry, self._views)
         data_plane = RouterService(route, ReportReward(self._log), get_decision)
         control_plane = RegistryService(self._registry, self._views, self._change)
         router_service_pb2_grpc.add_RouterServiceServicer_to_server(data_plane, server)
         registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(control_plane, server)
-        policies = PolicyService(self._registry, ChangePolicies(self._change), self._evaluation)
+        policies = PolicyService(
+            self._registry,
+            ChangePolicies(self._change),
+            PromotePolicy(self._registry, self._change, self._evaluation.find),
+            self._evaluation.find,
+            partial(read_transitions, self._engine),
+        )
         policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(policies, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)

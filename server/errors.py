@@ -94,6 +94,12 @@ class NotAllowedNowError(PointsmanError):
     reason = "FAILED_PRECONDITION"
 
 
+class NotPromotableError(PointsmanError):
+    """Carries the verdict and its reasons in the metadata."""
+
+    reason = "NOT_PROMOTABLE"
+
+
 class QueueFullError(PointsmanError):
     reason = "QUEUE_FULL"
 

@@ -8,8 +8,8 @@ from policy.candidates import CandidateSpec
 from policy.domain import Router
 from policy.evaluation import Evaluation
 from policy.log import RegistryRecord
-from policy.promotion import PolicyRecord, other_policy
-from server.learner_fold import LogFold, Position
+from policy.promotion import PolicyRecord, is_former, other_policy
+from server.learner_fold import LogFold, Position, learned_as
 from server.storage.evaluation_store import StoredEvaluation
 from server.storage.reader import LogReader
 
@@ -78,6 +78,16 @@ class EvaluationFold(LogFold[Evaluation]):
             follower.on_registry(router)
         if isinstance(record, PolicyRecord):
             candidates = record.candidates
-            follower.on_candidates(candidates)
+            follower.on_candidates(candidates, self._learned(before, record))
         self._settings[router.id] = _Setting(router, candidates, since)
         return follower
+
+    def _learned(self, before: _Setting, record: PolicyRecord) -> dict[str, bytes]:
+        """What the former live policy, which is a candidate now, knew: the state of its learner, by its name."""
+        known = {each.id for each in before.candidates}
+        kind = before.router.spec.learner
+        return {
+            each.id: learned_as(self._reader, before.router, kind, record).state()
+            for each in record.candidates
+            if each.id not in known and is_former(each.id) and each.learns
+        }

@@ -18,9 +18,11 @@ from policy.league import Results
 from policy.promotion import better_fixed
 from server.errors import PointsmanError
 from server.evaluation_fold import EvaluationFold
+from server.registry import Registry
 from server.storage.evaluation_store import load_evaluations, put_evaluation
 from server.storage.reader import LogReader
 from server.storage.writes import Transact
+from server.views import CandidateViews
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,8 @@ class EvaluationLoop:
     def __init__(
         self,
         engine: Engine,
+        registry: Registry,
+        candidate_views: CandidateViews,
         submit: Submit,
         clock_us: Callable[[], int],
         on_health: Callable[[bool], object],
@@ -70,6 +74,8 @@ class EvaluationLoop:
         self._engine = engine
         # Not the learner's reader: what the tail gives to one, another does not get.
         self._reader = LogReader(engine)
+        self._registry = registry
+        self._candidate_views = candidate_views
         self._submit = submit
         self._clock_us = clock_us
         self._on_health = on_health
@@ -138,6 +144,7 @@ class EvaluationLoop:
         fold = self._open()
         with self._lock:
             self._fold = fold
+            self._publish(fold, set(fold.routers))
         save = _Due(self._save_seconds)
         watch = _Due(_WATCH_SECONDS)
         watch.changed |= set(fold.routers)
@@ -148,6 +155,7 @@ class EvaluationLoop:
                 advanced = fold.advance(_PAGE)
                 save.changed |= fold.changed
                 watch.changed |= fold.changed
+                self._publish(fold, fold.changed)
                 fold.changed = set()
             spent = time.perf_counter() - began
             if not healthy and advanced < _PAGE:
@@ -171,6 +179,14 @@ class EvaluationLoop:
         except ValueError as error:
             logger.warning("the whole log is evaluated again: %s", error)
             return EvaluationFold(self._reader, [])
+
+    def _publish(self, fold: EvaluationFold, routers: set[str]) -> None:
+        """Publishes what the canaries know, for the decisions that they have a share in."""
+        for router in routers:
+            entry, evaluation = self._registry.entry(router), fold.follower(router)
+            name = entry.canary.spec.id if entry and entry.canary else ""
+            view = evaluation.view(name, fold.seq) if evaluation is not None and name else None
+            self._candidate_views.publish(router, name, view)
 
     def _rest(self, seconds: float) -> None:
         """Waits for the log to grow, or for something else to be due."""

@@ -6,10 +6,10 @@ import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
-from policy.domain import Router
+from policy.domain import LearnerKind, Router
 from policy.join import Joined, joined
 from policy.learner import RouterLearner
 from policy.log import DecisionRecord, LogRecord, RegistryRecord, ReportRecord
@@ -20,6 +20,7 @@ from server.storage.tail import LogPage
 
 _RECENT_DECISIONS = 20_000
 _CLOSING_CHUNK = 1000
+_REPLAY_PAGE = 1000
 
 
 class Follower(Protocol):
@@ -222,7 +223,48 @@ class LearnerFold(LogFold[RouterLearner]):
         return RouterLearner(router)
 
     def _changed(self, follower: RouterLearner, router: Router, record: RegistryRecord) -> RouterLearner:
-        # A candidate that comes or goes changes nothing of what is learned.
-        if not isinstance(record, PolicyRecord) or router != follower.router:
-            follower.on_registry(router)
+        if isinstance(record, PolicyRecord):
+            if router == follower.router:
+                return follower  # A candidate that comes or goes changes nothing of what is learned.
+            if router.spec.learner is not follower.router.spec.learner:
+                follower = learned_as(self._reader, follower.router, router.spec.learner, record)
+        follower.on_registry(router)
         return follower
+
+
+class _OneKind(LearnerFold):
+    """The learner of one router, as if it had been of this kind from the beginning."""
+
+    def __init__(self, reader: LogReader, router: Router, kind: LearnerKind) -> None:
+        super().__init__(reader, [])
+        self._of = router
+        self._kind = kind
+
+    def before(self, record: RegistryRecord) -> RouterLearner:
+        """Learns all that was before a record of the router's."""
+        while self.seq < record.seq - 1 and self.advance(_REPLAY_PAGE, record.seq - 1):
+            pass
+        self._close_windows(record.time_us)
+        return self._followers[self._of.id]
+
+    def _change_router(self, record: RegistryRecord) -> None:
+        if record.router_id == self._of.id:
+            super()._change_router(record)
+
+    def _begin(self, router: Router) -> RouterLearner:
+        return super()._begin(self._as_kind(router))
+
+    def _changed(self, follower: RouterLearner, router: Router, record: RegistryRecord) -> RouterLearner:
+        return super()._changed(follower, self._as_kind(router), record)
+
+    def _as_kind(self, router: Router) -> Router:
+        return replace(router, spec=replace(router.spec, learner=self._kind))
+
+
+def learned_as(reader: LogReader, router: Router, kind: LearnerKind, record: RegistryRecord) -> RouterLearner:
+    """What a learner of this kind knows of the router just before a record, learned from the log's beginning.
+
+    So a policy that is promoted, with another kind of learner than the router had, begins with all that was
+    ever reported, and rebuilding it gives the same bits. It takes as long as learning the log does.
+    """
+    return _OneKind(reader.without_tail(), router, kind).before(record)

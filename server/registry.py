@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from policy.canary import Canary
 from policy.candidates import CandidateSpec
 from policy.domain import Model, Router
 from policy.promotion import PolicyState
@@ -41,6 +42,7 @@ class RouterEntry:
     removed_models: frozenset[str] = frozenset()
     by_id: Mapping[str, Model] = field(default_factory=dict)
     policies: Mapping[str, PolicyEntry] = field(default_factory=dict)
+    canary: Canary | None = None
 
     def model(self, model_id: str) -> Model | None:
         """The model of this id, or None."""

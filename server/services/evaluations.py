@@ -144,7 +144,7 @@ def _finite(value: float) -> float | None:
 
 def results_from_proto(message: pb.Evaluation) -> Results:
     """The inverse of `evaluation_to_proto`; of a candidate only what decides in it is known."""
-    requirements = _requirements_from_proto(message.requirements)
+    requirements = requirements_from_proto(message.requirements)
     counts = {name: getattr(message, field) for name, field in _COUNTS.items()}
     candidates = tuple(_candidate_from_proto(each, requirements) for each in message.candidates)
     return Results(**counts, candidates=candidates)
@@ -155,7 +155,8 @@ def bounds_from_proto(message: pb.Evaluation) -> Mapping[Metric, Bounds]:
     return {_BY_VALUE[each.metric]: Bounds(each.low, each.high) for each in message.bounds}
 
 
-def _requirements_from_proto(message: pb.Requirements) -> Requirements:
+def requirements_from_proto(message: pb.Requirements) -> Requirements:
+    """What is asked of a candidate. Raises InvalidFieldError."""
     set_fields = {each.name for each, _ in message.ListFields()}
     guardrails = {name: getattr(message, name) if name in set_fields else None for name in _GUARDRAILS}
     return Requirements(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pointsman.v1 import policy_service_pb2 as pb
 from pointsman.v1 import registry_service_pb2 as registry_pb
 
@@ -118,3 +120,20 @@ def candidate_to_proto(spec: CandidateSpec) -> pb.Policy:
     if spec.objective:
         message.objective.CopyFrom(objective_to_proto(spec.objective))
     return message
+
+
+def transition_to_proto(row: Any) -> pb.Transition:
+    """What was done with a policy, from its row."""
+    return pb.Transition(
+        policy=policy_name(row.router, row.policy),
+        position=str(row.seq),
+        create_time=timestamp(row.time_us),
+        from_state=STATES[PolicyState(row.from_state)] if row.from_state else pb.POLICY_STATE_UNSPECIFIED,
+        to_state=STATES[PolicyState(row.to_state)],
+        canary_share=row.canary_share,
+        forced=row.forced,
+        automatic=row.automatic,
+        actor=row.actor,
+        reason=row.reason,
+        evidence_json="" if row.evidence == "{}" else row.evidence,
+    )

@@ -28,6 +28,7 @@ _CODES: dict[type[errors.PointsmanError], int] = {
     errors.DecisionNotFoundError: code_pb2.NOT_FOUND,
     errors.DecisionExpiredError: code_pb2.FAILED_PRECONDITION,
     errors.NoEligibleModelError: code_pb2.FAILED_PRECONDITION,
+    errors.NotPromotableError: code_pb2.FAILED_PRECONDITION,
     errors.NotAllowedNowError: code_pb2.FAILED_PRECONDITION,
     errors.AlreadyExistsError: code_pb2.ALREADY_EXISTS,
     errors.StaleEtagError: code_pb2.ABORTED,

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Engine, insert, select, update
 
 from policy.candidates import CANDIDATES_MAX, CandidateSpec
-from policy.promotion import POLICIES_PER_ROUTER_MAX, PolicyState
+from policy.promotion import POLICIES_PER_ROUTER_MAX, PolicyState, former, is_former, live_spec
 from server.errors import AlreadyExistsError, NotAllowedNowError, PolicyNotFoundError, StaleEtagError
 from server.registry import RouterEntry
 from server.storage.codec import AnyRow, dump_candidate, dump_policies
-from server.storage.registry_store import Change, live_router, load_entry
+from server.storage.registry_store import Change, live_router, load_entry, set_spec
 from server.storage.schema import changes, policies, transitions
 
 
@@ -56,14 +56,70 @@ def retire_policy(router_id: str, policy_id: str, revision: int | None, cause: C
 
     def change(connection: Connection, seq: int, time_us: int) -> RouterEntry | None:
         row = policy_row(connection, router_id, policy_id, revision)
-        if not PolicyState(row.state).evaluated:
-            raise NotAllowedNowError(
-                f"routers/{router_id}/policies/{policy_id} is {row.state}: it cannot be retired"
-            )
+        require_evaluated(row)
         set_state(connection, row, PolicyState.RETIRED, 0.0, cause, seq, time_us)
         return record_policies(connection, router_id, seq, time_us)
 
     return change
+
+
+def serve_policy(
+    router_id: str, policy_id: str, state: PolicyState, share: float, revision: int | None, cause: Cause
+) -> Change:
+    """Makes a candidate the canary with this share, or takes it back to shadow."""
+
+    def change(connection: Connection, seq: int, time_us: int) -> RouterEntry | None:
+        row = policy_row(connection, router_id, policy_id, revision)
+        require_evaluated(row)
+        others = [
+            each.spec.id
+            for each in load_entry(connection, router_id).policies.values()
+            if each.state is PolicyState.CANARY and each.spec.id != policy_id
+        ]
+        if others and state is PolicyState.CANARY:
+            raise NotAllowedNowError(f"routers/{router_id} has a canary: {others[0]}")
+        set_state(connection, row, state, share, cause, seq, time_us)
+        return record_policies(connection, router_id, seq, time_us)
+
+    return change
+
+
+def go_live(router_id: str, policy_id: str, revision: int | None, cause: Cause) -> Change:
+    """Makes a candidate the router's own policy, and the router's own a candidate, to go back to.
+
+    The policy that was live before and the former ones before it are retired.
+    """
+
+    def change(connection: Connection, seq: int, time_us: int) -> RouterEntry | None:
+        row = policy_row(connection, router_id, policy_id, revision)
+        require_evaluated(row)
+        entry = load_entry(connection, router_id)
+        before, candidate = entry.router.spec, entry.policies[policy_id].spec
+        after = live_spec(candidate, before)
+        if after is None:
+            raise NotAllowedNowError(
+                f"routers/{router_id}/policies/{policy_id} cannot be a router's own policy, since it has rules, a "
+                "threshold, feature_parts or the incumbent: it may be a canary of any share"
+            )
+        replaced = replace(cause, reason=f"{policy_id} is live", evidence="{}", forced=False)
+        for each in entry.policies.values():
+            over = each.state is PolicyState.LIVE or (each.state.evaluated and is_former(each.spec.id))
+            if over and each.spec.id != policy_id:
+                other = policy_row(connection, router_id, each.spec.id, None)
+                set_state(connection, other, PolicyState.RETIRED, 0.0, replaced, seq, time_us)
+        set_state(connection, row, PolicyState.LIVE, 0.0, cause, seq, time_us)
+        router = live_router(connection, router_id)
+        add_policy(connection, router, former(seq, before), replaced, seq, time_us)
+        set_spec(connection, router, after, seq, time_us)
+        return record_policies(connection, router_id, seq, time_us)
+
+    return change
+
+
+def require_evaluated(row: AnyRow) -> None:
+    """Raises NotAllowedNowError for a policy that is live or retired."""
+    if not PolicyState(row.state).evaluated:
+        raise NotAllowedNowError(f"routers/{row.router}/policies/{row.id} is {row.state}")
 
 
 def policy_row(connection: Connection, router_id: str, policy_id: str, revision: int | None) -> AnyRow:
@@ -150,3 +206,17 @@ def record_policies(connection: Connection, router_id: str, seq: int, time_us: i
         insert(changes).values(seq=seq, time_us=time_us, kind="policy", router=router_id, payload=payload)
     )
     return entry
+
+
+def read_transitions(engine: Engine, router_uid: int, after: tuple[int, str], limit: int) -> list[AnyRow]:
+    """A router's transitions in their order, after that of this position and policy."""
+    seq, policy = after
+    later = (transitions.c.seq > seq) | ((transitions.c.seq == seq) & (transitions.c.policy > policy))
+    query = (
+        select(transitions)
+        .where(transitions.c.router_uid == router_uid, later)
+        .order_by(transitions.c.seq, transitions.c.policy)
+        .limit(limit)
+    )
+    with engine.execution_options(read_only=True).connect() as connection:
+        return list(connection.execute(query))

@@ -45,6 +45,10 @@ class LogReader:
         self._engine = engine.execution_options(read_only=True)
         self._tail = tail
 
+    def without_tail(self) -> LogReader:
+        """Another that reads from the database alone, and so takes nothing away from who follows the tail."""
+        return LogReader(self._engine)
+
     def page(self, after: int, limit: int) -> LogPage:
         """The records at about `limit` positions above `after`, as far as they are given out."""
         fresh = self._tail.take(after, limit) if self._tail else None

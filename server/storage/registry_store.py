@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, select, update
 
+from policy.canary import Canary
 from policy.domain import MODELS_PER_ROUTER_MAX, Model, ModelSpec, Router, RouterSpec
 from policy.promotion import PolicyState
 from server.errors import (
@@ -66,6 +67,12 @@ def put_router(
         return _record(connection, router_id, seq, time_us)
 
     return change
+
+
+def set_spec(connection: Connection, row: AnyRow, spec: RouterSpec, seq: int, time_us: int) -> None:
+    """Gives a router that exists another spec with the same features; the caller writes the record of the log."""
+    values = _values(row, dump_spec(spec), None, True, seq, time_us)
+    connection.execute(update(routers).where(routers.c.id == row.id).values(**values))
 
 
 def delete_router(router_id: str, revision: int | None) -> Change:
@@ -244,14 +251,22 @@ def load_entry(connection: Connection, router_id: str) -> RouterEntry:
     rows = connection.execute(query).all()
     live = [each for each in rows if each.delete_us is None]
     members = tuple(Model(each.id, each.uid, load_model_spec(each.spec)) for each in live)
+    router = Router(router_id, load_router_spec(row.spec), members, row.uid)
+    known = _load_policies(connection, row.uid)
     return RouterEntry(
-        router=Router(router_id, load_router_spec(row.spec), members, row.uid),
+        router=router,
         stamp=Stamp(row.revision, row.create_us, row.update_us),
         model_stamps={each.id: Stamp(each.revision, each.create_us, each.update_us) for each in live},
         removed_models=frozenset(each.id for each in rows if each.delete_us is not None),
         by_id={member.id: member for member in members},
-        policies=_load_policies(connection, row.uid),
+        policies=known,
+        canary=_canary(router, known),
     )
+
+
+def _canary(router: Router, known: dict[str, PolicyEntry]) -> Canary | None:
+    serving = [each for each in known.values() if each.state is PolicyState.CANARY]
+    return Canary(serving[0].spec, serving[0].canary_share, serving[0].spec.router(router)) if serving else None
 
 
 def _load_policies(connection: Connection, router_uid: int) -> dict[str, PolicyEntry]:

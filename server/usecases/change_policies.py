@@ -28,18 +28,19 @@ class ChangePolicies:
         """
         require_router_id("policy_id", spec.id)
         require_candidate_id("policy_id", spec.id)
-        _check(cause)
+        check_cause(cause)
         entry = await self._change.apply(router_id, store.create_policy(router_id, spec, cause))
         return entry.policies[spec.id]
 
     async def retire(self, router_id: str, policy_id: str, revision: int | None, cause: Cause) -> PolicyEntry:
         """The policy as retired. Raises as create, and PolicyNotFoundError and StaleEtagError."""
-        _check(cause)
+        check_cause(cause)
         change = store.retire_policy(router_id, policy_id, revision, cause)
         return (await self._change.apply(router_id, change)).policies[policy_id]
 
 
-def _check(cause: Cause) -> None:
+def check_cause(cause: Cause) -> None:
+    """Raises InvalidFieldError for what is too long to be kept."""
     if len(cause.reason) > REASON_LENGTH_MAX:
         raise InvalidFieldError("reason", f"must be at most {REASON_LENGTH_MAX:,} characters")
     if len(cause.actor) > ACTOR_LENGTH_MAX:

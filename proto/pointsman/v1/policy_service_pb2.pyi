@@ -535,6 +535,211 @@ class RetirePolicyResponse(_message.Message):
 Global___RetirePolicyResponse: _TypeAlias = RetirePolicyResponse  # noqa: Y015
 
 @_typing.final
+class PromotePolicyRequest(_message.Message):
+    """A policy's next state."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CANARY_SHARE_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUIREMENTS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"routers/{router}/policies/{policy}"."""
+    state: Global___PolicyState.ValueType
+    """POLICY_STATE_CANARY, POLICY_STATE_LIVE, or POLICY_STATE_SHADOW to take a canary's traffic away. A policy
+    with rules, a threshold, feature_parts or the incumbent cannot be a router's own: it may be a canary, of
+    any share.
+    """
+    canary_share: _builtins.float
+    """With POLICY_STATE_CANARY: its share of the traffic, in (0, 1]."""
+    force: _builtins.bool
+    """Whether to do it whatever the verdict is."""
+    reason: _builtins.str
+    """Why, for the record. At most 1,000 characters; required with `force`."""
+    actor: _builtins.str
+    """Who asks, for the record; empty means the address the request came from."""
+    etag: _builtins.str
+    """If set it must be the current one."""
+    @_builtins.property
+    def requirements(self) -> Global___Requirements:
+        """By what it is judged; unset means the requirements of GetEvaluation. Where it is set, a guardrail that is
+        unset in it is not asked for, and a factor must be one that the evaluation follows, or it is undecided.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        state: Global___PolicyState.ValueType = ...,
+        canary_share: _builtins.float = ...,
+        force: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        requirements: Global___Requirements | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["requirements", b"requirements"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "canary_share", b"canary_share", "etag", b"etag", "force", b"force", "name", b"name", "reason", b"reason", "requirements", b"requirements", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromotePolicyRequest: _TypeAlias = PromotePolicyRequest  # noqa: Y015
+
+@_typing.final
+class PromotePolicyResponse(_message.Message):
+    """The policy in its new state."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def policy(self) -> Global___Policy:
+        """The policy."""
+
+    def __init__(
+        self,
+        *,
+        policy: Global___Policy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromotePolicyResponse: _TypeAlias = PromotePolicyResponse  # noqa: Y015
+
+@_typing.final
+class ListTransitionsRequest(_message.Message):
+    """A page of a router's transitions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """"routers/{router}"; empty means "routers/default"."""
+    page_size: _builtins.int
+    """At most this many; 100 by default, at most 1,000."""
+    page_token: _builtins.str
+    """The next_page_token of the page before."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTransitionsRequest: _TypeAlias = ListTransitionsRequest  # noqa: Y015
+
+@_typing.final
+class ListTransitionsResponse(_message.Message):
+    """A page of a router's transitions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSITIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def transitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Transition]:
+        """The transitions."""
+
+    def __init__(
+        self,
+        *,
+        transitions: _abc.Iterable[Global___Transition] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "transitions", b"transitions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTransitionsResponse: _TypeAlias = ListTransitionsResponse  # noqa: Y015
+
+@_typing.final
+class Transition(_message.Message):
+    """What was done with a policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    FROM_STATE_FIELD_NUMBER: _builtins.int
+    TO_STATE_FIELD_NUMBER: _builtins.int
+    CANARY_SHARE_FIELD_NUMBER: _builtins.int
+    FORCED_FIELD_NUMBER: _builtins.int
+    AUTOMATIC_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    EVIDENCE_JSON_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    """"routers/{router}/policies/{policy}"."""
+    position: _builtins.str
+    """The position in the log; what was done together has the same."""
+    from_state: Global___PolicyState.ValueType
+    """The state before; unspecified for a new policy."""
+    to_state: Global___PolicyState.ValueType
+    """The state after."""
+    canary_share: _builtins.float
+    """In the state canary: its share of the traffic."""
+    forced: _builtins.bool
+    """Whether it was done whatever the verdict was."""
+    automatic: _builtins.bool
+    """Whether the server did it by itself."""
+    actor: _builtins.str
+    """Who asked."""
+    reason: _builtins.str
+    """Why."""
+    evidence_json: _builtins.str
+    """What was known of the policy, as a JSON object: the position, the verdict with its reasons, the interval of
+    the gain in utility, the number of events, and what was required. Empty where nothing was asked for.
+    """
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        policy: _builtins.str = ...,
+        position: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        from_state: Global___PolicyState.ValueType = ...,
+        to_state: Global___PolicyState.ValueType = ...,
+        canary_share: _builtins.float = ...,
+        forced: _builtins.bool = ...,
+        automatic: _builtins.bool = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        evidence_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "automatic", b"automatic", "canary_share", b"canary_share", "create_time", b"create_time", "evidence_json", b"evidence_json", "forced", b"forced", "from_state", b"from_state", "policy", b"policy", "position", b"position", "reason", b"reason", "to_state", b"to_state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Transition: _TypeAlias = Transition  # noqa: Y015
+
+@_typing.final
 class GetEvaluationRequest(_message.Message):
     """Of which router."""
 

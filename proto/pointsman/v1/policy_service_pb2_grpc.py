@@ -55,6 +55,16 @@ class PolicyServiceStub:
                 request_serializer=pointsman_dot_v1_dot_policy__service__pb2.RetirePolicyRequest.SerializeToString,
                 response_deserializer=pointsman_dot_v1_dot_policy__service__pb2.RetirePolicyResponse.FromString,
                 _registered_method=True)
+        self.PromotePolicy = channel.unary_unary(
+                '/pointsman.v1.PolicyService/PromotePolicy',
+                request_serializer=pointsman_dot_v1_dot_policy__service__pb2.PromotePolicyRequest.SerializeToString,
+                response_deserializer=pointsman_dot_v1_dot_policy__service__pb2.PromotePolicyResponse.FromString,
+                _registered_method=True)
+        self.ListTransitions = channel.unary_unary(
+                '/pointsman.v1.PolicyService/ListTransitions',
+                request_serializer=pointsman_dot_v1_dot_policy__service__pb2.ListTransitionsRequest.SerializeToString,
+                response_deserializer=pointsman_dot_v1_dot_policy__service__pb2.ListTransitionsResponse.FromString,
+                _registered_method=True)
         self.GetEvaluation = channel.unary_unary(
                 '/pointsman.v1.PolicyService/GetEvaluation',
                 request_serializer=pointsman_dot_v1_dot_policy__service__pb2.GetEvaluationRequest.SerializeToString,
@@ -97,6 +107,26 @@ class PolicyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PromotePolicy(self, request, context):
+        """Takes a policy to another state: canary, live, or back to shadow. More traffic is given only to one that
+        passes: the lower bound of its gain in utility clears the margin, and every guardrail is held; `force` goes
+        without, and is on record. A policy that becomes live becomes the router's own, and the one before it stays
+        as a candidate "previous-{position}", evaluated against the new one; when that is known to be the better,
+        the router goes back by itself. Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (stale etag),
+        FAILED_PRECONDITION (NOT_PROMOTABLE with the verdict's reasons; or it is live or retired, there is another
+        canary, or a router cannot have it as its own), UNAVAILABLE (there is no evaluation to judge by).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTransitions(self, request, context):
+        """Lists what has been done with a router's policies, oldest first. Errors: NOT_FOUND (router).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetEvaluation(self, request, context):
         """What is known of a router's candidates and of the plain policies they are compared with.
         Errors: NOT_FOUND, UNAVAILABLE (the evaluation has yet to reach the router, or has died).
@@ -127,6 +157,16 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.RetirePolicy,
                     request_deserializer=pointsman_dot_v1_dot_policy__service__pb2.RetirePolicyRequest.FromString,
                     response_serializer=pointsman_dot_v1_dot_policy__service__pb2.RetirePolicyResponse.SerializeToString,
+            ),
+            'PromotePolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromotePolicy,
+                    request_deserializer=pointsman_dot_v1_dot_policy__service__pb2.PromotePolicyRequest.FromString,
+                    response_serializer=pointsman_dot_v1_dot_policy__service__pb2.PromotePolicyResponse.SerializeToString,
+            ),
+            'ListTransitions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTransitions,
+                    request_deserializer=pointsman_dot_v1_dot_policy__service__pb2.ListTransitionsRequest.FromString,
+                    response_serializer=pointsman_dot_v1_dot_policy__service__pb2.ListTransitionsResponse.SerializeToString,
             ),
             'GetEvaluation': grpc.unary_unary_rpc_method_handler(
                     servicer.GetEvaluation,
@@ -243,6 +283,60 @@ class PolicyService:
             '/pointsman.v1.PolicyService/RetirePolicy',
             pointsman_dot_v1_dot_policy__service__pb2.RetirePolicyRequest.SerializeToString,
             pointsman_dot_v1_dot_policy__service__pb2.RetirePolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromotePolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pointsman.v1.PolicyService/PromotePolicy',
+            pointsman_dot_v1_dot_policy__service__pb2.PromotePolicyRequest.SerializeToString,
+            pointsman_dot_v1_dot_policy__service__pb2.PromotePolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTransitions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pointsman.v1.PolicyService/ListTransitions',
+            pointsman_dot_v1_dot_policy__service__pb2.ListTransitionsRequest.SerializeToString,
+            pointsman_dot_v1_dot_policy__service__pb2.ListTransitionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,6 +46,17 @@ class PolicyServiceStub:
     """Ends a candidate's evaluation, and its part of the traffic if it had one.
     Errors: NOT_FOUND, FAILED_PRECONDITION (it is live, or retired already), ABORTED (stale etag).
     """
+    PromotePolicy: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.PromotePolicyRequest, _policy_service_pb2.PromotePolicyResponse]
+    """Takes a policy to another state: canary, live, or back to shadow. More traffic is given only to one that
+    passes: the lower bound of its gain in utility clears the margin, and every guardrail is held; `force` goes
+    without, and is on record. A policy that becomes live becomes the router's own, and the one before it stays
+    as a candidate "previous-{position}", evaluated against the new one; when that is known to be the better,
+    the router goes back by itself. Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (stale etag),
+    FAILED_PRECONDITION (NOT_PROMOTABLE with the verdict's reasons; or it is live or retired, there is another
+    canary, or a router cannot have it as its own), UNAVAILABLE (there is no evaluation to judge by).
+    """
+    ListTransitions: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ListTransitionsRequest, _policy_service_pb2.ListTransitionsResponse]
+    """Lists what has been done with a router's policies, oldest first. Errors: NOT_FOUND (router)."""
     GetEvaluation: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.GetEvaluationRequest, _policy_service_pb2.GetEvaluationResponse]
     """What is known of a router's candidates and of the plain policies they are compared with.
     Errors: NOT_FOUND, UNAVAILABLE (the evaluation has yet to reach the router, or has died).
@@ -69,6 +80,17 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     """Ends a candidate's evaluation, and its part of the traffic if it had one.
     Errors: NOT_FOUND, FAILED_PRECONDITION (it is live, or retired already), ABORTED (stale etag).
     """
+    PromotePolicy: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.PromotePolicyRequest, _policy_service_pb2.PromotePolicyResponse]  # type: ignore[assignment]
+    """Takes a policy to another state: canary, live, or back to shadow. More traffic is given only to one that
+    passes: the lower bound of its gain in utility clears the margin, and every guardrail is held; `force` goes
+    without, and is on record. A policy that becomes live becomes the router's own, and the one before it stays
+    as a candidate "previous-{position}", evaluated against the new one; when that is known to be the better,
+    the router goes back by itself. Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (stale etag),
+    FAILED_PRECONDITION (NOT_PROMOTABLE with the verdict's reasons; or it is live or retired, there is another
+    canary, or a router cannot have it as its own), UNAVAILABLE (there is no evaluation to judge by).
+    """
+    ListTransitions: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ListTransitionsRequest, _policy_service_pb2.ListTransitionsResponse]  # type: ignore[assignment]
+    """Lists what has been done with a router's policies, oldest first. Errors: NOT_FOUND (router)."""
     GetEvaluation: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.GetEvaluationRequest, _policy_service_pb2.GetEvaluationResponse]  # type: ignore[assignment]
     """What is known of a router's candidates and of the plain policies they are compared with.
     Errors: NOT_FOUND, UNAVAILABLE (the evaluation has yet to reach the router, or has died).
@@ -113,6 +135,29 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         """Ends a candidate's evaluation, and its part of the traffic if it had one.
         Errors: NOT_FOUND, FAILED_PRECONDITION (it is live, or retired already), ABORTED (stale etag).
         """
+
+    @_abc_1.abstractmethod
+    def PromotePolicy(
+        self,
+        request: _policy_service_pb2.PromotePolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.PromotePolicyResponse, _abc.Awaitable[_policy_service_pb2.PromotePolicyResponse]]:
+        """Takes a policy to another state: canary, live, or back to shadow. More traffic is given only to one that
+        passes: the lower bound of its gain in utility clears the margin, and every guardrail is held; `force` goes
+        without, and is on record. A policy that becomes live becomes the router's own, and the one before it stays
+        as a candidate "previous-{position}", evaluated against the new one; when that is known to be the better,
+        the router goes back by itself. Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (stale etag),
+        FAILED_PRECONDITION (NOT_PROMOTABLE with the verdict's reasons; or it is live or retired, there is another
+        canary, or a router cannot have it as its own), UNAVAILABLE (there is no evaluation to judge by).
+        """
+
+    @_abc_1.abstractmethod
+    def ListTransitions(
+        self,
+        request: _policy_service_pb2.ListTransitionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.ListTransitionsResponse, _abc.Awaitable[_policy_service_pb2.ListTransitionsResponse]]:
+        """Lists what has been done with a router's policies, oldest first. Errors: NOT_FOUND (router)."""
 
     @_abc_1.abstractmethod
     def GetEvaluation(
