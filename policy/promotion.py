@@ -9,9 +9,10 @@ from enum import StrEnum
 from policy.candidates import INCUMBENT, CandidateSpec
 from policy.confidence import Contrast
 from policy.domain import InvalidFieldError, RouterSpec, require_number
-from policy.evidence import Metric
-from policy.league import Results
+from policy.evidence import Interval, Metric
+from policy.league import CandidateResult, Results
 from policy.log import RegistryRecord
+from policy.verdict import Requirements
 
 POLICIES_PER_ROUTER_MAX = 1000
 FORMER = "previous-"
@@ -104,3 +105,24 @@ def better_fixed(results: Results) -> str:
     }
     best = max(gains, key=gains.__getitem__, default="")
     return best if best and gains[best] > 0.0 else ""
+
+
+def reason_to_go_back(former_policy: CandidateResult, requirements: Requirements) -> str:
+    """Why the former live policy is to be taken back: a sentence, empty if nothing speaks for it with confidence.
+
+    It is the better in utility, or the live one is worse than it in quality or in errors by more than was to be
+    put up with. By the confidence sequences of the former one's differences to the live one.
+    """
+    sequences = former_policy.sequences
+    gain = sequences[Contrast(Metric.UTILITY)]
+    quality = sequences[Contrast(Metric.QUALITY)]
+    errors = sequences.get(Contrast(Metric.ERROR), Interval())
+    quality_loss, error_increase = requirements.quality_loss_max, requirements.error_increase_max
+    # A sequence whose ends have crossed has seen the difference change: it says nothing.
+    if 0.0 < gain.low <= gain.high:
+        return f"its utility is higher by at least {gain.low:.6g}"
+    if quality_loss is not None and quality_loss < quality.low <= quality.high:
+        return f"its quality is higher by at least {quality.low:.6g}, and {quality_loss:.6g} may be lost"
+    if error_increase is not None and errors.low <= errors.high < -error_increase:
+        return f"its calls fail less by at least {-errors.high:.6g}, and {error_increase:.6g} may be gained"
+    return ""

@@ -25,7 +25,7 @@ from policy.domain import DEFAULT_ROUTER, RouterSpec
 from policy.features import Featuriser
 from server.clock import new_decision_id, now_us
 from server.config_file import DeclaredRouter
-from server.evaluation_loop import EvaluationLoop
+from server.evaluation_loop import EvaluationLoop, Found
 from server.learner_loop import LearnerLoop
 from server.registry import Registry
 from server.services.policy_service import PolicyService
@@ -46,6 +46,7 @@ from server.usecases.get_decision import GetDecision
 from server.usecases.promote_policy import PromotePolicy
 from server.usecases.report_reward import ReportReward
 from server.usecases.route import Route
+from server.usecases.steward import Steward
 from server.views import CandidateViews, Views
 
 logger = logging.getLogger(__name__)
@@ -85,8 +86,11 @@ class App:
             now_us,
             lambda healthy: self._set_health(healthy, EVALUATION_HEALTH),
             lambda healthy: self._set_health(healthy, LIVE_POLICY_HEALTH),
+            self._look_after,
             settings.evaluation_seconds,
         )
+        self._promote = PromotePolicy(self._registry, self._change, self._evaluation.find)
+        self._steward = Steward(self._registry, self._promote)
         self._server = self._build_server(featuriser or Featuriser())
         self._tasks: set[asyncio.Task[Any]] = set()
         self._learner: LearnerLoop | None = None
@@ -168,7 +172,7 @@ class App:
         policies = PolicyService(
             self._registry,
             ChangePolicies(self._change),
-            PromotePolicy(self._registry, self._change, self._evaluation.find),
+            self._promote,
             self._evaluation.find,
             partial(read_transitions, self._engine),
         )
@@ -199,6 +203,10 @@ class App:
 
     def _submit_from_thread(self, write: Transact) -> object:
         return asyncio.run_coroutine_threadsafe(self._log.submit(write), self._loop).result()
+
+    def _look_after(self, router_id: str, found: Found) -> None:
+        """From the evaluation's thread, which does not wait for it."""
+        self._loop.call_soon_threadsafe(lambda: self._spawn(self._steward(router_id, found)))
 
     def _set_health(self, healthy: bool, *services: str) -> None:
         """May be called from any thread."""

@@ -57,7 +57,8 @@ class EvaluationLoop:
     """Runs in a thread of its own, half of the time at most, and may lag behind: nothing waits for it.
 
     `notify` wakes it when something was committed. `on_health` hears whether it works, `on_alarm` whether the
-    live policies are as good as each model alone, as far as is known.
+    live policies are as good as each model alone, as far as is known, and `on_found` what was found of a router
+    whenever it is looked at.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class EvaluationLoop:
         clock_us: Callable[[], int],
         on_health: Callable[[bool], object],
         on_alarm: Callable[[bool], object],
+        on_found: Callable[[str, Found], object],
         save_seconds: float,
     ) -> None:
         self._engine = engine
@@ -80,6 +82,7 @@ class EvaluationLoop:
         self._clock_us = clock_us
         self._on_health = on_health
         self._on_alarm = on_alarm
+        self._on_found = on_found
         self._save_seconds = save_seconds
         self._lock = threading.Lock()
         self._fold: EvaluationFold | None = None
@@ -220,6 +223,8 @@ class EvaluationLoop:
                 self._alarms[router] = name
             if name and not before:
                 logger.warning("the live policy of routers/%s is worse than %s, with confidence", router, name)
+            if found is not None:
+                self._on_found(router, found)
             if before and not name:
                 logger.warning("the live policy of routers/%s is no longer known to be worse", router)
         self._on_alarm(not self._alarms)

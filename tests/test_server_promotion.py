@@ -271,3 +271,42 @@ async def test_without_an_evaluation_only_force_promotes(server: Running, monkey
     refused = await refusal(promote(server, "x", pb.POLICY_STATE_LIVE))
     assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "EVALUATION_UNAVAILABLE")
     assert (await forced(server, "x", pb.POLICY_STATE_LIVE)).state == pb.POLICY_STATE_LIVE
+
+
+async def test_a_router_goes_back_by_itself_once_the_former_policy_is_known_to_be_better(
+    server: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    await server.create_models(good={}, bad={})
+    await server.update_router(policy="uniform")
+    await create(server, "mistake", rules=[], policy="uniform")
+    before = await server.get_router()
+    await server.update_router(policy="fixed:good")
+    await create(server, "worse", policy="learned", objective={"quality_value_usd": 0.5})
+    await forced(server, "worse", pb.POLICY_STATE_LIVE)
+    assert (await server.get_router()).objective.quality_value_usd == 0.5
+    await server.update_router(policy="uniform", mode=registry_pb.ROUTER_MODE_LIVE)
+    random = seeded("back")
+
+    async def went_back() -> bool:
+        await traffic(server, random, 20, good=1.0, bad=0.0)
+        return (await server.get_router()).policy == "fixed:good"
+
+    await eventually(went_back)
+    router = await server.get_router()
+    assert router.objective == before.objective
+    known = await states(server)
+    live = [name for name, state in known.items() if state == pb.POLICY_STATE_LIVE]
+    assert live[0].startswith("previous-")
+    assert known["worse"] == pb.POLICY_STATE_RETIRED
+    assert known["mistake"] == pb.POLICY_STATE_SHADOW
+    record = next(
+        each for each in await transitions(server) if each.automatic and each.to_state == pb.POLICY_STATE_LIVE
+    )
+    assert (record.policy, record.actor, record.forced) == (NAME.format(live[0]), "pointsman", False)
+    assert "higher by at least" in record.reason
+    assert json.loads(record.evidence_json)["utility_gain"][0] > 0.0
+    assert "goes back from worse" in caplog.text
+    for _ in range(3):
+        await traffic(server, random, 20, good=1.0, bad=0.0)
+        await evaluated(server)
+    assert (await server.get_router()).policy == "fixed:good"

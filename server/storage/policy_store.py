@@ -8,10 +8,11 @@ from typing import Any
 from sqlalchemy import Connection, Engine, insert, select, update
 
 from policy.candidates import CANDIDATES_MAX, CandidateSpec
+from policy.domain import RouterSpec
 from policy.promotion import POLICIES_PER_ROUTER_MAX, PolicyState, former, is_former, live_spec
 from server.errors import AlreadyExistsError, NotAllowedNowError, PolicyNotFoundError, StaleEtagError
 from server.registry import RouterEntry
-from server.storage.codec import AnyRow, dump_candidate, dump_policies
+from server.storage.codec import AnyRow, dump_candidate, dump_policies, dump_spec, load_router_spec
 from server.storage.registry_store import Change, live_router, load_entry, set_spec
 from server.storage.schema import changes, policies, transitions
 
@@ -95,7 +96,7 @@ def go_live(router_id: str, policy_id: str, revision: int | None, cause: Cause) 
         require_evaluated(row)
         entry = load_entry(connection, router_id)
         before, candidate = entry.router.spec, entry.policies[policy_id].spec
-        after = live_spec(candidate, before)
+        after = _live_spec(row, candidate, before)
         if after is None:
             raise NotAllowedNowError(
                 f"routers/{router_id}/policies/{policy_id} cannot be a router's own policy, since it has rules, a "
@@ -109,11 +110,25 @@ def go_live(router_id: str, policy_id: str, revision: int | None, cause: Cause) 
                 set_state(connection, other, PolicyState.RETIRED, 0.0, replaced, seq, time_us)
         set_state(connection, row, PolicyState.LIVE, 0.0, cause, seq, time_us)
         router = live_router(connection, router_id)
-        add_policy(connection, router, former(seq, before), replaced, seq, time_us)
+        add_policy(connection, router, former(seq, before), replaced, seq, time_us, dump_spec(before))
         set_spec(connection, router, after, seq, time_us)
         return record_policies(connection, router_id, seq, time_us)
 
     return change
+
+
+def _live_spec(row: AnyRow, candidate: CandidateSpec, before: RouterSpec) -> RouterSpec | None:
+    """The router's spec with the policy as its own: of a former one as it was, what it does not use included."""
+    if row.former_spec is None:
+        return live_spec(candidate, before)
+    was = load_router_spec(row.former_spec)
+    return replace(
+        before,
+        policy=was.policy,
+        learner=was.learner,
+        exploration=was.exploration,
+        objective=was.objective,
+    )
 
 
 def require_evaluated(row: AnyRow) -> None:
@@ -135,9 +150,15 @@ def policy_row(connection: Connection, router_id: str, policy_id: str, revision:
 
 
 def add_policy(
-    connection: Connection, router: AnyRow, spec: CandidateSpec, cause: Cause, seq: int, time_us: int
+    connection: Connection,
+    router: AnyRow,
+    spec: CandidateSpec,
+    cause: Cause,
+    seq: int,
+    time_us: int,
+    former_spec: str | None = None,
 ) -> None:
-    """Writes a new candidate in shadow, and its transition."""
+    """Writes a new candidate in shadow, and its transition; of a former live policy also the spec it had."""
     values: dict[str, Any] = {"router_uid": router.uid, "router": router.id, "canary_share": 0.0}
     connection.execute(
         insert(policies).values(
@@ -146,6 +167,7 @@ def add_policy(
             spec=dump_candidate(spec),
             state=PolicyState.SHADOW.value,
             create_seq=seq,
+            former_spec=former_spec,
             revision=seq,
             create_us=time_us,
             update_us=time_us,

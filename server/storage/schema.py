@@ -149,6 +149,7 @@ policies = Table(
     Column("state", String(16), nullable=False),
     Column("canary_share", Double, nullable=False),
     Column("create_seq", BigInteger, nullable=False, comment="evaluated from here on"),
+    Column("former_spec", Text, comment="JSON of the router's spec when it was the live policy"),
     Column("revision", BigInteger, nullable=False),
     Column("create_us", BigInteger, nullable=False),
     Column("update_us", BigInteger, nullable=False),

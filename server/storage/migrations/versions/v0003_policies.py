@@ -23,6 +23,12 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("canary_share", sa.Double(), nullable=False),
         sa.Column("create_seq", sa.BigInteger(), nullable=False, comment="evaluated from here on"),
+        sa.Column(
+            "former_spec",
+            sa.Text(),
+            nullable=True,
+            comment="JSON of the router's spec when it was the live policy",
+        ),
         sa.Column("revision", sa.BigInteger(), nullable=False),
         sa.Column("create_us", sa.BigInteger(), nullable=False),
         sa.Column("update_us", sa.BigInteger(), nullable=False),
