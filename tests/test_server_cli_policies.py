@@ -17,7 +17,7 @@ def target(tmp_path: Path) -> Iterator[str]:
         yield f"127.0.0.1:{port}"
 
 
-@pytest.mark.parametrize("command", ["create", "list", "get", "retire"])
+@pytest.mark.parametrize("command", ["create", "list", "get", "retire", "promote", "history"])
 def test_every_command_explains_itself(command: str) -> None:
     assert answered("policies", command, "--help").startswith("Usage: ")
 
@@ -37,6 +37,17 @@ def test_a_candidate_is_created_shown_and_retired(target: str, tmp_path: Path) -
     assert "threshold:small:other:0.1" in answered("policies", "--target", target, "list")
     mine = json.loads(answered("policies", "--target", target, "get", "mine"))
     assert mine["learner"] == "LEARNER_VOWPAL_WABBIT"
+    refused = pointsman("policies", "--target", target, "promote", "mine", "--to", "canary", "--share", 0.1)
+    assert (refused.returncode, "NOT_PROMOTABLE" in refused.stderr, "refused" in refused.stderr) == (
+        2,
+        False,
+        True,
+    )
+    forced = ("promote", "mine", "--to", "canary", "--share", 0.1, "--force", "--reason", "a try")
+    assert answered("policies", "--target", target, *forced) == "routers/default/policies/mine is canary\n"
+    history = json.loads(answered("policies", "--target", target, "history", "--json"))
+    assert (history[-1]["to_state"], history[-1]["forced"]) == ("POLICY_STATE_CANARY", True)
+    assert "a try" in answered("policies", "--target", target, "history")
     found = json.loads(answered("evaluate", "--server", target, "--json"))
     assert {"cut", "mine", "uniform", "fixed:small"} <= {each["id"] for each in found["candidates"]}
     table = answered("evaluate", "--server", target)

@@ -1,4 +1,4 @@
-"""pointsman policies: creates, lists, shows and retires candidate policies of a running server."""
+"""pointsman policies: creates, lists, shows, promotes and retires candidate policies of a running server."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pointsman.v1 import policy_service_pb2_grpc as pb_grpc
 from rich.table import Table
 
 from policy.candidates import CandidateSpec, parse_candidate
+from server.cli.promotion import history, promote
 from server.cli.remote import DEADLINE_SECONDS, TARGET_DEFAULT, connected, console
 from server.evaluate.candidates_file import read_candidates
 from server.services.policies import candidate_to_proto
@@ -25,8 +26,12 @@ from server.services.policies import candidate_to_proto
 @click.option("--router", default="default", show_default=True, help="The router's id.")
 @click.pass_context
 def policies(context: click.Context, target: str, router: str) -> None:
-    """Create, list, show and retire candidate policies of a running server."""
+    """Create, list, show, promote and retire candidate policies of a running server."""
     context.obj = (target, f"routers/{router}")
+
+
+policies.add_command(promote)
+policies.add_command(history)
 
 
 @contextmanager
