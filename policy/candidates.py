@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Protocol
 
 import numpy as np
 
@@ -16,11 +17,11 @@ from policy.domain import (
     LearnerKind,
     Objective,
     Router,
+    RouterSpec,
     require_model_id,
     require_number,
 )
 from policy.features import HASHED, STRUCTURE
-from policy.log import DecisionRecord
 from policy.policies import parse_policy
 
 RULES_MAX = 64
@@ -38,6 +39,22 @@ class FeaturePart(StrEnum):
     EMBEDDING = "embedding"
     STRUCTURE = "structure"
     CALLER = "caller"
+
+
+class Request(Protocol):
+    """What a candidate may see of a request beside its features: a logged decision has it, and one to be made."""
+
+    @property
+    def categorical(self) -> Mapping[str, str]: ...
+
+    @property
+    def numeric(self) -> Mapping[str, float]: ...
+
+    @property
+    def incumbent_model(self) -> str: ...
+
+    @property
+    def exploit_only(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +79,11 @@ class Rule:
         if self.at_least is not None:
             require_number("rule.at_least", self.at_least, -np.inf)
 
-    def applies(self, decision: DecisionRecord) -> bool:
+    def applies(self, request: Request) -> bool:
         """Whether the request is meant."""
         if self.equals is not None:
-            return decision.categorical.get(self.feature) == self.equals
-        value = decision.numeric.get(self.feature)
+            return request.categorical.get(self.feature) == self.equals
+        value = request.numeric.get(self.feature)
         return value is not None and self.at_least is not None and value >= self.at_least
 
 
@@ -137,22 +154,22 @@ class CandidateSpec:
 
     def router(self, router: Router) -> Router:
         """The router as this candidate has it: what its own learner is made for."""
-        spec = router.spec
+        return replace(router, spec=self.spec(router.spec))
+
+    def spec(self, spec: RouterSpec) -> RouterSpec:
+        """The router's spec with what this candidate changes of it."""
         return replace(
-            router,
-            spec=replace(
-                spec,
-                policy=spec.policy if self.policy == INCUMBENT else self.policy,
-                learner=self.learner or spec.learner,
-                exploration=self.exploration or spec.exploration,
-                objective=self.objective or spec.objective,
-            ),
+            spec,
+            policy=spec.policy if self.policy == INCUMBENT else self.policy,
+            learner=self.learner or spec.learner,
+            exploration=self.exploration or spec.exploration,
+            objective=self.objective or spec.objective,
         )
 
-    def ruled(self, decision: DecisionRecord, eligible: Sequence[str]) -> str:
+    def ruled(self, request: Request, eligible: Sequence[str]) -> str:
         """The model that the rules give this request; empty where they say nothing of it."""
         for rule in self.rules:
-            if rule.model in eligible and rule.applies(decision):
+            if rule.model in eligible and rule.applies(request):
                 return rule.model
         return ""
 

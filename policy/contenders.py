@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from policy.candidates import INCUMBENT, CandidateSpec
+from policy.candidates import INCUMBENT, CandidateSpec, Request, Threshold
 from policy.decide import NoCandidateError, reconsider
 from policy.domain import Candidate, Choice, Exploration, Router
 from policy.exploration import draw
@@ -20,6 +20,7 @@ from policy.join import Joined
 from policy.learner import RouterLearner
 from policy.log import DecisionRecord, ReportRecord
 from policy.policies import Outlook, Policy, greedy, parse_policy
+from policy.view import PolicyView
 
 UNCHARGED_MAX = 50_000
 
@@ -67,8 +68,7 @@ class Sight:
     @property
     def eligible(self) -> list[str]:
         """The models that could be chosen."""
-        outlook = self.outlook
-        return [model for index, model in enumerate(outlook.ids) if outlook.eligible(index)]
+        return _eligible(self.outlook)
 
 
 class Contender(Protocol):
@@ -107,6 +107,52 @@ def contender(spec: CandidateSpec, router: Router) -> Contender:
     return Learning(spec, router) if spec.learns else Plain(spec)
 
 
+def plain_answer(
+    spec: CandidateSpec, policy: Policy | None, request: Request, outlook: Outlook, live: Sequence[float]
+) -> Sequence[float]:
+    """What a candidate that does not learn answers by the live policy's outlook; no policy is the incumbent's.
+
+    `live` are the live policy's own probabilities, (models,), which stand where there is no incumbent.
+    """
+    model = spec.ruled(request, _eligible(outlook)) if spec.rules else ""
+    if policy is None:
+        model = model or request.incumbent_model
+        if model not in outlook.ids:
+            return live
+    elif not model:
+        return policy(outlook)
+    return [float(each == model) for each in outlook.ids]
+
+
+def learned_answer(
+    spec: CandidateSpec, policy: Policy, request: Request, outlook: Outlook, candidates: Sequence[Candidate]
+) -> Sequence[float]:
+    """What a candidate that learns answers by its own outlook, in which `candidates` are laid out alike."""
+    model = spec.ruled(request, _eligible(outlook))
+    if not model and spec.threshold is not None:
+        model = _by_threshold(spec.threshold, candidates)
+    if model:
+        return [float(each == model) for each in outlook.ids]
+    return (greedy if request.exploit_only or spec.threshold else policy)(outlook)
+
+
+def _by_threshold(threshold: Threshold, candidates: Sequence[Candidate]) -> str:
+    """Empty where neither model may be chosen."""
+    quality = {each.model: each.quality for each in candidates if each.exclusion is None}
+    if not (threshold.strong in quality or threshold.weak in quality):
+        return ""
+    if threshold.weak not in quality:
+        return threshold.strong
+    if threshold.strong not in quality:
+        return threshold.weak
+    above = quality[threshold.strong] - quality[threshold.weak] >= threshold.gap
+    return threshold.strong if above else threshold.weak
+
+
+def _eligible(outlook: Outlook) -> list[str]:
+    return [model for index, model in enumerate(outlook.ids) if outlook.eligible(index)]
+
+
 class Plain:
     """A candidate that needs no learner: all it goes by is in the logged decision."""
 
@@ -115,14 +161,7 @@ class Plain:
         self._policy: Policy | None = None if spec.policy == INCUMBENT else parse_policy(spec.policy)
 
     def answer(self, sight: Sight) -> Sequence[float]:
-        model = self._spec.ruled(sight.decision, sight.eligible) if self._spec.rules else ""
-        if self._policy is None:
-            model = model or sight.decision.incumbent_model
-            if model not in sight.outlook.ids:
-                return sight.logged
-        elif not model:
-            return self._policy(sight.outlook)
-        return [float(each == model) for each in sight.outlook.ids]
+        return plain_answer(self._spec, self._policy, sight.decision, sight.outlook, sight.logged)
 
     def on_registry(self, router: Router) -> None: ...
 
@@ -184,7 +223,7 @@ class Learning:
             outlook, candidates = reconsider(view, router, decision.query, excluded)
         except NoCandidateError:
             return sight.logged  # All that could be chosen then is gone from the registry.
-        probabilities = self._probabilities(decision, outlook, candidates, eligible)
+        probabilities = learned_answer(self._spec, self._policy, decision, outlook, candidates)
         index = draw(decision.decision_id, probabilities)
         choice = _choice(logged.choice.policy, index, probabilities, outlook, candidates)
         self._learner.on_decision(replace(decision, choice=choice))
@@ -193,29 +232,6 @@ class Learning:
             self._own.popitem(last=False)
         by_id = dict(zip(outlook.ids, probabilities, strict=True))
         return [by_id.get(model, 0.0) for model in sight.outlook.ids]
-
-    def _probabilities(
-        self, decision: DecisionRecord, outlook: Outlook, candidates: Sequence[Candidate], eligible: Sequence[str]
-    ) -> list[float]:
-        model = self._spec.ruled(decision, [each for each in eligible if each in outlook.ids])
-        if not model and self._spec.threshold is not None:
-            model = self._by_threshold(candidates)
-        if model:
-            return [float(each == model) for each in outlook.ids]
-        return (greedy if decision.exploit_only or self._spec.threshold else self._policy)(outlook)
-
-    def _by_threshold(self, candidates: Sequence[Candidate]) -> str:
-        """Empty where neither model may be chosen."""
-        threshold = self._spec.threshold
-        quality = {each.model: each.quality for each in candidates if each.exclusion is None}
-        if threshold is None or not (threshold.strong in quality or threshold.weak in quality):
-            return ""
-        if threshold.weak not in quality:
-            return threshold.strong
-        if threshold.strong not in quality:
-            return threshold.weak
-        above = quality[threshold.strong] - quality[threshold.weak] >= threshold.gap
-        return threshold.strong if above else threshold.weak
 
     def on_report(self, report: ReportRecord, decision: DecisionRecord) -> None:
         self._learner.on_report(report, self._as_own(decision))
@@ -234,6 +250,14 @@ class Learning:
         only = Candidate(model, 1.0, 0.0, cost_usd, 0.0, 0.0)
         choice = Choice(model, 1.0, (only,), (), decision.choice.policy, decision.choice.snapshot, 0.0)
         return replace(decision, choice=choice, features=self._spec.seen(decision.features))
+
+    def begin_with(self, learned: bytes) -> None:
+        """Begins with what a learner knows that has learned as this one would: its saved state."""
+        self._learner = _Spender.restore(self._learner.router, learned)
+
+    def view(self, snapshot: int) -> PolicyView:
+        """What it would decide with now; `snapshot` is the position of the log."""
+        return self._learner.view(snapshot)
 
     def state(self) -> bytes:
         buffer = io.BytesIO()

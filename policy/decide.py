@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,7 @@ from policy.shadow import affordable_share, explores, mixed
 from policy.view import Aligned, PolicyView
 
 Reason = tuple[Exclusion, str]
+Blend = Callable[[Outlook, Sequence[float]], list[float]]
 
 
 class NoCandidateError(Exception):
@@ -51,6 +52,7 @@ def decide(
     session: Turn | None = None,
     incumbent_model: str = "",
     probed: Set[str] = frozenset(),
+    blend: Blend | None = None,
 ) -> Choice:
     """Chooses a model. The same arguments always give the same choice.
 
@@ -58,8 +60,10 @@ def decide(
     costs. That is certain given what led to it, so its propensity is 1; a session that leaves its model is
     drawn for as any other decision. In shadow mode `incumbent_model` is obeyed, but for the router's share
     of decisions that explore, and the probabilities are those of both together. `probed` are the keys of the
-    models with a probe in flight that the view does not know of; a choice that is a probe says so. The
-    fallbacks are models that work, or all others where none is known to work. Raises NoCandidateError.
+    models with a probe in flight that the view does not know of; a choice that is a probe says so. `blend`
+    makes of the live policy's probabilities those that are drawn by, as a canary does; it has no part in an
+    exploit-only decision. The fallbacks are models that work, or all others where none is known to work.
+    Raises NoCandidateError.
     """
     forecast = _forecast(view, router, query, session)
     phases = _phases(forecast.aligned, now_us, probed)
@@ -74,6 +78,8 @@ def decide(
     outlook = _outlook(view, router, forecast, reasons)
     policy = greedy if query.preference.exploit_only else parse_policy(router.spec.policy)
     probabilities = policy(outlook)
+    if blend is not None and not query.preference.exploit_only:
+        probabilities = blend(outlook, probabilities)
     index = drawn = draw(decision_id, probabilities)
     ids = outlook.ids
     kept, shadow = "", None

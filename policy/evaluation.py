@@ -7,13 +7,14 @@ import json
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from policy.candidates import CANDIDATES_MAX, CandidateSpec, comparators
 from policy.confidence import Bounds
-from policy.contenders import Build, Contender, Sight, contender
+from policy.contenders import Build, Contender, Learning, Sight, contender
 from policy.domain import InvalidFieldError, RewardJoin, Router, require_number
 from policy.estimators import LEVEL
 from policy.evidence import Events, LeftOut, Metric
@@ -22,6 +23,7 @@ from policy.league import Results, Tally
 from policy.log import DecisionRecord, ReportRecord
 from policy.settlement import Limits, Pending, events
 from policy.verdict import Requirements
+from policy.view import PolicyView
 
 STATE_VERSION = 1
 EVENTS_IN_A_BATCH = 256
@@ -109,6 +111,43 @@ class Evaluation:
         for entry in self._entries.values():
             entry.contender.on_registry(router)
         self._line_up()
+
+    def on_candidates(
+        self, candidates: Iterable[CandidateSpec], learned: Mapping[str, bytes] = MappingProxyType({})
+    ) -> None:
+        """These are the candidates from here on. One that is new begins without events, one that is gone is
+        forgotten with its name, which no other may have after it.
+
+        `learned` has, for new ones that are to begin with it, what a learner in their place would know: its state.
+        """
+        wanted = {spec.id: spec for spec in candidates}
+        for name in [name for name, entry in self._entries.items() if not entry.comparator and name not in wanted]:
+            del self._entries[name]
+        for name, spec in wanted.items():
+            if name not in self._entries:
+                self._enter(spec, comparator=False)
+                entered = self._entries[name].contender
+                if name in learned and isinstance(entered, Learning):
+                    entered.begin_with(learned[name])
+        self._line_up()
+
+    def restart(self) -> None:
+        """The live policy is another from here on: what was found of differences to the former one is put away.
+
+        What the candidates have learned stays. Decisions of the former live policy are settled no more.
+        """
+        for entry in self._entries.values():
+            entry.tally = self._blank_tally()
+        self._pending.clear()
+        self._batch = []
+        self._counts = dict.fromkeys(_COUNTS, 0)
+
+    def view(self, candidate: str, snapshot: int) -> PolicyView | None:
+        """What the candidate would decide with now, under this position of the log; None if it does not learn."""
+        entry = self._entries.get(candidate)
+        if entry is None or not isinstance(entry.contender, Learning):
+            return None
+        return entry.contender.view(snapshot)
 
     def on_decision(self, decision: DecisionRecord) -> None:
         """A decision was logged: every candidate answers it. Raises OrderError if it was answered before."""
@@ -230,8 +269,10 @@ class Evaluation:
         self._enter(spec, comparator=False)
 
     def _enter(self, spec: CandidateSpec, comparator: bool) -> None:
-        tally = Tally(self._settings.requirements, self._bounds, self._settings.level)
-        self._entries[spec.id] = _Entry(spec, comparator, self._build(spec, self._router), tally)
+        self._entries[spec.id] = _Entry(spec, comparator, self._build(spec, self._router), self._blank_tally())
+
+    def _blank_tally(self) -> Tally:
+        return Tally(self._settings.requirements, self._bounds, self._settings.level)
 
     def _line_up(self) -> None:
         self._lineup = tuple(self._entries)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+from functools import partial
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from pointsman.v1 import (
+    policy_service_pb2,
+    policy_service_pb2_grpc,
     registry_service_pb2,
     registry_service_pb2_grpc,
     router_service_pb2,
@@ -22,8 +25,10 @@ from policy.domain import DEFAULT_ROUTER, RouterSpec
 from policy.features import Featuriser
 from server.clock import new_decision_id, now_us
 from server.config_file import DeclaredRouter
+from server.evaluation_loop import EvaluationLoop, Found
 from server.learner_loop import LearnerLoop
 from server.registry import Registry
+from server.services.policy_service import PolicyService
 from server.services.registry_service import RegistryService
 from server.services.router_service import RouterService
 from server.settings import Settings
@@ -31,25 +36,34 @@ from server.storage import registry_store
 from server.storage.codec import dump_spec, load_router_spec
 from server.storage.engine import migrate, open_engine
 from server.storage.group_commit import GroupCommit
+from server.storage.policy_store import read_transitions
 from server.storage.reader import LogReader
 from server.storage.tail import LogTail
+from server.storage.writes import Transact
+from server.usecases.change_policies import ChangePolicies
 from server.usecases.change_registry import ChangeRegistry
 from server.usecases.get_decision import GetDecision
 from server.usecases.import_decisions import ImportDecisions
+from server.usecases.promote_policy import PromotePolicy
 from server.usecases.report_reward import ReportReward
 from server.usecases.route import Route
-from server.views import Views
+from server.usecases.steward import Steward
+from server.views import CandidateViews, Views
 
 logger = logging.getLogger(__name__)
+
+EVALUATION_HEALTH = "pointsman.v1.evaluation"
+LIVE_POLICY_HEALTH = "pointsman.v1.live_policy"
 
 _SERVICES = (
     router_service_pb2.DESCRIPTOR.services_by_name["RouterService"].full_name,
     registry_service_pb2.DESCRIPTOR.services_by_name["RegistryService"].full_name,
+    policy_service_pb2.DESCRIPTOR.services_by_name["PolicyService"].full_name,
 )
 
 
 class App:
-    """A router and a learner in one process. Use `start`, then `stop`, in one event loop."""
+    """A router, a learner and an evaluation in one process. Make it, `start` and `stop` it in one event loop."""
 
     def __init__(self, settings: Settings, featuriser: Featuriser | None = None) -> None:
         self._settings = settings
@@ -58,11 +72,26 @@ class App:
         self._reader = LogReader(self._engine, tail)
         self._registry = Registry()
         self._views = Views()
+        self._candidate_views = CandidateViews()
         self._log = GroupCommit(
-            self._engine, self._registry, now_us, self._notify_learner, settings.write_queue_max, tail
+            self._engine, self._registry, now_us, self._notify_followers, settings.write_queue_max, tail
         )
         self._change = ChangeRegistry(self._registry, self._log)
         self._health = health.aio.HealthServicer()
+        self._loop = asyncio.get_running_loop()
+        self._evaluation = EvaluationLoop(
+            self._engine,
+            self._registry,
+            self._candidate_views,
+            self._submit_from_thread,
+            now_us,
+            lambda healthy: self._set_health(healthy, EVALUATION_HEALTH),
+            lambda healthy: self._set_health(healthy, LIVE_POLICY_HEALTH),
+            self._look_after,
+            settings.evaluation_seconds,
+        )
+        self._promote = PromotePolicy(self._registry, self._change, self._evaluation.find)
+        self._steward = Steward(self._registry, self._promote)
         self._server = self._build_server(featuriser or Featuriser())
         self._tasks: set[asyncio.Task[Any]] = set()
         self._learner: LearnerLoop | None = None
@@ -70,7 +99,6 @@ class App:
 
     async def start(self, declared: list[DeclaredRouter]) -> None:
         """Migrates, applies what a file declares, and serves. Raises OSError if the address is taken."""
-        loop = asyncio.get_running_loop()
         await asyncio.to_thread(migrate, self._engine)
         for entry in await asyncio.to_thread(registry_store.load_entries, self._engine):
             self._registry.replace(entry.router.id, entry)
@@ -82,12 +110,13 @@ class App:
         learner = LearnerLoop(
             self._reader,
             self._views,
-            lambda write: asyncio.run_coroutine_threadsafe(self._log.submit(write), loop).result(),
+            self._submit_from_thread,
             now_us,
-            lambda healthy: loop.call_soon_threadsafe(self._set_health, healthy),
+            lambda healthy: self._set_health(healthy, "", *_SERVICES),
             self._settings.snapshot_seconds,
         )
-        await self._report_health(False)
+        await self._report_health(False, "", *_SERVICES, EVALUATION_HEALTH)
+        await self._report_health(True, LIVE_POLICY_HEALTH)
         address = f"{self._settings.host}:{self._settings.port}"
         try:
             self.port = self._server.add_insecure_port(address)
@@ -97,6 +126,7 @@ class App:
             ) from error
         learner.start()
         self._learner = learner
+        self._evaluation.start()
         await self._server.start()
         if not _is_loopback(self._settings.host):
             logger.warning("listening on %s without keys or TLS: anyone who reaches it may use it", address)
@@ -105,6 +135,7 @@ class App:
         """Finishes what is in flight, learns it, saves a snapshot, and ends."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._settings.grace_seconds)
+        await asyncio.to_thread(self._evaluation.stop)
         if self._learner is not None:
             await asyncio.to_thread(self._learner.stop)
         self._log.close()
@@ -124,13 +155,30 @@ class App:
                 ("grpc.so_reuseport", 0),
             ]
         )
-        route = Route(self._registry, self._views, featuriser, self._log, self._reader, now_us, new_decision_id)
+        route = Route(
+            self._registry,
+            self._views,
+            self._candidate_views,
+            featuriser,
+            self._log,
+            self._reader,
+            now_us,
+            new_decision_id,
+        )
         get_decision = GetDecision(self._reader, self._registry, self._views)
         take_over = ImportDecisions(self._registry, featuriser, self._log, now_us, new_decision_id)
         data_plane = RouterService(route, ReportReward(self._log), get_decision, take_over)
         control_plane = RegistryService(self._registry, self._views, self._change)
         router_service_pb2_grpc.add_RouterServiceServicer_to_server(data_plane, server)
         registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(control_plane, server)
+        policies = PolicyService(
+            self._registry,
+            ChangePolicies(self._change),
+            self._promote,
+            self._evaluation.find,
+            partial(read_transitions, self._engine),
+        )
+        policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(policies, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         return server
@@ -150,16 +198,25 @@ class App:
             if registry_store.declared_model(self._engine, declared.id, model_id) != text:
                 await self._change.put_model(declared.id, model_id, spec, create=missing, declared=text)
 
-    def _notify_learner(self) -> None:
+    def _notify_followers(self) -> None:
         if self._learner is not None:
             self._learner.notify()
+        self._evaluation.notify()
 
-    def _set_health(self, healthy: bool) -> None:
-        self._spawn(self._report_health(healthy))
+    def _submit_from_thread(self, write: Transact) -> object:
+        return asyncio.run_coroutine_threadsafe(self._log.submit(write), self._loop).result()
 
-    async def _report_health(self, healthy: bool) -> None:
+    def _look_after(self, router_id: str, found: Found) -> None:
+        """From the evaluation's thread, which does not wait for it."""
+        self._loop.call_soon_threadsafe(lambda: self._spawn(self._steward(router_id, found)))
+
+    def _set_health(self, healthy: bool, *services: str) -> None:
+        """May be called from any thread."""
+        self._loop.call_soon_threadsafe(lambda: self._spawn(self._report_health(healthy, *services)))
+
+    async def _report_health(self, healthy: bool, *services: str) -> None:
         status = health_pb2.HealthCheckResponse
-        for service in ("", *_SERVICES):
+        for service in services:
             await self._health.set(service, status.SERVING if healthy else status.NOT_SERVING)
 
     def _spawn(self, coroutine: Any) -> None:

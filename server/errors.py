@@ -34,6 +34,26 @@ class ModelNotFoundError(PointsmanError):
         )
 
 
+class PolicyNotFoundError(PointsmanError):
+    reason = "POLICY_NOT_FOUND"
+
+    def __init__(self, router: str, policy: str) -> None:
+        super().__init__(
+            f"routers/{router} has no policy {policy[:80]!r}", {"router": router, "policy": policy[:80]}
+        )
+
+
+class EvaluationUnavailableError(PointsmanError):
+    reason = "EVALUATION_UNAVAILABLE"
+
+    def __init__(self, router: str) -> None:
+        super().__init__(
+            f"nothing is known of routers/{router} yet: the evaluation has to come to it in the log, "
+            "or has died, which the health of pointsman.v1.evaluation says",
+            {"router": router},
+        )
+
+
 class DecisionNotFoundError(PointsmanError):
     reason = "DECISION_NOT_FOUND"
 
@@ -72,6 +92,12 @@ class NotAllowedNowError(PointsmanError):
     """The request is well formed, but the present state rules it out."""
 
     reason = "FAILED_PRECONDITION"
+
+
+class NotPromotableError(PointsmanError):
+    """Carries the verdict and its reasons in the metadata."""
+
+    reason = "NOT_PROMOTABLE"
 
 
 class QueueFullError(PointsmanError):

@@ -1,35 +1,73 @@
-"""Folds the log into the routers' learners: the same records always give the same states, bit for bit."""
+"""Folds the log into what follows it for each router: the same records give the same states, bit for bit."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Generic, Protocol, TypeVar
 
-from policy.join import joined
+from policy.domain import LearnerKind, Router
+from policy.join import Joined, joined
 from policy.learner import RouterLearner
 from policy.log import DecisionRecord, LogRecord, RegistryRecord, ReportRecord
+from policy.promotion import PolicyRecord
 from policy.view import PolicyView
 from server.storage.reader import LogReader, StoredSnapshot
 from server.storage.tail import LogPage
 
 _RECENT_DECISIONS = 20_000
 _CLOSING_CHUNK = 1000
+_REPLAY_PAGE = 1000
 
 
-class LearnerFold:
-    """The learners of all routers at one position of the log.
+class Follower(Protocol):
+    """What follows the log of one router."""
+
+    def on_registry(self, router: Router) -> None:
+        """The router or its models have changed."""
+        ...
+
+    def on_decision(self, decision: DecisionRecord) -> None:
+        """A decision was logged."""
+        ...
+
+    def on_report(self, report: ReportRecord, decision: DecisionRecord) -> None:
+        """A report on one of the router's decisions was logged."""
+        ...
+
+    def on_close(self, decision: DecisionRecord, joined: Joined) -> None:
+        """A decision's window has closed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a follower has come: it has followed `seq`, and the windows that ended up to `closed_through_us`."""
+
+    seq: int
+    closed_through_us: int
+
+
+F = TypeVar("F", bound=Follower)
+
+
+class LogFold(ABC, Generic[F]):
+    """What follows the logs of all routers, at one position.
 
     Windows close by the log's own time, just before the first record that is later than their end,
-    so that neither the clock nor the size of a page has any part in what is learned.
+    so that neither the clock nor the size of a page has any part in what is followed.
     """
 
-    def __init__(self, reader: LogReader, snapshots: list[StoredSnapshot]) -> None:
+    def __init__(self, reader: LogReader, followers: Mapping[str, tuple[F, Position]]) -> None:
         self._reader = reader
         self._recent: OrderedDict[str, DecisionRecord] = OrderedDict()
-        self._learners = {each.router.id: RouterLearner.restore(each.router, each.state) for each in snapshots}
-        self._learned_upto = {each.router.id: each.seq for each in snapshots}
-        self._closed_upto = {each.router.id: each.closed_through_us for each in snapshots}
-        self.seq = min(self._learned_upto.values(), default=0)
+        self._followers = {router: follower for router, (follower, _) in followers.items()}
+        self._followed_upto = {router: position.seq for router, (_, position) in followers.items()}
+        self._closed_upto = {router: position.closed_through_us for router, (_, position) in followers.items()}
+        self.seq = min(self._followed_upto.values(), default=0)
         self.closed_through_us = min(self._closed_upto.values(), default=0)
         self._fetched_through_us = self.closed_through_us
         self._closing: deque[tuple[DecisionRecord, list[ReportRecord]]] = deque()
@@ -39,27 +77,15 @@ class LearnerFold:
 
     @property
     def routers(self) -> list[str]:
-        """The routers that have a learner."""
-        return sorted(self._learners)
+        """The routers that are followed."""
+        return sorted(self._followers)
 
-    def view(self, router: str) -> PolicyView | None:
-        """What decisions of this router are to be made with now; None once it was deleted."""
-        learner = self._learners.get(router)
-        return None if learner is None else learner.view(self.seq)
-
-    def learner(self, router: str) -> RouterLearner | None:
-        """The router's learner, or None."""
-        return self._learners.get(router)
-
-    def snapshot(self, router: str) -> StoredSnapshot | None:
-        """The router's whole state at this position; None once it was deleted."""
-        learner = self._learners.get(router)
-        if learner is None:
-            return None
-        return StoredSnapshot(learner.router, self.seq, self.closed_through_us, learner.state())
+    def follower(self, router: str) -> F | None:
+        """What follows the router, or None."""
+        return self._followers.get(router)
 
     def advance(self, limit: int, upto: int | None = None) -> int:
-        """Learns the next records, at most `limit` positions and none above `upto`; gives how many positions."""
+        """Follows the next records, at most `limit` positions and none above `upto`; gives how many positions."""
         if upto is not None:
             limit = min(limit, upto - self.seq)
         page = self._reader.page(self.seq, limit)
@@ -105,37 +131,45 @@ class LearnerFold:
             self._remember(record)
             if record.expire_us:  # An imported decision has no window.
                 self._next_expiry_us = min(self._next_expiry_us, record.expire_us)
-            learner = self._learner_at(record.router, record.seq)
-            if learner is not None:
-                learner.on_decision(record)
+            follower = self._follower_at(record.router, record.seq)
+            if follower is not None:
+                follower.on_decision(record)
                 self.changed.add(record.router)
         elif isinstance(record, ReportRecord):
             decision = self._recent[record.decision_id]
-            learner = self._learner_at(decision.router, record.seq)
-            if learner is not None:
-                learner.on_report(record, decision)
+            follower = self._follower_at(decision.router, record.seq)
+            if follower is not None:
+                follower.on_report(record, decision)
                 self.changed.add(decision.router)
         elif isinstance(record, RegistryRecord):
             self._change_router(record)
 
-    def _learner_at(self, router: str, seq: int) -> RouterLearner | None:
-        """The router's learner, unless its snapshot knows this record already."""
-        if seq <= self._learned_upto.get(router, 0):
+    def _follower_at(self, router: str, seq: int) -> F | None:
+        """What follows the router, unless it knows this record already by its saved state."""
+        if seq <= self._followed_upto.get(router, 0):
             return None
-        return self._learners.get(router)
+        return self._followers.get(router)
 
     def _change_router(self, record: RegistryRecord) -> None:
-        if record.seq <= self._learned_upto.get(record.router_id, 0):
+        if record.seq <= self._followed_upto.get(record.router_id, 0):
             return
         self.changed.add(record.router_id)
         if record.router is None:
-            self._learners.pop(record.router_id, None)
+            self._followers.pop(record.router_id, None)
             return
-        learner = self._learners.get(record.router_id)
-        if learner is None:
-            self._learners[record.router_id] = RouterLearner(record.router)
+        follower = self._followers.get(record.router_id)
+        if follower is None:
+            self._followers[record.router_id] = self._begin(record.router)
         else:
-            learner.on_registry(record.router)
+            self._followers[record.router_id] = self._changed(follower, record.router, record)
+
+    @abstractmethod
+    def _begin(self, router: Router) -> F:
+        """What follows a router that is new."""
+
+    @abstractmethod
+    def _changed(self, follower: F, router: Router, record: RegistryRecord) -> F:
+        """What follows the router from here on, which has become this."""
 
     def _close_windows(self, now_us: int) -> None:
         """Closes every window that ended before `now_us`."""
@@ -145,9 +179,9 @@ class LearnerFold:
             if not self._closing or self._closing[0][0].expire_us >= now_us:
                 break
             decision, reports = self._closing.popleft()
-            learner = self._learners.get(decision.router)
-            if learner is not None and decision.expire_us > self._closed_upto.get(decision.router, 0):
-                learner.on_close(decision, joined(decision.deferred, reports))
+            follower = self._followers.get(decision.router)
+            if follower is not None and decision.expire_us > self._closed_upto.get(decision.router, 0):
+                follower.on_close(decision, joined(decision.deferred, reports))
                 self.changed.add(decision.router)
         self.closed_through_us = max(self.closed_through_us, now_us - 1)
 
@@ -160,3 +194,78 @@ class LearnerFold:
         self._fetched_through_us = upto_us if complete else found[-1].expire_us
         following = self._reader.next_expiry_us(self._fetched_through_us)
         self._next_expiry_us = math.inf if following is None else following
+
+
+class LearnerFold(LogFold[RouterLearner]):
+    """The learners of all routers at one position of the log."""
+
+    def __init__(self, reader: LogReader, snapshots: list[StoredSnapshot]) -> None:
+        restored = {each.router.id: RouterLearner.restore(each.router, each.state) for each in snapshots}
+        positions = {each.router.id: Position(each.seq, each.closed_through_us) for each in snapshots}
+        super().__init__(reader, {router: (restored[router], positions[router]) for router in restored})
+
+    def view(self, router: str) -> PolicyView | None:
+        """What decisions of this router are to be made with now; None once it was deleted."""
+        learner = self._followers.get(router)
+        return None if learner is None else learner.view(self.seq)
+
+    def learner(self, router: str) -> RouterLearner | None:
+        """The router's learner, or None."""
+        return self.follower(router)
+
+    def snapshot(self, router: str) -> StoredSnapshot | None:
+        """The router's whole state at this position; None once it was deleted."""
+        learner = self._followers.get(router)
+        if learner is None:
+            return None
+        return StoredSnapshot(learner.router, self.seq, self.closed_through_us, learner.state())
+
+    def _begin(self, router: Router) -> RouterLearner:
+        return RouterLearner(router)
+
+    def _changed(self, follower: RouterLearner, router: Router, record: RegistryRecord) -> RouterLearner:
+        if isinstance(record, PolicyRecord):
+            if router == follower.router:
+                return follower  # A candidate that comes or goes changes nothing of what is learned.
+            if router.spec.learner is not follower.router.spec.learner:
+                follower = learned_as(self._reader, follower.router, router.spec.learner, record)
+        follower.on_registry(router)
+        return follower
+
+
+class _OneKind(LearnerFold):
+    """The learner of one router, as if it had been of this kind from the beginning."""
+
+    def __init__(self, reader: LogReader, router: Router, kind: LearnerKind) -> None:
+        super().__init__(reader, [])
+        self._of = router
+        self._kind = kind
+
+    def before(self, record: RegistryRecord) -> RouterLearner:
+        """Learns all that was before a record of the router's."""
+        while self.seq < record.seq - 1 and self.advance(_REPLAY_PAGE, record.seq - 1):
+            pass
+        self._close_windows(record.time_us)
+        return self._followers[self._of.id]
+
+    def _change_router(self, record: RegistryRecord) -> None:
+        if record.router_id == self._of.id:
+            super()._change_router(record)
+
+    def _begin(self, router: Router) -> RouterLearner:
+        return super()._begin(self._as_kind(router))
+
+    def _changed(self, follower: RouterLearner, router: Router, record: RegistryRecord) -> RouterLearner:
+        return super()._changed(follower, self._as_kind(router), record)
+
+    def _as_kind(self, router: Router) -> Router:
+        return replace(router, spec=replace(router.spec, learner=self._kind))
+
+
+def learned_as(reader: LogReader, router: Router, kind: LearnerKind, record: RegistryRecord) -> RouterLearner:
+    """What a learner of this kind knows of the router just before a record, learned from the log's beginning.
+
+    So a policy that is promoted, with another kind of learner than the router had, begins with all that was
+    ever reported, and rebuilding it gives the same bits. It takes as long as learning the log does.
+    """
+    return _OneKind(reader.without_tail(), router, kind).before(record)

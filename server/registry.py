@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from policy.canary import Canary
+from policy.candidates import CandidateSpec
 from policy.domain import Model, Router
+from policy.promotion import PolicyState
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +22,27 @@ class Stamp:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyEntry:
+    """A candidate policy as registered. `create_seq` is the position from which on it is evaluated."""
+
+    spec: CandidateSpec
+    state: PolicyState
+    canary_share: float
+    create_seq: int
+    stamp: Stamp
+
+
+@dataclass(frozen=True, slots=True)
 class RouterEntry:
-    """A router as registered. `removed_models` are the ids of models it once had."""
+    """A router as registered. `removed_models` are the ids of models it once had, `policies` all by id."""
 
     router: Router
     stamp: Stamp
     model_stamps: Mapping[str, Stamp]
     removed_models: frozenset[str] = frozenset()
     by_id: Mapping[str, Model] = field(default_factory=dict)
+    policies: Mapping[str, PolicyEntry] = field(default_factory=dict)
+    canary: Canary | None = None
 
     def model(self, model_id: str) -> Model | None:
         """The model of this id, or None."""

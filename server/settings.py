@@ -39,6 +39,13 @@ class Settings(BaseSettings):
         le=86_400,
         description="how often the learner saves its state; a restart reads the log from there",
     )
+    evaluation_seconds: float = Field(
+        30.0,
+        gt=0,
+        le=86_400,
+        description="how often the evaluation of candidate policies saves its state; more rarely where saving "
+        "would take more than a twentieth of the time",
+    )
     message_bytes_max: int = Field(
         16 << 20, ge=1 << 16, le=(1 << 31) - 1, description="largest gRPC message taken"
     )

@@ -27,3 +27,22 @@ class Views:
             self._views.pop(router_id, None)
         else:
             self._views[router_id] = view
+
+
+class CandidateViews:
+    """The newest view of each router's canary, if it learns: the evaluation publishes, the servers read."""
+
+    def __init__(self) -> None:
+        self._views: dict[str, tuple[str, PolicyView]] = {}
+
+    def get(self, router_id: str, candidate: str) -> PolicyView | None:
+        """What this candidate of the router knows; None before the evaluation has published it."""
+        name, view = self._views.get(router_id, ("", None))
+        return view if name == candidate else None
+
+    def publish(self, router_id: str, candidate: str, view: PolicyView | None) -> None:
+        """Swaps the router's view; None forgets it."""
+        if view is None:
+            self._views.pop(router_id, None)
+        else:
+            self._views[router_id] = (candidate, view)

@@ -21,6 +21,7 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
+from pointsman.v1 import policy_service_pb2_grpc as policy_grpc
 from pointsman.v1 import registry_service_pb2 as registry_pb
 from pointsman.v1 import registry_service_pb2_grpc as registry_grpc
 from pointsman.v1 import router_service_pb2 as pb
@@ -65,11 +66,13 @@ class Running:
     app: App | None = None
     router: Any = field(init=False)
     registry: Any = field(init=False)
+    policies: Any = field(init=False)
     health: Any = field(init=False)
 
     def __post_init__(self) -> None:
         self.router = router_grpc.RouterServiceStub(self.channel)
         self.registry = registry_grpc.RegistryServiceStub(self.channel)
+        self.policies = policy_grpc.PolicyServiceStub(self.channel)
         self.health = health_pb2_grpc.HealthStub(self.channel)
 
     async def create_models(self, router: str = "routers/default", **models: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pointsman.v1 import registry_service_pb2, router_service_pb2
+from pointsman.v1 import policy_service_pb2, registry_service_pb2, router_service_pb2
 
 ROOT = Path(__file__).parent.parent
 PROTOS = ROOT / "proto" / "pointsman" / "v1"
@@ -63,3 +63,8 @@ def test_the_services_are_those_of_the_contract() -> None:
     }
     kinds = {f"{verb}{noun}" for verb in ("Create", "Get", "Update", "Delete") for noun in ("Router", "Model")}
     assert set(registry.methods_by_name) == kinds | {"ListRouters", "ListModels"}
+    policies = policy_service_pb2.DESCRIPTOR.services_by_name["PolicyService"]
+    assert set(policies.methods_by_name) == {
+        *("CreatePolicy", "GetPolicy", "ListPolicies", "RetirePolicy", "GetEvaluation"),
+        *("PromotePolicy", "ListTransitions"),
+    }

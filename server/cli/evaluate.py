@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from policy.candidates import CandidateSpec, parse_candidate
-from policy.domain import InvalidFieldError, Objective, Router, RouterSpec
+from policy.domain import DEFAULT_ROUTER, InvalidFieldError, Objective, Router, RouterSpec
 from policy.evaluation import Evaluation, EvaluationSettings
 from policy.features import Featuriser
-from policy.league import Results
 from policy.settlement import Limits
 from policy.verdict import Requirements
+from server.cli.league import plot_results, show_live, show_results
 from server.cli.progress import progress
 from server.evaluate.candidates_file import read_candidates
 from server.evaluate.log_file import LogFile, LogFileError
-from server.evaluate.plot import plot_league
-from server.evaluate.report import league, notes, values
 from server.evaluate.source import feed
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option("--server", help="HOST:PORT of a running server, to show what it finds on its live log.")
 @click.option(
     "--candidate",
     "named",
@@ -53,7 +50,8 @@ from server.evaluate.source import feed
 @click.option("--plot", type=click.Path(path_type=Path), help="Write the picture here.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(
-    file: Path,
+    file: Path | None,
+    server: str | None,
     named: tuple[str, ...],
     listed: Path | None,
     router_name: str | None,
@@ -74,8 +72,14 @@ def evaluate(
 
     FILE is JSON lines, optionally gzipped, one decision and what came of it a line, for instance
     {"prompt": "...", "model": "a", "propensities": {"a": 0.9, "b": 0.1}, "reward": 0.8, "cost_usd": 0.0002};
-    pointsman replay --log writes such a file.
+    pointsman replay --log writes such a file. With --server in place of FILE, print the league of the router's
+    own candidates (pointsman policies) on the live log.
     """
+    if (file is None) is (server is None):
+        raise click.UsageError("give either FILE or --server")
+    if file is None:
+        show_live(server or "", router_name or DEFAULT_ROUTER, plot, as_json)
+        return
     settings = EvaluationSettings(
         requirements=Requirements(
             utility_margin=margin,
@@ -93,13 +97,9 @@ def evaluate(
         evaluation = _evaluated(file, router_name, Router("log", spec), candidates, settings)
     except LogFileError as error:
         raise click.ClickException(str(error)) from error
-    results = evaluation.results()
-    if as_json:
-        click.echo(json.dumps(values(results, level)))
-    else:
-        _show(results, evaluation, level)
+    show_results(evaluation.results(), evaluation.bounds, level, as_json)
     if plot:
-        _plot(plot, file.name, results)
+        plot_results(plot, file.name, evaluation.results())
 
 
 def _named(argument: str) -> CandidateSpec:
@@ -120,17 +120,3 @@ def _evaluated(
     with progress("evaluating", None) as on_decision:
         feed(evaluation, LogFile(file, router, name, featuriser), on_decision)
     return evaluation
-
-
-def _show(results: Results, evaluation: Evaluation, level: float) -> None:
-    console = Console()
-    console.print(league(results, level))
-    for sentence in notes(results, evaluation.bounds):
-        console.print(sentence, highlight=False)
-
-
-def _plot(path: Path, title: str, results: Results) -> None:
-    try:
-        plot_league(path, title, results)
-    except ValueError as error:
-        raise click.UsageError(f"--plot: {error}") from error

@@ -6,6 +6,7 @@ from policy.domain import DEFAULT_ROUTER, InvalidFieldError
 
 _ROUTERS = "routers/"
 _MODELS = "/models/"
+_POLICIES = "/policies/"
 
 
 def router_name(router_id: str) -> str:
@@ -16,6 +17,19 @@ def router_name(router_id: str) -> str:
 def model_name(router_id: str, model_id: str) -> str:
     """The full name of a model."""
     return f"{_ROUTERS}{router_id}{_MODELS}{model_id}"
+
+
+def policy_name(router_id: str, policy_id: str) -> str:
+    """The full name of a policy."""
+    return f"{_ROUTERS}{router_id}{_POLICIES}{policy_id}"
+
+
+def parse_policy_name(field: str, name: str) -> tuple[str, str]:
+    """The ids of the router and the policy of a full name. Raises InvalidFieldError."""
+    router, separator, policy_id = name.removeprefix(_ROUTERS).partition(_POLICIES)
+    if not name.startswith(_ROUTERS) or not separator or not router or "/" in router or not policy_id:
+        raise InvalidFieldError(field, f"must be 'routers/ROUTER/policies/POLICY', not {name[:160]!r}")
+    return router, policy_id
 
 
 def parse_router(field: str, name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -17,6 +17,7 @@ from policy.view import ModelRecord, PolicyView
 from server.errors import ModelNotFoundError, RouterNotFoundError, StaleEtagError
 from server.registry import Registry, RouterEntry, Stamp
 from server.services.names import model_name, parse_model, parse_router, router_name
+from server.services.pages import page_of
 from server.services.specs import (
     model_spec_from_proto,
     model_spec_to_proto,
@@ -28,12 +29,9 @@ from server.services.times import timestamp
 from server.usecases.change_registry import ChangeRegistry
 from server.views import Views
 
-_PAGE_DEFAULT = 100
-_PAGE_MAX = 1000
 _UPDATE_ATTEMPTS = 20
 _OUTPUT_ONLY = frozenset({"name", "etag", "create_time", "update_time", "statistics"})
 
-Item = TypeVar("Item")
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 
@@ -61,7 +59,7 @@ class RegistryService(pb_grpc.RegistryServiceServicer):
     async def ListRouters(self, request: pb.ListRoutersRequest, context: Context) -> pb.ListRoutersResponse:
         """Lists routers."""
         entries = self._registry.entries()
-        page, token = _page(entries, [each.router.id for each in entries], request.page_size, request.page_token)
+        page, token = page_of(entries, [each.router.id for each in entries], request.page_size, request.page_token)
         return pb.ListRoutersResponse(routers=[self._router(each) for each in page], next_page_token=token)
 
     @translated
@@ -106,7 +104,7 @@ class RegistryService(pb_grpc.RegistryServiceServicer):
         """Lists a router's models."""
         entry = self._entry("parent", request.parent or "routers/default")
         models = sorted(entry.router.models, key=lambda model: model.id)
-        page, token = _page(models, [each.id for each in models], request.page_size, request.page_token)
+        page, token = page_of(models, [each.id for each in models], request.page_size, request.page_token)
         return pb.ListModelsResponse(models=[self._model(entry, each) for each in page], next_page_token=token)
 
     @translated
@@ -258,17 +256,6 @@ def _stamp(message: pb.Router | pb.Model, stamp: Stamp) -> None:
 def _require_etag(name: str, etag: str, stamp: Stamp) -> None:
     if etag and etag != str(stamp.revision):
         raise StaleEtagError(name)
-
-
-def _page(items: Sequence[Item], keys: Sequence[str], size: int, token: str) -> tuple[list[Item], str]:
-    """A page of the items, which are sorted by their keys; the token is the last key of the page before."""
-    if not 0 <= size <= _PAGE_MAX:
-        raise InvalidFieldError("page_size", f"must be 0 to {_PAGE_MAX}, not {size}")
-    if len(token) > 256:
-        raise InvalidFieldError("page_token", "must be the next_page_token of the page before")
-    start = sum(key <= token for key in keys) if token else 0
-    end = start + (size or _PAGE_DEFAULT)
-    return list(items[start:end]), keys[end - 1] if end < len(items) else ""
 
 
 def _merge(source: AnyMessage, target: AnyMessage, mask: FieldMask) -> None:

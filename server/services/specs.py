@@ -19,7 +19,7 @@ from policy.domain import (
 )
 from server.services.times import duration, seconds
 
-_LEARNERS = {
+LEARNERS = {
     pb.LEARNER_UNSPECIFIED: LearnerKind.RIDGE,
     pb.LEARNER_RIDGE: LearnerKind.RIDGE,
     pb.LEARNER_VOWPAL_WABBIT: LearnerKind.VOWPAL_WABBIT,
@@ -48,7 +48,7 @@ _WIRE_FIELDS = {
     "session_ttl_seconds": "session_ttl",
 }
 # Of two values that mean the same the later one, which says so explicitly, is given back.
-_LEARNER_VALUES = {kind: value for value, kind in _LEARNERS.items()}
+LEARNER_VALUES = {kind: value for value, kind in LEARNERS.items()}
 _MODE_VALUES = {mode: value for value, mode in _MODES.items()}
 _JOIN_VALUES = {join: value for value, join in _JOINS.items()}
 _STATE_VALUES = {state: value for value, state in _STATES.items()}
@@ -63,18 +63,18 @@ def router_spec_from_proto(message: pb.Router) -> RouterSpec:
 
 
 def _router_spec(message: pb.Router) -> RouterSpec:
-    if message.learner not in _LEARNERS:
+    if message.learner not in LEARNERS:
         raise InvalidFieldError("learner", f"must be a LEARNER value, not {message.learner}")
     if message.mode not in _MODES:
         raise InvalidFieldError("mode", f"must be a ROUTER_MODE value, not {message.mode}")
     default = RouterSpec()
     return RouterSpec(
         display_name=message.display_name,
-        objective=_objective(message.objective),
+        objective=objective_from_proto(message.objective),
         reward_rule=_reward_rule(message.reward_rule),
-        exploration=_exploration(message.exploration),
+        exploration=exploration_from_proto(message.exploration),
         embedding_dimensions=message.features.embedding_dimensions or default.embedding_dimensions,
-        learner=_LEARNERS[message.learner],
+        learner=LEARNERS[message.learner],
         policy=message.policy or default.policy,
         store_prompts=message.store_prompts,
         session_ttl_seconds=(
@@ -88,7 +88,8 @@ def _router_spec(message: pb.Router) -> RouterSpec:
     )
 
 
-def _objective(message: pb.Objective) -> Objective:
+def objective_from_proto(message: pb.Objective) -> Objective:
+    """What a router or a policy is after. Raises InvalidFieldError."""
     return Objective(
         message.budget_usd_per_request if message.HasField("budget_usd_per_request") else None,
         message.quality_value_usd if message.HasField("quality_value_usd") else None,
@@ -111,7 +112,8 @@ def _reward_rule(message: pb.RewardRule) -> RewardRule:
     )
 
 
-def _exploration(message: pb.Exploration) -> Exploration:
+def exploration_from_proto(message: pb.Exploration) -> Exploration:
+    """How much is tried; the defaults where nothing is said. Raises InvalidFieldError."""
     default = Exploration()
     return Exploration(
         message.strength if message.HasField("strength") else default.strength,
@@ -120,15 +122,28 @@ def _exploration(message: pb.Exploration) -> Exploration:
     )
 
 
+def objective_to_proto(objective: Objective) -> pb.Objective:
+    """What a router or a policy is after."""
+    return pb.Objective(
+        budget_usd_per_request=objective.budget_usd_per_request,
+        quality_value_usd=objective.quality_value_usd,
+        latency_usd_per_second=objective.latency_usd_per_second,
+        budget_usd_per_day=objective.budget_usd_per_day,
+        budget_usd_per_month=objective.budget_usd_per_month,
+    )
+
+
+def exploration_to_proto(exploration: Exploration) -> pb.Exploration:
+    """How much is tried."""
+    return pb.Exploration(
+        strength=exploration.strength,
+        burn_in_rewards=exploration.burn_in_rewards,
+        max_utility_loss=exploration.max_utility_loss,
+    )
+
+
 def router_spec_to_proto(spec: RouterSpec) -> pb.Router:
     """The spec of a router, every default spelled out."""
-    objective = pb.Objective(
-        budget_usd_per_request=spec.objective.budget_usd_per_request,
-        quality_value_usd=spec.objective.quality_value_usd,
-        latency_usd_per_second=spec.objective.latency_usd_per_second,
-        budget_usd_per_day=spec.objective.budget_usd_per_day,
-        budget_usd_per_month=spec.objective.budget_usd_per_month,
-    )
     rule = pb.RewardRule(
         join_window=duration(spec.reward_rule.join_window_seconds),
         signal_weights=spec.reward_rule.signal_weights,
@@ -136,18 +151,13 @@ def router_spec_to_proto(spec: RouterSpec) -> pb.Router:
         error_reward=spec.reward_rule.error_reward,
         join=_JOIN_VALUES[spec.reward_rule.join],
     )
-    exploration = pb.Exploration(
-        strength=spec.exploration.strength,
-        burn_in_rewards=spec.exploration.burn_in_rewards,
-        max_utility_loss=spec.exploration.max_utility_loss,
-    )
     return pb.Router(
         display_name=spec.display_name,
-        objective=objective,
+        objective=objective_to_proto(spec.objective),
         reward_rule=rule,
-        exploration=exploration,
+        exploration=exploration_to_proto(spec.exploration),
         features=pb.Features(embedding_dimensions=spec.embedding_dimensions),
-        learner=_LEARNER_VALUES[spec.learner],
+        learner=LEARNER_VALUES[spec.learner],
         policy=spec.policy,
         store_prompts=spec.store_prompts,
         session_ttl=duration(spec.session_ttl_seconds),

@@ -23,9 +23,12 @@ INVALID_FIELD = "INVALID_FIELD"
 _CODES: dict[type[errors.PointsmanError], int] = {
     errors.RouterNotFoundError: code_pb2.NOT_FOUND,
     errors.ModelNotFoundError: code_pb2.NOT_FOUND,
+    errors.PolicyNotFoundError: code_pb2.NOT_FOUND,
+    errors.EvaluationUnavailableError: code_pb2.UNAVAILABLE,
     errors.DecisionNotFoundError: code_pb2.NOT_FOUND,
     errors.DecisionExpiredError: code_pb2.FAILED_PRECONDITION,
     errors.NoEligibleModelError: code_pb2.FAILED_PRECONDITION,
+    errors.NotPromotableError: code_pb2.FAILED_PRECONDITION,
     errors.NotAllowedNowError: code_pb2.FAILED_PRECONDITION,
     errors.AlreadyExistsError: code_pb2.ALREADY_EXISTS,
     errors.StaleEtagError: code_pb2.ABORTED,

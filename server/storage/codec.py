@@ -27,6 +27,10 @@ from policy.log import DecisionRecord, ReportRecord, Usage
 _ROUTER = TypeAdapter(Router)
 _ROUTER_SPEC = TypeAdapter(RouterSpec)
 _MODEL_SPEC = TypeAdapter(ModelSpec)
+_POLICIES: TypeAdapter[tuple[Router, tuple[CandidateSpec, ...]]] = TypeAdapter(
+    tuple[Router, tuple[CandidateSpec, ...]]
+)
+_CANDIDATE = TypeAdapter(CandidateSpec)
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
 AnyRow = Any
@@ -45,6 +49,26 @@ def dump_router(router: Router) -> str:
 def load_router(text: str) -> Router:
     """The inverse of `dump_router`."""
     return _ROUTER.validate_json(text)
+
+
+def dump_policies(router: Router, candidates: tuple[CandidateSpec, ...]) -> str:
+    """A router with the candidates that are evaluated beside it as JSON."""
+    return _POLICIES.dump_json((router, candidates)).decode()
+
+
+def load_policies(text: str) -> tuple[Router, tuple[CandidateSpec, ...]]:
+    """The inverse of `dump_policies`."""
+    return _POLICIES.validate_json(text)
+
+
+def dump_candidate(spec: CandidateSpec) -> str:
+    """A candidate as JSON."""
+    return _CANDIDATE.dump_json(spec).decode()
+
+
+def load_candidate(text: str) -> CandidateSpec:
+    """The inverse of `dump_candidate`."""
+    return _CANDIDATE.validate_json(text)
 
 
 def dump_spec(spec: RouterSpec | ModelSpec) -> str:

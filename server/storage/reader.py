@@ -17,7 +17,8 @@ from policy.log import (
     ReportRecord,
     TickRecord,
 )
-from server.storage.codec import AnyRow, load_decision, load_report, load_router
+from policy.promotion import PolicyRecord
+from server.storage.codec import AnyRow, load_decision, load_policies, load_report, load_router
 from server.storage.schema import changes, decisions, log_head, reports, snapshots
 from server.storage.tail import LogPage, LogTail
 
@@ -43,6 +44,10 @@ class LogReader:
     def __init__(self, engine: Engine, tail: LogTail | None = None) -> None:
         self._engine = engine.execution_options(read_only=True)
         self._tail = tail
+
+    def without_tail(self) -> LogReader:
+        """Another that reads from the database alone, and so takes nothing away from who follows the tail."""
+        return LogReader(self._engine)
 
     def page(self, after: int, limit: int) -> LogPage:
         """The records at about `limit` positions above `after`, as far as they are given out."""
@@ -177,6 +182,8 @@ def _load_snapshot(row: AnyRow) -> StoredSnapshot:
 def _load_change(row: AnyRow) -> RegistryRecord | TickRecord:
     if row.kind == "tick":
         return TickRecord(row.seq, row.time_us)
+    if row.kind == "policy":
+        return PolicyRecord(row.seq, row.time_us, row.router, *load_policies(row.payload))
     router = None if row.payload is None else load_router(row.payload)
     return RegistryRecord(row.seq, row.time_us, row.router, router)
 

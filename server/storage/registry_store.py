@@ -7,7 +7,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, select, update
 
+from policy.canary import Canary
 from policy.domain import MODELS_PER_ROUTER_MAX, Model, ModelSpec, Router, RouterSpec
+from policy.promotion import PolicyState
 from server.errors import (
     AlreadyExistsError,
     ModelNotFoundError,
@@ -15,15 +17,16 @@ from server.errors import (
     RouterNotFoundError,
     StaleEtagError,
 )
-from server.registry import RouterEntry, Stamp
+from server.registry import PolicyEntry, RouterEntry, Stamp
 from server.storage.codec import (
     AnyRow,
     dump_router,
     dump_spec,
+    load_candidate,
     load_model_spec,
     load_router_spec,
 )
-from server.storage.schema import changes, decisions, models, routers
+from server.storage.schema import changes, decisions, models, policies, routers
 
 Change = Callable[[Connection, int, int], "RouterEntry | None"]
 """Runs in a write transaction with its position and time; gives the router's new entry, None if deleted."""
@@ -33,7 +36,7 @@ def load_entries(engine: Engine) -> list[RouterEntry]:
     """Every router that is not deleted."""
     with engine.connect() as connection:
         ids = connection.execute(select(routers.c.id).where(routers.c.delete_us.is_(None))).scalars()
-        return [_load_entry(connection, router_id) for router_id in list(ids)]
+        return [load_entry(connection, router_id) for router_id in list(ids)]
 
 
 def put_router(
@@ -66,11 +69,17 @@ def put_router(
     return change
 
 
+def set_spec(connection: Connection, row: AnyRow, spec: RouterSpec, seq: int, time_us: int) -> None:
+    """Gives a router that exists another spec with the same features; the caller writes the record of the log."""
+    values = _values(row, dump_spec(spec), None, True, seq, time_us)
+    connection.execute(update(routers).where(routers.c.id == row.id).values(**values))
+
+
 def delete_router(router_id: str, revision: int | None) -> Change:
     """Deletes a router with its models."""
 
     def change(connection: Connection, seq: int, time_us: int) -> RouterEntry | None:
-        row = _live_router(connection, router_id)
+        row = live_router(connection, router_id)
         _require_revision(f"routers/{router_id}", row, revision)
         connection.execute(
             update(routers).where(routers.c.id == router_id).values(delete_us=time_us, declared=None)
@@ -98,7 +107,7 @@ def put_model(
     """Creates or changes a model. A model created again after its deletion starts from nothing."""
 
     def change(connection: Connection, seq: int, time_us: int) -> RouterEntry | None:
-        _live_router(connection, router_id)
+        live_router(connection, router_id)
         name = f"routers/{router_id}/models/{model_id}"
         row = connection.execute(_model_query(router_id, model_id)).one_or_none()
         exists = row is not None and row.delete_us is None
@@ -155,7 +164,8 @@ def _model_query(router_id: str, model_id: str) -> Any:
     return select(models).where(models.c.router == router_id, models.c.id == model_id)
 
 
-def _live_router(connection: Connection, router_id: str) -> AnyRow:
+def live_router(connection: Connection, router_id: str) -> AnyRow:
+    """The router's row. Raises RouterNotFoundError if it was deleted or never was."""
     row = connection.execute(
         select(routers).where(routers.c.id == router_id, routers.c.delete_us.is_(None))
     ).one_or_none()
@@ -211,7 +221,7 @@ def _values(
 
 
 def _record(connection: Connection, router_id: str, seq: int, time_us: int) -> RouterEntry:
-    entry = _load_entry(connection, router_id)
+    entry = load_entry(connection, router_id)
     _log(connection, router_id, entry.router, seq, time_us)
     return entry
 
@@ -234,16 +244,42 @@ def _log(
     )
 
 
-def _load_entry(connection: Connection, router_id: str) -> RouterEntry:
+def load_entry(connection: Connection, router_id: str) -> RouterEntry:
+    """The router as it is now, in this transaction."""
     row = connection.execute(select(routers).where(routers.c.id == router_id)).one()
     query = select(models).where(models.c.router == router_id).order_by(models.c.uid)
     rows = connection.execute(query).all()
     live = [each for each in rows if each.delete_us is None]
     members = tuple(Model(each.id, each.uid, load_model_spec(each.spec)) for each in live)
+    router = Router(router_id, load_router_spec(row.spec), members, row.uid)
+    known = _load_policies(connection, row.uid)
     return RouterEntry(
-        router=Router(router_id, load_router_spec(row.spec), members, row.uid),
+        router=router,
         stamp=Stamp(row.revision, row.create_us, row.update_us),
         model_stamps={each.id: Stamp(each.revision, each.create_us, each.update_us) for each in live},
         removed_models=frozenset(each.id for each in rows if each.delete_us is not None),
         by_id={member.id: member for member in members},
+        policies=known,
+        canary=_canary(router, known),
     )
+
+
+def _canary(router: Router, known: dict[str, PolicyEntry]) -> Canary | None:
+    serving = [each for each in known.values() if each.state is PolicyState.CANARY]
+    return Canary(serving[0].spec, serving[0].canary_share, serving[0].spec.router(router)) if serving else None
+
+
+def _load_policies(connection: Connection, router_uid: int) -> dict[str, PolicyEntry]:
+    query = (
+        select(policies).where(policies.c.router_uid == router_uid).order_by(policies.c.create_seq, policies.c.id)
+    )
+    return {
+        row.id: PolicyEntry(
+            spec=load_candidate(row.spec),
+            state=PolicyState(row.state),
+            canary_share=row.canary_share,
+            create_seq=row.create_seq,
+            stamp=Stamp(row.revision, row.create_us, row.update_us),
+        )
+        for row in connection.execute(query)
+    }

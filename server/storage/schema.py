@@ -107,9 +107,9 @@ changes = Table(
         autoincrement=False,
     ),
     Column("time_us", BigInteger, nullable=False),
-    Column("kind", String(16), nullable=False, comment="registry or tick"),
+    Column("kind", String(16), nullable=False, comment="registry, policy or tick"),
     Column("router", String(63), nullable=False),
-    Column("payload", Text, comment="JSON of the router with its models; null once deleted"),
+    Column("payload", Text, comment="JSON of the router with its models, of a policy with its candidates"),
 )
 
 routers = Table(
@@ -137,6 +137,53 @@ models = Table(
     Column("create_us", BigInteger, nullable=False),
     Column("update_us", BigInteger, nullable=False),
     Column("delete_us", BigInteger),
+)
+
+policies = Table(
+    "policies",
+    metadata,
+    Column("router_uid", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", String(63), primary_key=True),
+    Column("router", String(63), nullable=False),
+    Column("spec", Text, nullable=False, comment="JSON of the candidate"),
+    Column("state", String(16), nullable=False),
+    Column("canary_share", Double, nullable=False),
+    Column("create_seq", BigInteger, nullable=False, comment="evaluated from here on"),
+    Column("former_spec", Text, comment="JSON of the router's spec when it was the live policy"),
+    Column("revision", BigInteger, nullable=False),
+    Column("create_us", BigInteger, nullable=False),
+    Column("update_us", BigInteger, nullable=False),
+)
+
+transitions = Table(
+    "transitions",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("policy", String(63), primary_key=True),
+    Column("time_us", BigInteger, nullable=False),
+    Column("router", String(63), nullable=False),
+    Column("router_uid", BigInteger, nullable=False),
+    Column("from_state", String(16), nullable=False, comment="empty for a new one"),
+    Column("to_state", String(16), nullable=False),
+    Column("canary_share", Double, nullable=False),
+    Column("forced", Boolean, nullable=False),
+    Column("automatic", Boolean, nullable=False),
+    Column("actor", String(256), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("evidence", Text, nullable=False, comment="JSON of what was known of it then"),
+)
+Index("ix_transitions_router", transitions.c.router_uid, transitions.c.seq)
+
+evaluations = Table(
+    "evaluations",
+    metadata,
+    Column("router", String(63), primary_key=True),
+    Column("seq", BigInteger, nullable=False, comment="evaluated up to here, inclusive"),
+    Column("since_seq", BigInteger, nullable=False, comment="the live policy is what it is from here on"),
+    Column("time_us", BigInteger, nullable=False),
+    Column("closed_through_us", BigInteger, nullable=False),
+    Column("payload", Text, nullable=False, comment="JSON of the router with its candidates"),
+    Column("state", LargeBinary, nullable=False, comment="compressed with zlib"),
 )
 
 snapshots = Table(

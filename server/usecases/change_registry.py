@@ -43,7 +43,7 @@ class ChangeRegistry:
         """
         require_router_id("router_id", router_id)
         parse_policy(spec.policy)
-        return await self._apply(
+        return await self.apply(
             router_id,
             store.put_router(router_id, spec, create=create, revision=revision, declared=declared),
         )
@@ -68,7 +68,7 @@ class ChangeRegistry:
     ) -> RouterEntry:
         """The router with the model as created or changed. Raises as put_router, and ModelNotFoundError."""
         require_model_id("model_id", model_id)
-        return await self._apply(
+        return await self.apply(
             router_id,
             store.put_model(
                 router_id,
@@ -84,9 +84,10 @@ class ChangeRegistry:
         """Removes the model. Raises as put_model."""
         if self._registry.entry(router_id) is None:
             raise RouterNotFoundError(router_id)
-        await self._apply(router_id, store.delete_model(router_id, model_id, revision))
+        await self.apply(router_id, store.delete_model(router_id, model_id, revision))
 
-    async def _apply(self, router_id: str, change: store.Change) -> RouterEntry:
+    async def apply(self, router_id: str, change: store.Change) -> RouterEntry:
+        """Makes a change of a router, on disk and then in memory. Raises what the change raises."""
         async with self._turn:
             entry: RouterEntry = await self._log.submit(Transact(change))
             self._registry.replace(router_id, entry)

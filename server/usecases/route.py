@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
-from policy.decide import NoCandidateError, decide
+from policy.canary import RouteRequest
+from policy.decide import Blend, NoCandidateError, decide
 from policy.domain import (
     TOKENS_MAX,
     Constraints,
@@ -26,7 +28,7 @@ from server.sessions import LastTurn, Sessions
 from server.storage.group_commit import GroupCommit
 from server.storage.reader import LogReader
 from server.storage.writes import DecisionWrite
-from server.views import Views
+from server.views import CandidateViews, Views
 
 PROMPT_BYTES_MAX = 1 << 20
 ID_LENGTH_MAX = 128
@@ -66,6 +68,7 @@ class Route:
         self,
         registry: Registry,
         views: Views,
+        candidate_views: CandidateViews,
         featuriser: Featuriser,
         log: GroupCommit,
         reader: LogReader,
@@ -74,6 +77,7 @@ class Route:
     ) -> None:
         self._registry = registry
         self._views = views
+        self._candidate_views = candidate_views
         self._featuriser = featuriser
         self._log = log
         self._reader = reader
@@ -159,7 +163,8 @@ class Route:
         )
         incumbent = command.incumbent_model if router.spec.mode is RouterMode.SHADOW else ""
         probed = self._probes.in_flight(router.uid, view.snapshot, now_us)
-        choice = decide(view, router, query, decision_id, now_us, session, incumbent, probed)
+        blend = None if incumbent else self._blend(command, entry, query)
+        choice = decide(view, router, query, decision_id, now_us, session, incumbent, probed, blend)
         return DecisionRecord(
             seq=0,
             time_us=0,
@@ -182,6 +187,20 @@ class Route:
             categorical=dict(command.categorical_features),
             numeric=dict(command.numeric_features),
         )
+
+    def _blend(self, command: RouteCommand, entry: RouterEntry, query: Query) -> Blend | None:
+        """What gives the router's canary its share of the decision; None without one."""
+        canary = entry.canary
+        if canary is None:
+            return None
+        view = self._candidate_views.get(entry.router.id, canary.spec.id)
+        request = RouteRequest(
+            command.categorical_features,
+            command.numeric_features,
+            command.incumbent_model,
+            command.preference.exploit_only,
+        )
+        return partial(canary.mixed, view, query, request)
 
     async def _earlier_decision(self, command: RouteCommand, entry: RouterEntry) -> DecisionRecord | None:
         """The decision that the same request was given when there still was a model for it."""

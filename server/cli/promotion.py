@@ -1,0 +1,109 @@
+"""pointsman policies promote and history: a candidate's way to the traffic, and the record of it."""
+
+from __future__ import annotations
+
+import getpass
+import json
+
+import click
+from google.protobuf.json_format import MessageToDict
+from pointsman.v1 import policy_service_pb2 as pb
+from pointsman.v1 import policy_service_pb2_grpc as pb_grpc
+from rich.table import Table
+
+from server.cli.remote import DEADLINE_SECONDS, connected, console
+
+_NEXT = ("canary", "live", "shadow")
+_GUARDRAILS = ("quality_loss_max", "cost_factor_max", "latency_factor_max", "error_increase_max")
+
+
+@click.command()
+@click.argument("policy")
+@click.option(
+    "--to", "state", type=click.Choice(["canary", "live", "shadow"]), required=True, help="Its next state."
+)
+@click.option("--share", default=0.0, help="A canary's share of the traffic, in (0, 1].")
+@click.option("--force", is_flag=True, help="Whatever the verdict is; for the record, say why.")
+@click.option("--reason", default="", help="Why, for the record.")
+@click.option("--margin", type=float, help="By how much utility has to be better.")
+@click.option("--quality-loss-max", type=float, help="Guardrail: how much quality may be lost.")
+@click.option("--cost-factor-max", type=float, help="Guardrail: cost, in multiples of the live policy's.")
+@click.option("--latency-factor-max", type=float, help="Guardrail: latency, likewise.")
+@click.option("--error-increase-max", type=float, help="Guardrail: how much more often calls may fail.")
+@click.pass_obj
+def promote(
+    where: tuple[str, str],
+    /,
+    policy: str,
+    state: str,
+    share: float,
+    force: bool,
+    reason: str,
+    margin: float | None,
+    **guardrails: float | None,
+) -> None:
+    """Take POLICY to another state, if it passes.
+
+    Without --margin and guardrails it is judged by the default ones; with any of them, by those alone.
+    """
+    target, router = where
+    request = pb.PromotePolicyRequest(
+        name=f"{router}/policies/{policy}",
+        state=pb.PolicyState.Value(f"POLICY_STATE_{state.upper()}"),
+        canary_share=share,
+        force=force,
+        reason=reason,
+        actor=getpass.getuser(),
+    )
+    if margin is not None or any(each is not None for each in guardrails.values()):
+        request.requirements.CopyFrom(
+            pb.Requirements(
+                utility_margin=margin or 0.0,
+                unsupported_max=0.05,
+                effective_sample_size_min=50.0,
+                **{name: guardrails[name] for name in _GUARDRAILS},
+            )
+        )
+    with connected(target) as channel:
+        answer = pb_grpc.PolicyServiceStub(channel).PromotePolicy(request, timeout=DEADLINE_SECONDS)
+    click.echo(f"{answer.policy.name} is {_state(answer.policy.state)}")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def history(where: tuple[str, str], as_json: bool) -> None:
+    """List what has been done with the router's policies, by whom and why."""
+    target, router = where
+    found: list[pb.Transition] = []
+    with connected(target) as channel:
+        stub, token = pb_grpc.PolicyServiceStub(channel), ""
+        while True:
+            request = pb.ListTransitionsRequest(parent=router, page_token=token)
+            page = stub.ListTransitions(request, timeout=DEADLINE_SECONDS)
+            found.extend(page.transitions)
+            token = page.next_page_token
+            if not token:
+                break
+    if as_json:
+        click.echo(json.dumps([MessageToDict(each, preserving_proto_field_name=True) for each in found]))
+        return
+    grid = Table()
+    for heading in ("when", "policy", "from", "to", "share", "by", "how", "why"):
+        grid.add_column(heading)
+    for each in found:
+        grid.add_row(
+            each.create_time.ToDatetime().isoformat(" ", "seconds"),
+            each.policy.partition("/policies/")[2],
+            _state(each.from_state) if each.from_state else "",
+            _state(each.to_state),
+            f"{each.canary_share:.1%}" if each.canary_share else "",
+            each.actor,
+            "forced" if each.forced else "by itself" if each.automatic else "",
+            each.reason,
+        )
+    console().print(grid)
+
+
+def _state(value: pb.PolicyState.ValueType) -> str:
+    return pb.PolicyState.Name(value).removeprefix("POLICY_STATE_").lower()

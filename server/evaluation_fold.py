@@ -1,0 +1,93 @@
+"""Folds the log into the routers' evaluations: the same records always give the same numbers, bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from policy.candidates import CandidateSpec
+from policy.domain import Router
+from policy.evaluation import Evaluation
+from policy.log import RegistryRecord
+from policy.promotion import PolicyRecord, is_former, other_policy
+from server.learner_fold import LogFold, Position, learned_as
+from server.storage.evaluation_store import StoredEvaluation
+from server.storage.reader import LogReader
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """What an evaluation is of. Since the position `since_seq` the live policy has been what it is."""
+
+    router: Router
+    candidates: tuple[CandidateSpec, ...]
+    since_seq: int
+
+
+class EvaluationFold(LogFold[Evaluation]):
+    """The evaluations of all routers at one position of the log."""
+
+    def __init__(self, reader: LogReader, stored: list[StoredEvaluation]) -> None:
+        super().__init__(
+            reader,
+            {
+                each.router.id: (
+                    Evaluation.restore(each.router, each.candidates, each.state),
+                    Position(each.seq, each.closed_through_us),
+                )
+                for each in stored
+            },
+        )
+        self._settings = {
+            each.router.id: _Setting(each.router, each.candidates, each.since_seq) for each in stored
+        }
+
+    def since_seq(self, router: str) -> int:
+        """From which position on the router's live policy has been what it is."""
+        return self._settings[router].since_seq
+
+    def candidates(self, router: str) -> tuple[CandidateSpec, ...]:
+        """The router's candidates at this position."""
+        return self._settings[router].candidates
+
+    def snapshot(self, router: str) -> StoredEvaluation | None:
+        """The router's whole evaluation at this position; None once it was deleted."""
+        evaluation = self.follower(router)
+        if evaluation is None:
+            return None
+        setting = self._settings[router]
+        return StoredEvaluation(
+            router=setting.router,
+            candidates=setting.candidates,
+            seq=self.seq,
+            since_seq=setting.since_seq,
+            closed_through_us=self.closed_through_us,
+            state=evaluation.state(),
+        )
+
+    def _begin(self, router: Router) -> Evaluation:
+        self._settings[router.id] = _Setting(router, (), router.uid)
+        return Evaluation(router)
+
+    def _changed(self, follower: Evaluation, router: Router, record: RegistryRecord) -> Evaluation:
+        before = self._settings[router.id]
+        candidates, since = before.candidates, before.since_seq
+        if other_policy(before.router.spec, router.spec):
+            follower.restart()
+            since = record.seq
+        if router != before.router:
+            follower.on_registry(router)
+        if isinstance(record, PolicyRecord):
+            candidates = record.candidates
+            follower.on_candidates(candidates, self._learned(before, record))
+        self._settings[router.id] = _Setting(router, candidates, since)
+        return follower
+
+    def _learned(self, before: _Setting, record: PolicyRecord) -> dict[str, bytes]:
+        """What the former live policy, which is a candidate now, knew: the state of its learner, by its name."""
+        known = {each.id for each in before.candidates}
+        kind = before.router.spec.learner
+        return {
+            each.id: learned_as(self._reader, before.router, kind, record).state()
+            for each in record.candidates
+            if each.id not in known and is_former(each.id) and each.learns
+        }

@@ -1,0 +1,256 @@
+"""The evaluation at work: follows the log behind the learner, saves its state, watches the live policy."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from policy.confidence import Bounds
+from policy.evaluation import EvaluationSettings
+from policy.evidence import Metric
+from policy.league import Results
+from policy.promotion import better_fixed
+from server.errors import PointsmanError
+from server.evaluation_fold import EvaluationFold
+from server.registry import Registry
+from server.storage.evaluation_store import load_evaluations, put_evaluation
+from server.storage.reader import LogReader
+from server.storage.writes import Transact
+from server.views import CandidateViews
+
+logger = logging.getLogger(__name__)
+
+_PAGE = 128
+_RETRY_SECONDS = 1.0
+_IDLE_SECONDS_MAX = 60.0
+_GATHER_SECONDS = 0.1
+_PAUSE_SECONDS_MAX = 0.2
+# Saving and watching may take this share of the time.
+_UPKEEP_SHARE = 0.05
+_WATCH_SECONDS = 1.0
+
+Submit = Callable[[Transact], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an evaluation has found at a position of the log. Since `since` the live policy has been what it is.
+
+    `worse_than` is the standing comparator that is better than the live policy with confidence, empty if none is.
+    """
+
+    position: int
+    since: int
+    results: Results
+    bounds: Mapping[Metric, Bounds]
+    settings: EvaluationSettings
+    worse_than: str
+
+
+class EvaluationLoop:
+    """Runs in a thread of its own, half of the time at most, and may lag behind: nothing waits for it.
+
+    `notify` wakes it when something was committed. `on_health` hears whether it works, `on_alarm` whether the
+    live policies are as good as each model alone, as far as is known, and `on_found` what was found of a router
+    whenever it is looked at.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        registry: Registry,
+        candidate_views: CandidateViews,
+        submit: Submit,
+        clock_us: Callable[[], int],
+        on_health: Callable[[bool], object],
+        on_alarm: Callable[[bool], object],
+        on_found: Callable[[str, Found], object],
+        save_seconds: float,
+    ) -> None:
+        self._engine = engine
+        # Not the learner's reader: what the tail gives to one, another does not get.
+        self._reader = LogReader(engine)
+        self._registry = registry
+        self._candidate_views = candidate_views
+        self._submit = submit
+        self._clock_us = clock_us
+        self._on_health = on_health
+        self._on_alarm = on_alarm
+        self._on_found = on_found
+        self._save_seconds = save_seconds
+        self._lock = threading.Lock()
+        self._fold: EvaluationFold | None = None
+        self._alarms: dict[str, str] = {}
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="evaluation", daemon=True)
+
+    def start(self) -> None:
+        """Starts following the log."""
+        self._thread.start()
+
+    def notify(self) -> None:
+        """Says that the log has grown."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Saves the state as it is, and ends; what is left of the log is for the next start."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def find(self, router: str) -> Found | None:
+        """What is known of a router now; None if the evaluation has not come to it. Waits for a page at most."""
+        with self._lock:
+            fold = self._fold
+            evaluation = fold.follower(router) if fold is not None else None
+            if fold is None or evaluation is None:
+                return None
+            results = evaluation.results()
+            return Found(
+                position=fold.seq,
+                since=fold.since_seq(router),
+                results=results,
+                bounds=evaluation.bounds,
+                settings=EvaluationSettings(),
+                worse_than=better_fixed(results),
+            )
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._follow()
+                return
+            except (SQLAlchemyError, OSError, PointsmanError) as error:
+                logger.error("the evaluation cannot reach the log, and starts again: %s", error)
+                self._on_health(False)
+                if self._stopping:
+                    return
+                self._wake.clear()
+                self._wake.wait(_RETRY_SECONDS)
+            except Exception:
+                logger.exception("the evaluation has died; routing and learning go on")
+                self._on_health(False)
+                return
+            finally:
+                with self._lock:
+                    self._fold = None
+
+    def _follow(self) -> None:
+        fold = self._open()
+        with self._lock:
+            self._fold = fold
+            self._publish(fold, set(fold.routers))
+        save = _Due(self._save_seconds)
+        watch = _Due(_WATCH_SECONDS)
+        watch.changed |= set(fold.routers)
+        healthy = False
+        while True:
+            began = time.perf_counter()
+            with self._lock:
+                advanced = fold.advance(_PAGE)
+                save.changed |= fold.changed
+                watch.changed |= fold.changed
+                self._publish(fold, fold.changed)
+                fold.changed = set()
+            spent = time.perf_counter() - began
+            if not healthy and advanced < _PAGE:
+                self._on_health(True)
+                healthy = True
+            if watch.now:
+                watch.do(self._watch)
+            if save.changed and (save.now or self._stopping):
+                save.do(self._save)
+            if self._stopping:
+                return
+            if advanced:
+                time.sleep(min(spent, _PAUSE_SECONDS_MAX))
+            else:
+                self._rest(min(save.seconds, watch.seconds))
+
+    def _open(self) -> EvaluationFold:
+        stored = load_evaluations(self._engine)
+        try:
+            return EvaluationFold(self._reader, stored)
+        except ValueError as error:
+            logger.warning("the whole log is evaluated again: %s", error)
+            return EvaluationFold(self._reader, [])
+
+    def _publish(self, fold: EvaluationFold, routers: set[str]) -> None:
+        """Publishes what the canaries know, for the decisions that they have a share in."""
+        for router in routers:
+            entry, evaluation = self._registry.entry(router), fold.follower(router)
+            name = entry.canary.spec.id if entry and entry.canary else ""
+            view = evaluation.view(name, fold.seq) if evaluation is not None and name else None
+            self._candidate_views.publish(router, name, view)
+
+    def _rest(self, seconds: float) -> None:
+        """Waits for the log to grow, or for something else to be due."""
+        self._wake.wait(min(max(seconds, 0.001), _IDLE_SECONDS_MAX))
+        if not self._stopping:
+            time.sleep(_GATHER_SECONDS)
+        self._wake.clear()
+
+    def _save(self, routers: set[str]) -> None:
+        with self._lock:
+            fold = self._fold
+            if fold is None:
+                return
+            found = {router: fold.snapshot(router) for router in sorted(routers | set(fold.routers))}
+        parts = [put_evaluation(router, stored) for router, stored in found.items()]
+
+        def apply(connection: Connection, seq: int, time_us: int) -> None:
+            # In one transaction: a restart reads on from the oldest of them.
+            for part in parts:
+                part(connection, seq, time_us)
+
+        self._submit(Transact(apply))
+
+    def _watch(self, routers: set[str]) -> None:
+        """Looks whether a model alone is better than the live policy; says so once, and once when it is over."""
+        for router in sorted(routers):
+            found = self.find(router)
+            name = found.worse_than if found else ""
+            before = self._alarms.pop(router, "")
+            if name:
+                self._alarms[router] = name
+            if name and not before:
+                logger.warning("the live policy of routers/%s is worse than %s, with confidence", router, name)
+            if found is not None:
+                self._on_found(router, found)
+            if before and not name:
+                logger.warning("the live policy of routers/%s is no longer known to be worse", router)
+        self._on_alarm(not self._alarms)
+
+
+class _Due:
+    """Something to be done for the routers that have changed, now and then: the dearer it is the more rarely."""
+
+    def __init__(self, seconds: float) -> None:
+        self._every = seconds
+        self._at = time.monotonic() + seconds
+        self.changed: set[str] = set()
+
+    @property
+    def seconds(self) -> float:
+        """How long until it is due; infinite if nothing has changed."""
+        return self._at - time.monotonic() if self.changed else _IDLE_SECONDS_MAX
+
+    @property
+    def now(self) -> bool:
+        return self.seconds <= 0.0
+
+    def do(self, what: Callable[[set[str]], None]) -> None:
+        """Does it, and says when it is due again."""
+        began = time.monotonic()
+        changed, self.changed = self.changed, set()
+        what(changed)
+        now = time.monotonic()
+        self._at = now + max(self._every, (now - began) / _UPKEEP_SHARE)

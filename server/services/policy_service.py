@@ -1,0 +1,153 @@
+"""PolicyService: candidate policies on the wire."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pointsman.v1 import policy_service_pb2 as pb
+from pointsman.v1 import policy_service_pb2_grpc as pb_grpc
+
+from policy.domain import InvalidFieldError
+from policy.promotion import PolicyState
+from server.errors import EvaluationUnavailableError, PolicyNotFoundError, RouterNotFoundError, StaleEtagError
+from server.registry import PolicyEntry, Registry, RouterEntry
+from server.services.evaluations import evaluation_to_proto, requirements_from_proto
+from server.services.names import parse_policy_name, parse_router
+from server.services.pages import page_of, page_size
+from server.services.policies import STATES, candidate_from_proto, policy_to_proto, transition_to_proto
+from server.services.status import Context, translated
+from server.storage.policy_store import Cause
+from server.usecases.change_policies import ChangePolicies
+from server.usecases.promote_policy import Find, PromoteCommand, PromotePolicy
+
+
+class PolicyService(pb_grpc.PolicyServiceServicer):
+    """Translates; ChangePolicies and PromotePolicy change."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        change: ChangePolicies,
+        promote: PromotePolicy,
+        find: Find,
+        transitions: Callable[[int, tuple[int, str], int], Sequence[Any]],
+    ) -> None:
+        self._registry = registry
+        self._change = change
+        self._promote = promote
+        self._find = find
+        self._transitions = transitions
+
+    @translated
+    async def CreatePolicy(self, request: pb.CreatePolicyRequest, context: Context) -> pb.CreatePolicyResponse:
+        """Creates a candidate."""
+        router_id = parse_router("parent", request.parent)
+        spec = candidate_from_proto(router_id, request.policy_id, request.policy)
+        created = await self._change.create(router_id, spec, Cause(_actor(request.actor, context)))
+        return pb.CreatePolicyResponse(policy=policy_to_proto(router_id, created))
+
+    @translated
+    async def GetPolicy(self, request: pb.GetPolicyRequest, context: Context) -> pb.GetPolicyResponse:
+        """Reads a policy."""
+        router_id, _, entry = self._member(request.name)
+        return pb.GetPolicyResponse(policy=policy_to_proto(router_id, entry))
+
+    @translated
+    async def ListPolicies(self, request: pb.ListPoliciesRequest, context: Context) -> pb.ListPoliciesResponse:
+        """Lists a router's policies."""
+        entry = self._router(parse_router("parent", request.parent))
+        names = sorted(entry.policies)
+        found = [entry.policies[name] for name in names]
+        page, token = page_of(found, names, request.page_size, request.page_token)
+        shown = [policy_to_proto(entry.router.id, each) for each in page]
+        return pb.ListPoliciesResponse(policies=shown, next_page_token=token)
+
+    @translated
+    async def RetirePolicy(self, request: pb.RetirePolicyRequest, context: Context) -> pb.RetirePolicyResponse:
+        """Ends a candidate."""
+        router_id, policy_id, entry = self._member(request.name)
+        revision = _revision(request.name, request.etag, entry)
+        cause = Cause(_actor(request.actor, context), request.reason)
+        retired = await self._change.retire(router_id, policy_id, revision, cause)
+        return pb.RetirePolicyResponse(policy=policy_to_proto(router_id, retired))
+
+    @translated
+    async def PromotePolicy(self, request: pb.PromotePolicyRequest, context: Context) -> pb.PromotePolicyResponse:
+        """Takes a policy to another state."""
+        router_id, policy_id, entry = self._member(request.name)
+        command = PromoteCommand(
+            router_id,
+            policy_id,
+            _target(request.state),
+            request.canary_share,
+            request.force,
+            request.reason,
+            _actor(request.actor, context),
+            _revision(request.name, request.etag, entry),
+            requirements_from_proto(request.requirements) if request.HasField("requirements") else None,
+        )
+        return pb.PromotePolicyResponse(policy=policy_to_proto(router_id, await self._promote(command)))
+
+    @translated
+    async def ListTransitions(
+        self, request: pb.ListTransitionsRequest, context: Context
+    ) -> pb.ListTransitionsResponse:
+        """Lists what has been done with a router's policies."""
+        router = self._router(parse_router("parent", request.parent)).router
+        size = page_size(request.page_size)
+        rows = await asyncio.to_thread(self._transitions, router.uid, _after(request.page_token), size + 1)
+        last = rows[size - 1] if len(rows) > size else None
+        return pb.ListTransitionsResponse(
+            transitions=[transition_to_proto(each) for each in rows[:size]],
+            next_page_token=f"{last.seq}:{last.policy}" if last else "",
+        )
+
+    @translated
+    async def GetEvaluation(self, request: pb.GetEvaluationRequest, context: Context) -> pb.GetEvaluationResponse:
+        """Says what is known of a router's candidates."""
+        router_id = self._router(parse_router("router", request.router)).router.id
+        # It may have to wait for a page of the log.
+        found = await asyncio.to_thread(self._find, router_id)
+        if found is None:
+            raise EvaluationUnavailableError(router_id)
+        return pb.GetEvaluationResponse(evaluation=evaluation_to_proto(router_id, found))
+
+    def _router(self, router_id: str) -> RouterEntry:
+        entry = self._registry.entry(router_id)
+        if entry is None:
+            raise RouterNotFoundError(router_id)
+        return entry
+
+    def _member(self, name: str) -> tuple[str, str, PolicyEntry]:
+        router_id, policy_id = parse_policy_name("name", name)
+        entry = self._router(router_id).policies.get(policy_id)
+        if entry is None:
+            raise PolicyNotFoundError(router_id, policy_id)
+        return router_id, policy_id, entry
+
+
+def _revision(name: str, etag: str, entry: PolicyEntry) -> int | None:
+    """The revision that the policy must still have when it is changed, None if any will do."""
+    if etag and etag != str(entry.stamp.revision):
+        raise StaleEtagError(name)
+    return entry.stamp.revision if etag else None
+
+
+def _actor(given: str, context: Context) -> str:
+    return given or str(context.peer())
+
+
+def _target(value: pb.PolicyState.ValueType) -> PolicyState:
+    found = {number: state for state, number in STATES.items() if state is not PolicyState.RETIRED}
+    if value not in found:
+        raise InvalidFieldError("state", "must be POLICY_STATE_CANARY, POLICY_STATE_LIVE or POLICY_STATE_SHADOW")
+    return found[value]
+
+
+def _after(token: str) -> tuple[int, str]:
+    seq, _, policy = token.partition(":")
+    if token and not (seq.isascii() and seq.isdigit() and len(token) < 128):
+        raise InvalidFieldError("page_token", "must be the next_page_token of the page before")
+    return (int(seq), policy) if token else (0, "")
