@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from policy.candidates import INCUMBENT, CandidateSpec
 from policy.confidence import Contrast
-from policy.domain import InvalidFieldError, RouterSpec, require_number
+from policy.domain import WINDOW_SECONDS_MAX, InvalidFieldError, RouterSpec, require_number
 from policy.evidence import Interval, Metric
 from policy.league import CandidateResult, Results
 from policy.log import RegistryRecord
-from policy.verdict import Requirements
+from policy.verdict import Outcome, Requirements, judge
 
 POLICIES_PER_ROUTER_MAX = 1000
 FORMER = "previous-"
@@ -30,6 +30,28 @@ class PolicyState(StrEnum):
     def evaluated(self) -> bool:
         """Whether it is a candidate beside the live policy."""
         return self in (PolicyState.SHADOW, PolicyState.CANARY)
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """By what a router's candidates are judged, and whether they are promoted automatically.
+
+    With an `automatic_canary_share` above 0 they are, and a canary serves for `canary_seconds` at least before
+    it may become live. The factors of `requirements` have to be those that evaluations follow, or None.
+    Raises InvalidFieldError.
+    """
+
+    requirements: Requirements = Requirements()
+    automatic_canary_share: float = 0.0
+    canary_seconds: float = 3600.0
+
+    def __post_init__(self) -> None:
+        require_number("automatic_canary_share", self.automatic_canary_share, 0.0, 0.99)
+        require_number("canary_time", self.canary_seconds, 0.0, WINDOW_SECONDS_MAX)
+        for name in ("cost_factor_max", "latency_factor_max"):
+            value, followed = getattr(self.requirements, name), getattr(Requirements(), name)
+            if value not in (None, followed):
+                raise InvalidFieldError(f"requirements.{name}", f"must be {followed:g} or unset, not {value:g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +148,17 @@ def reason_to_go_back(former_policy: CandidateResult, requirements: Requirements
     if error_increase is not None and errors.low <= errors.high < -error_increase:
         return f"its calls fail less by at least {-errors.high:.6g}, and {error_increase:.6g} may be gained"
     return ""
+
+
+def judged(results: Results, requirements: Requirements) -> Results:
+    """The results with verdicts by these requirements."""
+    candidates = tuple(
+        replace(each, verdict=judge(requirements, each.support, each.sequences)) for each in results.candidates
+    )
+    return replace(results, candidates=candidates)
+
+
+def next_canary(results: Results, shadows: Collection[str]) -> CandidateResult | None:
+    """Of these candidates the one that passes with the largest sure gain in utility; None if none passes."""
+    passed = [each for each in results.candidates if each.id in shadows and each.verdict.outcome is Outcome.PASSED]
+    return max(passed, key=lambda each: each.sequences[Contrast(Metric.UTILITY)].low, default=None)

@@ -91,7 +91,7 @@ class App:
             settings.evaluation_seconds,
         )
         self._promote = PromotePolicy(self._registry, self._change, self._evaluation.find)
-        self._steward = Steward(self._registry, self._promote)
+        self._steward = Steward(self._registry, self._promote, now_us)
         self._server = self._build_server(featuriser or Featuriser())
         self._tasks: set[asyncio.Task[Any]] = set()
         self._learner: LearnerLoop | None = None

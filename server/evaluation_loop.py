@@ -12,10 +12,11 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from policy.confidence import Bounds
-from policy.evaluation import EvaluationSettings
+from policy.estimators import LEVEL
 from policy.evidence import Metric
 from policy.league import Results
-from policy.promotion import better_fixed
+from policy.promotion import Promotion, better_fixed, judged
+from policy.verdict import Requirements
 from server.errors import PointsmanError
 from server.evaluation_fold import EvaluationFold
 from server.registry import Registry
@@ -49,7 +50,8 @@ class Found:
     since: int
     results: Results
     bounds: Mapping[Metric, Bounds]
-    settings: EvaluationSettings
+    requirements: Requirements
+    level: float
     worse_than: str
 
 
@@ -113,13 +115,16 @@ class EvaluationLoop:
             evaluation = fold.follower(router) if fold is not None else None
             if fold is None or evaluation is None:
                 return None
-            results = evaluation.results()
+            entry = self._registry.entry(router)
+            requirements = (entry.promotion if entry else Promotion()).requirements
+            results = judged(evaluation.results(), requirements)
             return Found(
                 position=fold.seq,
                 since=fold.since_seq(router),
                 results=results,
                 bounds=evaluation.bounds,
-                settings=EvaluationSettings(),
+                requirements=requirements,
+                level=LEVEL,
                 worse_than=better_fixed(results),
             )
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from policy.canary import Canary
 from policy.candidates import CandidateSpec
 from policy.domain import Model, Router
-from policy.promotion import PolicyState
+from policy.promotion import PolicyState, Promotion
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,8 @@ class RouterEntry:
     by_id: Mapping[str, Model] = field(default_factory=dict)
     policies: Mapping[str, PolicyEntry] = field(default_factory=dict)
     canary: Canary | None = None
+    promotion: Promotion = Promotion()
+    promotion_revision: int = 0
 
     def model(self, model_id: str) -> Model | None:
         """The model of this id, or None."""

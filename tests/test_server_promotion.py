@@ -85,6 +85,8 @@ async def test_a_candidate_that_is_better_passes_the_gate_and_one_that_is_not_do
         ({"state": pb.POLICY_STATE_CANARY}, "canary_share"),
         ({"state": pb.POLICY_STATE_CANARY, "canary_share": 1.5}, "canary_share"),
         ({"state": pb.POLICY_STATE_LIVE, "canary_share": 0.5}, "canary_share"),
+        ({"state": pb.POLICY_STATE_CANARY, "canary_share": 0.5, "holdback_share": 0.1}, "holdback_share"),
+        ({"state": pb.POLICY_STATE_LIVE, "holdback_share": 1.0}, "holdback_share"),
         ({"state": pb.POLICY_STATE_RETIRED}, "state"),
         ({"state": pb.POLICY_STATE_UNSPECIFIED}, "state"),
         ({"state": pb.POLICY_STATE_LIVE, "force": True}, "reason"),
@@ -307,8 +309,88 @@ async def test_a_router_goes_back_by_itself_once_the_former_policy_is_known_to_b
     # Quality may be known to be lost before utility is, whose bounds are wider.
     low, high = json.loads(record.evidence_json)["utility_gain"]
     assert low > 0.0 or (high > 0.0 and "quality" in record.reason)
-    assert "goes back from worse" in caplog.text
+    assert f"{live[0]} is live: its" in caplog.text
     for _ in range(3):
         await traffic(server, random, 20, good=1.0, bad=0.0)
         await evaluated(server)
     assert (await server.get_router()).policy == "fixed:good"
+
+
+async def settings(server: Running, **fields: Any) -> pb.PromotionSettings:
+    given = pb.PromotionSettings(name="routers/default/promotionSettings", **fields)
+    request = pb.UpdatePromotionSettingsRequest(promotion_settings=given)
+    return (await server.policies.UpdatePromotionSettings(request)).promotion_settings
+
+
+async def test_a_former_policy_that_keeps_a_share_can_be_compared_and_gone_back_to(server: Running) -> None:
+    await server.create_models(good={}, bad={})
+    await server.update_router(policy="fixed:good")
+    await create(server, "worse", policy="fixed:bad")
+    await forced(server, "worse", pb.POLICY_STATE_LIVE, holdback_share=0.25)
+    known = await states(server)
+    (former,) = [name for name in known if name.startswith("previous-")]
+    assert known[former] == pb.POLICY_STATE_CANARY
+    assert (await server.route(prompt="hello")).probability in {0.75, 0.25}
+    random = seeded("holdback")
+
+    async def went_back() -> bool:
+        await traffic(server, random, 20, good=1.0, bad=0.0)
+        return (await server.get_router()).policy == "fixed:good"
+
+    await eventually(went_back)
+    assert (await states(server))[former] == pb.POLICY_STATE_LIVE
+
+
+async def test_promotion_settings_read_back_and_a_bad_one_is_refused_by_its_name(server: Running) -> None:
+    read = pb.GetPromotionSettingsRequest(name="routers/default/promotionSettings")
+    default = (await server.policies.GetPromotionSettings(read)).promotion_settings
+    assert (default.automatic_canary_share, default.canary_time.seconds) == (0.0, 3600)
+    assert default.requirements.quality_loss_max == 0.01
+    changed = await settings(server, requirements={"utility_margin": 0.25}, etag=default.etag)
+    assert changed.requirements == pb.Requirements(utility_margin=0.25)
+    assert (await server.policies.GetPromotionSettings(read)).promotion_settings == changed
+    assert (await refusal(settings(server, etag=default.etag))).code is grpc.StatusCode.ABORTED
+    for fields, field in (
+        ({"automatic_canary_share": 1.0}, "automatic_canary_share"),
+        ({"canary_time": {"seconds": -1}}, "canary_time"),
+        ({"requirements": {"utility_margin": -1.0}}, "requirements.utility_margin"),
+        ({"requirements": {"cost_factor_max": 3.0}}, "requirements.cost_factor_max"),
+    ):
+        refused = await refusal(settings(server, **fields))
+        assert (refused.code, refused.fields) == (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            [f"promotion_settings.{field}"],
+        )
+    none = await refusal(
+        server.policies.GetPromotionSettings(pb.GetPromotionSettingsRequest(name="routers/none/promotionSettings"))
+    )
+    assert none.code is grpc.StatusCode.NOT_FOUND
+    await server.create_models(a={})
+    found = await evaluated(server)
+    assert found.requirements.utility_margin == 0.25
+
+
+async def test_a_router_on_automatic_walks_the_better_candidate_to_the_traffic_by_the_same_gate(
+    server: Running,
+) -> None:
+    await server.create_models(good={}, bad={})
+    await server.update_router(policy="uniform")
+    await create(server, "best", policy="fixed:good")
+    await create(server, "worst", policy="fixed:bad")
+    await settings(server, requirements=UTILITY_ONLY, automatic_canary_share=0.25, canary_time={})
+    random = seeded("automatic")
+
+    async def arrived() -> bool:
+        await traffic(server, random, 20, good=1.0, bad=0.0)
+        return (await server.get_router()).policy == "fixed:good"
+
+    await eventually(arrived)
+    known = await states(server)
+    assert (known["best"], known["worst"]) == (pb.POLICY_STATE_LIVE, pb.POLICY_STATE_SHADOW)
+    walked = [each for each in await transitions(server) if each.policy == NAME.format("best")]
+    assert [each.to_state for each in walked] == [
+        *(pb.POLICY_STATE_SHADOW, pb.POLICY_STATE_CANARY, pb.POLICY_STATE_LIVE),
+    ]
+    for each in walked[1:]:
+        assert (each.automatic, each.actor) == (True, "pointsman")
+        assert json.loads(each.evidence_json)["outcome"] == "passed"

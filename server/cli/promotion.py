@@ -23,6 +23,7 @@ _GUARDRAILS = ("quality_loss_max", "cost_factor_max", "latency_factor_max", "err
     "--to", "state", type=click.Choice(["canary", "live", "shadow"]), required=True, help="Its next state."
 )
 @click.option("--share", default=0.0, help="A canary's share of the traffic, in (0, 1].")
+@click.option("--holdback", default=0.0, help="With --to live: the share that the former policy keeps.")
 @click.option("--force", is_flag=True, help="Whatever the verdict is; for the record, say why.")
 @click.option("--reason", default="", help="Why, for the record.")
 @click.option("--margin", type=float, help="By how much utility has to be better.")
@@ -37,6 +38,7 @@ def promote(
     policy: str,
     state: str,
     share: float,
+    holdback: float,
     force: bool,
     reason: str,
     margin: float | None,
@@ -51,6 +53,7 @@ def promote(
         name=f"{router}/policies/{policy}",
         state=pb.PolicyState.Value(f"POLICY_STATE_{state.upper()}"),
         canary_share=share,
+        holdback_share=holdback,
         force=force,
         reason=reason,
         actor=getpass.getuser(),

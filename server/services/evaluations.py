@@ -50,12 +50,12 @@ def evaluation_to_proto(router_id: str, found: Found) -> pb.Evaluation:
         router=router_name(router_id),
         position=str(found.position),
         since_position=str(found.since),
-        level=found.settings.level,
+        level=found.level,
         bounds=[
             pb.MetricBounds(metric=_METRICS[metric], low=each.low, high=each.high)
             for metric, each in found.bounds.items()
         ],
-        requirements=requirements_to_proto(found.settings.requirements),
+        requirements=requirements_to_proto(found.requirements),
         candidates=[_candidate_to_proto(each) for each in results.table()],
         live_policy_worse_than=found.worse_than,
         **{field: getattr(results, name) for name, field in _COUNTS.items()},

@@ -7,6 +7,7 @@ from policy.domain import DEFAULT_ROUTER, InvalidFieldError
 _ROUTERS = "routers/"
 _MODELS = "/models/"
 _POLICIES = "/policies/"
+_PROMOTION = "/promotionSettings"
 
 
 def router_name(router_id: str) -> str:
@@ -22,6 +23,19 @@ def model_name(router_id: str, model_id: str) -> str:
 def policy_name(router_id: str, policy_id: str) -> str:
     """The full name of a policy."""
     return f"{_ROUTERS}{router_id}{_POLICIES}{policy_id}"
+
+
+def promotion_name(router_id: str) -> str:
+    """The full name of a router's promotion settings."""
+    return f"{_ROUTERS}{router_id}{_PROMOTION}"
+
+
+def parse_promotion(field: str, name: str) -> str:
+    """The router's id of a full name. Raises InvalidFieldError."""
+    router_id = name.removeprefix(_ROUTERS).removesuffix(_PROMOTION)
+    if name != promotion_name(router_id) or not router_id or "/" in router_id:
+        raise InvalidFieldError(field, f"must be 'routers/ROUTER/promotionSettings', not {name[:160]!r}")
+    return router_id
 
 
 def parse_policy_name(field: str, name: str) -> tuple[str, str]:

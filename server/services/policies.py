@@ -9,9 +9,10 @@ from pointsman.v1 import registry_service_pb2 as registry_pb
 
 from policy.candidates import CandidateSpec, FeaturePart, Rule, Threshold
 from policy.domain import InvalidFieldError, LearnerKind
-from policy.promotion import PolicyState
-from server.registry import PolicyEntry
-from server.services.names import policy_name, short_model
+from policy.promotion import PolicyState, Promotion
+from server.registry import PolicyEntry, RouterEntry
+from server.services.evaluations import requirements_from_proto, requirements_to_proto
+from server.services.names import policy_name, promotion_name, short_model
 from server.services.specs import (
     LEARNER_VALUES,
     LEARNERS,
@@ -20,7 +21,7 @@ from server.services.specs import (
     objective_from_proto,
     objective_to_proto,
 )
-from server.services.times import timestamp
+from server.services.times import duration, seconds, timestamp
 
 _PARTS = {
     pb.FEATURE_PART_EMBEDDING: FeaturePart.EMBEDDING,
@@ -137,3 +138,29 @@ def transition_to_proto(row: Any) -> pb.Transition:
         reason=row.reason,
         evidence_json="" if row.evidence == "{}" else row.evidence,
     )
+
+
+def promotion_to_proto(entry: RouterEntry) -> pb.PromotionSettings:
+    """By what a router's candidates are judged."""
+    settings = entry.promotion
+    return pb.PromotionSettings(
+        name=promotion_name(entry.router.id),
+        requirements=requirements_to_proto(settings.requirements),
+        automatic_canary_share=settings.automatic_canary_share,
+        canary_time=duration(settings.canary_seconds),
+        etag=str(entry.promotion_revision),
+    )
+
+
+def promotion_from_proto(message: pb.PromotionSettings) -> Promotion:
+    """By what candidates are to be judged. Raises InvalidFieldError with the field's path in the settings."""
+    default = Promotion()
+    try:
+        given = requirements_from_proto(message.requirements) if message.HasField("requirements") else None
+        return Promotion(
+            default.requirements if given is None else given,
+            message.automatic_canary_share,
+            seconds(message.canary_time) if message.HasField("canary_time") else default.canary_seconds,
+        )
+    except InvalidFieldError as error:
+        raise InvalidFieldError(f"promotion_settings.{error.field}", error.message) from error

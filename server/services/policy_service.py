@@ -14,9 +14,16 @@ from policy.promotion import PolicyState
 from server.errors import EvaluationUnavailableError, PolicyNotFoundError, RouterNotFoundError, StaleEtagError
 from server.registry import PolicyEntry, Registry, RouterEntry
 from server.services.evaluations import evaluation_to_proto, requirements_from_proto
-from server.services.names import parse_policy_name, parse_router
+from server.services.names import parse_policy_name, parse_promotion, parse_router
 from server.services.pages import page_of, page_size
-from server.services.policies import STATES, candidate_from_proto, policy_to_proto, transition_to_proto
+from server.services.policies import (
+    STATES,
+    candidate_from_proto,
+    policy_to_proto,
+    promotion_from_proto,
+    promotion_to_proto,
+    transition_to_proto,
+)
 from server.services.status import Context, translated
 from server.storage.policy_store import Cause
 from server.usecases.change_policies import ChangePolicies
@@ -87,8 +94,30 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
             _actor(request.actor, context),
             _revision(request.name, request.etag, entry),
             requirements_from_proto(request.requirements) if request.HasField("requirements") else None,
+            holdback_share=request.holdback_share,
         )
         return pb.PromotePolicyResponse(policy=policy_to_proto(router_id, await self._promote(command)))
+
+    @translated
+    async def GetPromotionSettings(
+        self, request: pb.GetPromotionSettingsRequest, context: Context
+    ) -> pb.GetPromotionSettingsResponse:
+        """Reads by what candidates are judged."""
+        entry = self._router(parse_promotion("name", request.name))
+        return pb.GetPromotionSettingsResponse(promotion_settings=promotion_to_proto(entry))
+
+    @translated
+    async def UpdatePromotionSettings(
+        self, request: pb.UpdatePromotionSettingsRequest, context: Context
+    ) -> pb.UpdatePromotionSettingsResponse:
+        """Changes by what candidates are judged."""
+        given = request.promotion_settings
+        entry = self._router(parse_promotion("promotion_settings.name", given.name))
+        if given.etag and given.etag != str(entry.promotion_revision):
+            raise StaleEtagError(given.name)
+        revision = entry.promotion_revision if given.etag else None
+        changed = await self._change.put_promotion(entry.router.id, promotion_from_proto(given), revision)
+        return pb.UpdatePromotionSettingsResponse(promotion_settings=promotion_to_proto(changed))
 
     @translated
     async def ListTransitions(

@@ -23,6 +23,7 @@ from policy.domain import (
     Shadow,
 )
 from policy.log import DecisionRecord, ReportRecord, Usage
+from policy.promotion import Promotion
 
 _ROUTER = TypeAdapter(Router)
 _ROUTER_SPEC = TypeAdapter(RouterSpec)
@@ -30,6 +31,7 @@ _MODEL_SPEC = TypeAdapter(ModelSpec)
 _POLICIES: TypeAdapter[tuple[Router, tuple[CandidateSpec, ...]]] = TypeAdapter(
     tuple[Router, tuple[CandidateSpec, ...]]
 )
+_PROMOTION = TypeAdapter(Promotion)
 _CANDIDATE = TypeAdapter(CandidateSpec)
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -59,6 +61,16 @@ def dump_policies(router: Router, candidates: tuple[CandidateSpec, ...]) -> str:
 def load_policies(text: str) -> tuple[Router, tuple[CandidateSpec, ...]]:
     """The inverse of `dump_policies`."""
     return _POLICIES.validate_json(text)
+
+
+def dump_promotion(settings: Promotion) -> str:
+    """A router's promotion settings as JSON."""
+    return _PROMOTION.dump_json(settings).decode()
+
+
+def load_promotion(text: str) -> Promotion:
+    """The inverse of `dump_promotion`."""
+    return _PROMOTION.validate_json(text)
 
 
 def dump_candidate(spec: CandidateSpec) -> str:

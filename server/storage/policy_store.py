@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy import Connection, Engine, delete, insert, select, update
 
 from policy.candidates import CANDIDATES_MAX, CandidateSpec
 from policy.domain import RouterSpec
-from policy.promotion import POLICIES_PER_ROUTER_MAX, PolicyState, former, is_former, live_spec
+from policy.promotion import POLICIES_PER_ROUTER_MAX, PolicyState, Promotion, former, is_former, live_spec
 from server.errors import AlreadyExistsError, NotAllowedNowError, PolicyNotFoundError, StaleEtagError
 from server.registry import RouterEntry
-from server.storage.codec import AnyRow, dump_candidate, dump_policies, dump_spec, load_router_spec
+from server.storage.codec import AnyRow, dump_candidate, dump_policies, dump_promotion, dump_spec, load_router_spec
 from server.storage.registry_store import Change, live_router, load_entry, set_spec
-from server.storage.schema import changes, policies, transitions
+from server.storage.schema import changes, policies, promotions, transitions
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +85,13 @@ def serve_policy(
     return change
 
 
-def go_live(router_id: str, policy_id: str, revision: int | None, cause: Cause) -> Change:
+def go_live(
+    router_id: str, policy_id: str, revision: int | None, cause: Cause, holdback_share: float = 0.0
+) -> Change:
     """Makes a candidate the router's own policy, and the router's own a candidate, to go back to.
 
-    The policy that was live before and the former ones before it are retired.
+    With a `holdback_share` that is a canary; it must be 0 if there is another canary. The policy that was live
+    before and the former ones before it are retired.
     """
 
     def change(connection: Connection, seq: int, time_us: int) -> RouterEntry | None:
@@ -110,7 +113,11 @@ def go_live(router_id: str, policy_id: str, revision: int | None, cause: Cause) 
                 set_state(connection, other, PolicyState.RETIRED, 0.0, replaced, seq, time_us)
         set_state(connection, row, PolicyState.LIVE, 0.0, cause, seq, time_us)
         router = live_router(connection, router_id)
-        add_policy(connection, router, former(seq, before), replaced, seq, time_us, dump_spec(before))
+        kept = former(seq, before)
+        others = [each for each in entry.policies.values() if each.state is PolicyState.CANARY]
+        if holdback_share and any(each.spec.id != policy_id for each in others):
+            raise NotAllowedNowError(f"routers/{router_id} has a canary: {others[0].spec.id}")
+        add_policy(connection, router, kept, replaced, seq, time_us, dump_spec(before), holdback_share)
         set_spec(connection, router, after, seq, time_us)
         return record_policies(connection, router_id, seq, time_us)
 
@@ -137,6 +144,23 @@ def require_evaluated(row: AnyRow) -> None:
         raise NotAllowedNowError(f"routers/{row.router}/policies/{row.id} is {row.state}")
 
 
+def put_promotion(router_id: str, settings: Promotion, revision: int | None) -> Change:
+    """Sets by what a router's candidates are judged."""
+
+    def change(connection: Connection, seq: int, time_us: int) -> RouterEntry | None:
+        router = live_router(connection, router_id)
+        mine = promotions.c.router_uid == router.uid
+        if revision is not None and load_entry(connection, router_id).promotion_revision != revision:
+            raise StaleEtagError(f"routers/{router_id}/promotionSettings")
+        connection.execute(delete(promotions).where(mine))
+        connection.execute(
+            insert(promotions).values(router_uid=router.uid, settings=dump_promotion(settings), revision=seq)
+        )
+        return record_policies(connection, router_id, seq, time_us)
+
+    return change
+
+
 def policy_row(connection: Connection, router_id: str, policy_id: str, revision: int | None) -> AnyRow:
     """The policy's row. Raises RouterNotFoundError, PolicyNotFoundError, StaleEtagError."""
     router = live_router(connection, router_id)
@@ -157,15 +181,17 @@ def add_policy(
     seq: int,
     time_us: int,
     former_spec: str | None = None,
+    canary_share: float = 0.0,
 ) -> None:
-    """Writes a new candidate in shadow, and its transition; of a former live policy also the spec it had."""
-    values: dict[str, Any] = {"router_uid": router.uid, "router": router.id, "canary_share": 0.0}
+    """Writes a new candidate and its transition; of a former live policy also the spec it had."""
+    state = PolicyState.CANARY if canary_share else PolicyState.SHADOW
+    values: dict[str, Any] = {"router_uid": router.uid, "router": router.id, "canary_share": canary_share}
     connection.execute(
         insert(policies).values(
             **values,
             id=spec.id,
             spec=dump_candidate(spec),
-            state=PolicyState.SHADOW.value,
+            state=state.value,
             create_seq=seq,
             former_spec=former_spec,
             revision=seq,
@@ -173,7 +199,7 @@ def add_policy(
             update_us=time_us,
         )
     )
-    move = {"policy": spec.id, "from_state": "", "to_state": PolicyState.SHADOW.value}
+    move = {"policy": spec.id, "from_state": "", "to_state": state.value}
     _note_transition(connection, {**values, **move}, cause, seq, time_us)
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, insert, select, update
 
 from policy.canary import Canary
 from policy.domain import MODELS_PER_ROUTER_MAX, Model, ModelSpec, Router, RouterSpec
-from policy.promotion import PolicyState
+from policy.promotion import PolicyState, Promotion
 from server.errors import (
     AlreadyExistsError,
     ModelNotFoundError,
@@ -24,9 +24,10 @@ from server.storage.codec import (
     dump_spec,
     load_candidate,
     load_model_spec,
+    load_promotion,
     load_router_spec,
 )
-from server.storage.schema import changes, decisions, models, policies, routers
+from server.storage.schema import changes, decisions, models, policies, promotions, routers
 
 Change = Callable[[Connection, int, int], "RouterEntry | None"]
 """Runs in a write transaction with its position and time; gives the router's new entry, None if deleted."""
@@ -253,6 +254,8 @@ def load_entry(connection: Connection, router_id: str) -> RouterEntry:
     members = tuple(Model(each.id, each.uid, load_model_spec(each.spec)) for each in live)
     router = Router(router_id, load_router_spec(row.spec), members, row.uid)
     known = _load_policies(connection, row.uid)
+    query = select(promotions).where(promotions.c.router_uid == row.uid)
+    promotion = connection.execute(query).one_or_none()
     return RouterEntry(
         router=router,
         stamp=Stamp(row.revision, row.create_us, row.update_us),
@@ -261,6 +264,8 @@ def load_entry(connection: Connection, router_id: str) -> RouterEntry:
         by_id={member.id: member for member in members},
         policies=known,
         canary=_canary(router, known),
+        promotion=load_promotion(promotion.settings) if promotion else Promotion(),
+        promotion_revision=promotion.revision if promotion else 0,
     )
 
 

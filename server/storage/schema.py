@@ -155,6 +155,14 @@ policies = Table(
     Column("update_us", BigInteger, nullable=False),
 )
 
+promotions = Table(
+    "promotions",
+    metadata,
+    Column("router_uid", BigInteger, primary_key=True, autoincrement=False),
+    Column("settings", Text, nullable=False, comment="JSON of policy.promotion.Promotion"),
+    Column("revision", BigInteger, nullable=False),
+)
+
 transitions = Table(
     "transitions",
     metadata,

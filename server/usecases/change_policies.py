@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from policy.candidates import CandidateSpec
 from policy.domain import InvalidFieldError, require_router_id
-from policy.promotion import require_candidate_id
-from server.registry import PolicyEntry
+from policy.promotion import Promotion, require_candidate_id
+from server.registry import PolicyEntry, RouterEntry
 from server.storage import policy_store as store
 from server.storage.policy_store import Cause
 from server.usecases.change_registry import ChangeRegistry
@@ -31,6 +31,10 @@ class ChangePolicies:
         check_cause(cause)
         entry = await self._change.apply(router_id, store.create_policy(router_id, spec, cause))
         return entry.policies[spec.id]
+
+    async def put_promotion(self, router_id: str, settings: Promotion, revision: int | None) -> RouterEntry:
+        """The router with these promotion settings. Raises RouterNotFoundError, StaleEtagError and as create."""
+        return await self._change.apply(router_id, store.put_promotion(router_id, settings, revision))
 
     async def retire(self, router_id: str, policy_id: str, revision: int | None, cause: Cause) -> PolicyEntry:
         """The policy as retired. Raises as create, and PolicyNotFoundError and StaleEtagError."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 from policy.confidence import Contrast
-from policy.domain import InvalidFieldError
+from policy.domain import InvalidFieldError, require_number
 from policy.evidence import Metric
 from policy.league import CandidateResult
 from policy.promotion import PolicyState, require_canary_share
@@ -26,13 +26,15 @@ from server.storage.policy_store import Cause
 from server.usecases.change_policies import check_cause
 from server.usecases.change_registry import ChangeRegistry
 
+_HOLDBACK_MAX = 0.99
+
 Find = Callable[[str], Found | None]
 """What the evaluation knows of a router; may wait for a page of the log."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromoteCommand:
-    """A request to take a policy to another state. `requirements` None are those of the evaluation."""
+    """A request to take a policy to another state. `requirements` None are the router's own."""
 
     router_id: str
     policy_id: str
@@ -44,6 +46,7 @@ class PromoteCommand:
     revision: int | None = None
     requirements: Requirements | None = None
     automatic: bool = False
+    holdback_share: float = 0.0
 
 
 class PromotePolicy:
@@ -71,7 +74,7 @@ class PromotePolicy:
         """Does it without asking the evaluation. Raises as the call does."""
         where = (command.router_id, command.policy_id)
         if command.state is PolicyState.LIVE:
-            change = store.go_live(*where, command.revision, cause)
+            change = store.go_live(*where, command.revision, cause, command.holdback_share)
         else:
             change = store.serve_policy(*where, command.state, command.canary_share, command.revision, cause)
         return (await self._change.apply(command.router_id, change)).policies[command.policy_id]
@@ -81,6 +84,9 @@ class PromotePolicy:
             require_canary_share(command.canary_share)
         elif command.canary_share:
             raise InvalidFieldError("canary_share", "must be 0 but for a canary")
+        require_number("holdback_share", command.holdback_share, 0.0, _HOLDBACK_MAX)
+        if command.holdback_share and command.state is not PolicyState.LIVE:
+            raise InvalidFieldError("holdback_share", "must be 0 but for a policy that goes live")
         if command.force and not command.reason:
             raise InvalidFieldError("reason", "must be set with force")
         entry = self._registry.entry(command.router_id)
@@ -105,7 +111,7 @@ class PromotePolicy:
             raise NotPromotableError(
                 f"{command.policy_id} is not evaluated yet", {"outcome": Outcome.REFUSED.value}
             )
-        requirements = command.requirements or found.settings.requirements
+        requirements = command.requirements or found.requirements
         verdict = judge(requirements, result.support, result.sequences)
         if verdict.outcome is not Outcome.PASSED and not command.force:
             reasons = {f"reason_{number}": each for number, each in enumerate(verdict.reasons, 1)}
@@ -113,10 +119,10 @@ class PromotePolicy:
                 f"{command.policy_id} is {verdict.outcome}: {verdict.reasons[0]}",
                 {"outcome": verdict.outcome.value, **reasons},
             )
-        return evidence(found, result, verdict, requirements)
+        return evidence(replace(found, requirements=requirements), result, verdict)
 
 
-def evidence(found: Found, result: CandidateResult, verdict: Verdict, requirements: Requirements) -> str:
+def evidence(found: Found, result: CandidateResult, verdict: Verdict) -> str:
     """What is known of a candidate, as JSON for the record."""
     gain = result.sequences[Contrast(Metric.UTILITY)]
     return json.dumps(
@@ -127,7 +133,7 @@ def evidence(found: Found, result: CandidateResult, verdict: Verdict, requiremen
             "utility_gain": [gain.low, gain.high] if result.support.events else None,
             "outcome": verdict.outcome,
             "reasons": verdict.reasons,
-            "requirements": asdict(requirements),
+            "requirements": asdict(found.requirements),
         }
     )
 

@@ -5,6 +5,7 @@ Candidate policies: evaluated on a router's live log beside the policy that deci
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -548,6 +549,7 @@ class PromotePolicyRequest(_message.Message):
     ACTOR_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUIREMENTS_FIELD_NUMBER: _builtins.int
+    HOLDBACK_SHARE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"routers/{router}/policies/{policy}"."""
     state: Global___PolicyState.ValueType
@@ -565,9 +567,14 @@ class PromotePolicyRequest(_message.Message):
     """Who asks, for the record; empty means the address the request came from."""
     etag: _builtins.str
     """If set it must be the current one."""
+    holdback_share: _builtins.float
+    """With POLICY_STATE_LIVE: the share of the traffic that the former policy keeps, as a canary, in [0, 1). A new
+    policy that never draws what the former one would have drawn can otherwise not be compared with it, nor the
+    router go back by itself. 0 by default.
+    """
     @_builtins.property
     def requirements(self) -> Global___Requirements:
-        """By what it is judged; unset means the requirements of GetEvaluation. Where it is set, a guardrail that is
+        """By what it is judged; unset means the router's promotion settings. Where it is set, a guardrail that is
         unset in it is not asked for, and a factor must be one that the evaluation follows, or it is undecided.
         """
 
@@ -582,10 +589,11 @@ class PromotePolicyRequest(_message.Message):
         actor: _builtins.str = ...,
         etag: _builtins.str = ...,
         requirements: Global___Requirements | None = ...,
+        holdback_share: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["requirements", b"requirements"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "canary_share", b"canary_share", "etag", b"etag", "force", b"force", "name", b"name", "reason", b"reason", "requirements", b"requirements", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "canary_share", b"canary_share", "etag", b"etag", "force", b"force", "holdback_share", b"holdback_share", "name", b"name", "reason", b"reason", "requirements", b"requirements", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -614,6 +622,147 @@ class PromotePolicyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PromotePolicyResponse: _TypeAlias = PromotePolicyResponse  # noqa: Y015
+
+@_typing.final
+class PromotionSettings(_message.Message):
+    """By what a router's candidates are judged, and whether they are promoted automatically."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUIREMENTS_FIELD_NUMBER: _builtins.int
+    AUTOMATIC_CANARY_SHARE_FIELD_NUMBER: _builtins.int
+    CANARY_TIME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"routers/{router}/promotionSettings"."""
+    automatic_canary_share: _builtins.float
+    """Above 0, the server promotes by itself: the candidate that passes with the largest sure gain becomes a canary
+    with this share of the traffic, goes back to shadow if it fails, and becomes live if it still passes after
+    canary_time, with this share as the holdback_share. Below 1. 0, the default: only people promote.
+    """
+    etag: _builtins.str
+    """Changes with every change."""
+    @_builtins.property
+    def requirements(self) -> Global___Requirements:
+        """What is asked of a candidate; unset means what is asked by default. Where it is set, a guardrail that is
+        unset in it is not asked for. The factors can be 1.1 (cost) and 1.25 (latency), or unset.
+        """
+
+    @_builtins.property
+    def canary_time(self) -> _duration_pb2.Duration:
+        """How long a canary serves before it may become live automatically; 1 hour by default."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        requirements: Global___Requirements | None = ...,
+        automatic_canary_share: _builtins.float = ...,
+        canary_time: _duration_pb2.Duration | None = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canary_time", b"canary_time", "requirements", b"requirements"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["automatic_canary_share", b"automatic_canary_share", "canary_time", b"canary_time", "etag", b"etag", "name", b"name", "requirements", b"requirements"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromotionSettings: _TypeAlias = PromotionSettings  # noqa: Y015
+
+@_typing.final
+class GetPromotionSettingsRequest(_message.Message):
+    """Of which router."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"routers/{router}/promotionSettings"."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPromotionSettingsRequest: _TypeAlias = GetPromotionSettingsRequest  # noqa: Y015
+
+@_typing.final
+class GetPromotionSettingsResponse(_message.Message):
+    """The settings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMOTION_SETTINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def promotion_settings(self) -> Global___PromotionSettings:
+        """The settings."""
+
+    def __init__(
+        self,
+        *,
+        promotion_settings: Global___PromotionSettings | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["promotion_settings", b"promotion_settings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["promotion_settings", b"promotion_settings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPromotionSettingsResponse: _TypeAlias = GetPromotionSettingsResponse  # noqa: Y015
+
+@_typing.final
+class UpdatePromotionSettingsRequest(_message.Message):
+    """The settings to be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMOTION_SETTINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def promotion_settings(self) -> Global___PromotionSettings:
+        """The settings with their name. If the etag is set it must be the current one."""
+
+    def __init__(
+        self,
+        *,
+        promotion_settings: Global___PromotionSettings | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["promotion_settings", b"promotion_settings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["promotion_settings", b"promotion_settings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdatePromotionSettingsRequest: _TypeAlias = UpdatePromotionSettingsRequest  # noqa: Y015
+
+@_typing.final
+class UpdatePromotionSettingsResponse(_message.Message):
+    """The settings as changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMOTION_SETTINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def promotion_settings(self) -> Global___PromotionSettings:
+        """The settings."""
+
+    def __init__(
+        self,
+        *,
+        promotion_settings: Global___PromotionSettings | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["promotion_settings", b"promotion_settings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["promotion_settings", b"promotion_settings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdatePromotionSettingsResponse: _TypeAlias = UpdatePromotionSettingsResponse  # noqa: Y015
 
 @_typing.final
 class ListTransitionsRequest(_message.Message):

@@ -60,6 +60,16 @@ class PolicyServiceStub:
                 request_serializer=pointsman_dot_v1_dot_policy__service__pb2.PromotePolicyRequest.SerializeToString,
                 response_deserializer=pointsman_dot_v1_dot_policy__service__pb2.PromotePolicyResponse.FromString,
                 _registered_method=True)
+        self.GetPromotionSettings = channel.unary_unary(
+                '/pointsman.v1.PolicyService/GetPromotionSettings',
+                request_serializer=pointsman_dot_v1_dot_policy__service__pb2.GetPromotionSettingsRequest.SerializeToString,
+                response_deserializer=pointsman_dot_v1_dot_policy__service__pb2.GetPromotionSettingsResponse.FromString,
+                _registered_method=True)
+        self.UpdatePromotionSettings = channel.unary_unary(
+                '/pointsman.v1.PolicyService/UpdatePromotionSettings',
+                request_serializer=pointsman_dot_v1_dot_policy__service__pb2.UpdatePromotionSettingsRequest.SerializeToString,
+                response_deserializer=pointsman_dot_v1_dot_policy__service__pb2.UpdatePromotionSettingsResponse.FromString,
+                _registered_method=True)
         self.ListTransitions = channel.unary_unary(
                 '/pointsman.v1.PolicyService/ListTransitions',
                 request_serializer=pointsman_dot_v1_dot_policy__service__pb2.ListTransitionsRequest.SerializeToString,
@@ -120,6 +130,21 @@ class PolicyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetPromotionSettings(self, request, context):
+        """Reads by what a router's candidates are judged, and whether they are promoted automatically.
+        Errors: NOT_FOUND (router).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdatePromotionSettings(self, request, context):
+        """Changes that, as a whole. Errors: INVALID_ARGUMENT, NOT_FOUND (router), ABORTED (stale etag).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListTransitions(self, request, context):
         """Lists what has been done with a router's policies, oldest first. Errors: NOT_FOUND (router).
         """
@@ -162,6 +187,16 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.PromotePolicy,
                     request_deserializer=pointsman_dot_v1_dot_policy__service__pb2.PromotePolicyRequest.FromString,
                     response_serializer=pointsman_dot_v1_dot_policy__service__pb2.PromotePolicyResponse.SerializeToString,
+            ),
+            'GetPromotionSettings': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPromotionSettings,
+                    request_deserializer=pointsman_dot_v1_dot_policy__service__pb2.GetPromotionSettingsRequest.FromString,
+                    response_serializer=pointsman_dot_v1_dot_policy__service__pb2.GetPromotionSettingsResponse.SerializeToString,
+            ),
+            'UpdatePromotionSettings': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdatePromotionSettings,
+                    request_deserializer=pointsman_dot_v1_dot_policy__service__pb2.UpdatePromotionSettingsRequest.FromString,
+                    response_serializer=pointsman_dot_v1_dot_policy__service__pb2.UpdatePromotionSettingsResponse.SerializeToString,
             ),
             'ListTransitions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTransitions,
@@ -310,6 +345,60 @@ class PolicyService:
             '/pointsman.v1.PolicyService/PromotePolicy',
             pointsman_dot_v1_dot_policy__service__pb2.PromotePolicyRequest.SerializeToString,
             pointsman_dot_v1_dot_policy__service__pb2.PromotePolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPromotionSettings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pointsman.v1.PolicyService/GetPromotionSettings',
+            pointsman_dot_v1_dot_policy__service__pb2.GetPromotionSettingsRequest.SerializeToString,
+            pointsman_dot_v1_dot_policy__service__pb2.GetPromotionSettingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdatePromotionSettings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pointsman.v1.PolicyService/UpdatePromotionSettings',
+            pointsman_dot_v1_dot_policy__service__pb2.UpdatePromotionSettingsRequest.SerializeToString,
+            pointsman_dot_v1_dot_policy__service__pb2.UpdatePromotionSettingsResponse.FromString,
             options,
             channel_credentials,
             insecure,

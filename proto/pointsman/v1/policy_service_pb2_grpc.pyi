@@ -55,6 +55,12 @@ class PolicyServiceStub:
     FAILED_PRECONDITION (NOT_PROMOTABLE with the verdict's reasons; or it is live or retired, there is another
     canary, or a router cannot have it as its own), UNAVAILABLE (there is no evaluation to judge by).
     """
+    GetPromotionSettings: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.GetPromotionSettingsRequest, _policy_service_pb2.GetPromotionSettingsResponse]
+    """Reads by what a router's candidates are judged, and whether they are promoted automatically.
+    Errors: NOT_FOUND (router).
+    """
+    UpdatePromotionSettings: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.UpdatePromotionSettingsRequest, _policy_service_pb2.UpdatePromotionSettingsResponse]
+    """Changes that, as a whole. Errors: INVALID_ARGUMENT, NOT_FOUND (router), ABORTED (stale etag)."""
     ListTransitions: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ListTransitionsRequest, _policy_service_pb2.ListTransitionsResponse]
     """Lists what has been done with a router's policies, oldest first. Errors: NOT_FOUND (router)."""
     GetEvaluation: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.GetEvaluationRequest, _policy_service_pb2.GetEvaluationResponse]
@@ -89,6 +95,12 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     FAILED_PRECONDITION (NOT_PROMOTABLE with the verdict's reasons; or it is live or retired, there is another
     canary, or a router cannot have it as its own), UNAVAILABLE (there is no evaluation to judge by).
     """
+    GetPromotionSettings: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.GetPromotionSettingsRequest, _policy_service_pb2.GetPromotionSettingsResponse]  # type: ignore[assignment]
+    """Reads by what a router's candidates are judged, and whether they are promoted automatically.
+    Errors: NOT_FOUND (router).
+    """
+    UpdatePromotionSettings: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.UpdatePromotionSettingsRequest, _policy_service_pb2.UpdatePromotionSettingsResponse]  # type: ignore[assignment]
+    """Changes that, as a whole. Errors: INVALID_ARGUMENT, NOT_FOUND (router), ABORTED (stale etag)."""
     ListTransitions: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ListTransitionsRequest, _policy_service_pb2.ListTransitionsResponse]  # type: ignore[assignment]
     """Lists what has been done with a router's policies, oldest first. Errors: NOT_FOUND (router)."""
     GetEvaluation: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.GetEvaluationRequest, _policy_service_pb2.GetEvaluationResponse]  # type: ignore[assignment]
@@ -150,6 +162,24 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         FAILED_PRECONDITION (NOT_PROMOTABLE with the verdict's reasons; or it is live or retired, there is another
         canary, or a router cannot have it as its own), UNAVAILABLE (there is no evaluation to judge by).
         """
+
+    @_abc_1.abstractmethod
+    def GetPromotionSettings(
+        self,
+        request: _policy_service_pb2.GetPromotionSettingsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.GetPromotionSettingsResponse, _abc.Awaitable[_policy_service_pb2.GetPromotionSettingsResponse]]:
+        """Reads by what a router's candidates are judged, and whether they are promoted automatically.
+        Errors: NOT_FOUND (router).
+        """
+
+    @_abc_1.abstractmethod
+    def UpdatePromotionSettings(
+        self,
+        request: _policy_service_pb2.UpdatePromotionSettingsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.UpdatePromotionSettingsResponse, _abc.Awaitable[_policy_service_pb2.UpdatePromotionSettingsResponse]]:
+        """Changes that, as a whole. Errors: INVALID_ARGUMENT, NOT_FOUND (router), ABORTED (stale etag)."""
 
     @_abc_1.abstractmethod
     def ListTransitions(

@@ -35,6 +35,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("router_uid", "id"),
     )
     op.create_table(
+        "promotions",
+        sa.Column("router_uid", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("settings", sa.Text(), nullable=False, comment="JSON of policy.promotion.Promotion"),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("router_uid"),
+    )
+    op.create_table(
         "transitions",
         sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("policy", sa.String(length=63), nullable=False),
@@ -70,4 +77,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("evaluations")
     op.drop_table("transitions")
+    op.drop_table("promotions")
     op.drop_table("policies")
