@@ -16,6 +16,7 @@ class Explored:
 
     `quality` is in the unit of the reward, `cost_usd` in USD, both against the model of the best score, and
     so either may be below 0: a draw is cheaper and worse, or dearer and better, or both for the worse.
+    In shadow mode it is not the best known that they are held against but the incumbent.
     `utility` is the difference of the scores, which is what the draw was weighed by, and never below 0.
     """
 
@@ -28,7 +29,7 @@ class Explored:
         """The books with this decision in them."""
         if choice.probability >= 1.0:
             return self
-        best = _best(choice)
+        best = _baseline(choice)
         drawn = next(each for each in choice.candidates if each.model == choice.model)
         if drawn.score >= best.score:
             return self
@@ -41,14 +42,23 @@ class Explored:
 
 
 def expected_loss(choice: Choice) -> float:
-    """The utility that the draw gives up on average against the best known; 0 where nothing was drawn."""
+    """The utility that the draw gives up on average against the best known; 0 where nothing was drawn.
+
+    In shadow mode against the incumbent, and nothing where the draw is the better: see
+    `policy.shadow.affordable_share`.
+    """
     if choice.probability >= 1.0:
         return 0.0
-    best = _best(choice).score
-    return sum(each.probability * (best - each.score) for each in choice.candidates if each.exclusion is None)
+    best = _baseline(choice).score
+    drawable = [each for each in choice.candidates if each.probability]
+    return sum(each.probability * max(0.0, best - each.score) for each in drawable)
 
 
-def _best(choice: Choice) -> Candidate:
+def _baseline(choice: Choice) -> Candidate:
+    """What would be called without exploring: the best known, or in shadow mode the incumbent."""
+    if choice.shadow is not None:
+        incumbent = choice.shadow.incumbent_model
+        return next(each for each in choice.candidates if each.model == incumbent)
     return max((each for each in choice.candidates if each.exclusion is None), key=lambda each: each.score)
 
 

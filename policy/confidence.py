@@ -94,11 +94,14 @@ class Contrast:
 class ConfidenceSequence:
     """Follows one contrast. The same events give the same bits of `now`, one at a time or in batches.
 
-    `level`, in (0, 1), is the probability with which `now` is right at all times at once. Raises
+    `level`, in (0, 1), is the probability with which `now` is right at all times at once. To keep the narrowest
+    takes most of the time where batches are small; without `keeps_narrowest` it is as `now` is. Raises
     InvalidFieldError.
     """
 
-    def __init__(self, contrast: Contrast, bounds: Bounds, level: float = LEVEL) -> None:
+    def __init__(
+        self, contrast: Contrast, bounds: Bounds, level: float = LEVEL, *, keeps_narrowest: bool = True
+    ) -> None:
         require_number("level", level, 0.0, 1.0 - 1e-12, above=True)
         self.contrast, self.bounds = contrast, bounds
         self.count = 0
@@ -108,6 +111,7 @@ class ConfidenceSequence:
         self.clipped = 0
         """Events with a value outside the bounds, taken for the bound: what is followed is the clipped value."""
         enough = math.log(2.0 / (1.0 - level))
+        self._keeps_narrowest = keeps_narrowest
         self._below = _Wealth(contrast.times_live, enough)
         self._above = _Wealth(contrast.times_live, enough)
 
@@ -119,6 +123,9 @@ class ConfidenceSequence:
             raise InvalidFieldError("events.metrics", f"must have {self.contrast.metric}")
         column = events.metrics.index(self.contrast.metric)
         present = ~np.isnan(events.observed[:, column])
+        if not present.any():
+            self.missing += len(events)
+            return
         observed = self._scaled(events.observed[present, column])
         rewards = observed.clip(0.0, 1.0)
         draws = _Draws(
@@ -133,8 +140,10 @@ class ConfidenceSequence:
         self.count += len(rewards)
         self.missing += len(events) - len(rewards)
         self.clipped += int((rewards != observed).sum())
-        self._below.add(draws)
-        self._above.add(draws.mirrored())
+        for wealth, bet_on in ((self._below, draws), (self._above, draws.mirrored())):
+            wealth.add(bet_on)
+            if self._keeps_narrowest:
+                wealth.note()
 
     def now(self) -> Interval:
         """Where the contrast's average over the events so far lies, in the metric's unit.
@@ -148,6 +157,8 @@ class ConfidenceSequence:
 
         A low end above the high one shows that it has changed, or that the sequence is wrong.
         """
+        if not self._keeps_narrowest:
+            return self.now()
         return self._interval(self._below.record, self._above.record)
 
     def state(self) -> ArrayState:
@@ -226,9 +237,12 @@ class _Wealth:
         self.record = -times_live
 
     def add(self, draws: _Draws) -> None:
-        """Bets on these events, and notes the least mean that is left if it has risen."""
+        """Bets on these events."""
         self._count += len(draws.rewards)
         self._logs = running_total(self._logs, np.log1p(self._betas * self._worth(draws)))
+
+    def note(self) -> None:
+        """Notes the least mean that is left, if it has risen."""
         if self._log_wealth(np.array([self.record]))[0] >= self._enough:
             self.record = max(self.record, self.least())
 

@@ -225,7 +225,8 @@ class Learning:
             return sight.logged  # All that could be chosen then is gone from the registry.
         probabilities = learned_answer(self._spec, self._policy, decision, outlook, candidates)
         index = draw(decision.decision_id, probabilities)
-        self._learner.on_decision(replace(decision, choice=_choice(index, probabilities, outlook, candidates)))
+        choice = _choice(logged.choice.policy, index, probabilities, outlook, candidates)
+        self._learner.on_decision(replace(decision, choice=choice))
         self._own[decision.seq] = (candidates[index].model, candidates[index].cost_usd)
         if len(self._own) > UNCHARGED_MAX:
             self._own.popitem(last=False)
@@ -273,9 +274,9 @@ class Learning:
 
 
 def _choice(
-    index: int, probabilities: Sequence[float], outlook: Outlook, candidates: Sequence[Candidate]
+    policy: str, index: int, probabilities: Sequence[float], outlook: Outlook, candidates: Sequence[Candidate]
 ) -> Choice:
     drawn = tuple(
         replace(each, probability=probability) for each, probability in zip(candidates, probabilities, strict=True)
     )
-    return Choice(drawn[index].model, probabilities[index], drawn, (), "", 0, outlook.money)
+    return Choice(drawn[index].model, probabilities[index], drawn, (), policy, 0, outlook.money)

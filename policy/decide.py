@@ -19,11 +19,13 @@ from policy.domain import (
     Preference,
     Query,
     Router,
+    Shadow,
     Turn,
 )
 from policy.exploration import draw
 from policy.features import cost_features
 from policy.policies import Outlook, greedy, parse_policy
+from policy.shadow import affordable_share, explores, mixed
 from policy.view import Aligned, PolicyView
 
 Reason = tuple[Exclusion, str]
@@ -55,12 +57,13 @@ def decide(
     """Chooses a model. The same arguments always give the same choice.
 
     A session keeps the model of its last turn while it is eligible and no other gains by more than a switch
-    costs; in shadow mode `incumbent_model` is obeyed. Both are certain given what led to them, so their
-    propensity is 1. A session that leaves its model is drawn for as any other decision. `probed` are the
-    keys of the models with a probe in flight that the view does not know of; a choice that is a probe says
-    so. `blend` makes of the live policy's probabilities those that are drawn by, as a canary does; it has no
-    part in an exploit-only decision. The fallbacks are models that work, or all others where none is known to
-    work. Raises NoCandidateError.
+    costs. That is certain given what led to it, so its propensity is 1; a session that leaves its model is
+    drawn for as any other decision. In shadow mode `incumbent_model` is obeyed, but for the router's share
+    of decisions that explore, and the probabilities are those of both together. `probed` are the keys of the
+    models with a probe in flight that the view does not know of; a choice that is a probe says so. `blend`
+    makes of the live policy's probabilities those that are drawn by, as a canary does; it has no part in an
+    exploit-only decision. The fallbacks are models that work, or all others where none is known to work.
+    Raises NoCandidateError.
     """
     forecast = _forecast(view, router, query, session)
     phases = _phases(forecast.aligned, now_us, probed)
@@ -79,9 +82,14 @@ def decide(
         probabilities = blend(outlook, probabilities)
     index = drawn = draw(decision_id, probabilities)
     ids = outlook.ids
-    kept = "" if incumbent_model or session is None else _kept(session.model, outlook, router)
-    if incumbent_model or kept:
-        index = ids.index(incumbent_model or kept)
+    kept, shadow = "", None
+    if incumbent_model:
+        shadow = _shadow(incumbent_model, probabilities, outlook, forecast, router, query.preference)
+        index, probabilities = _obeyed(shadow, ids.index(incumbent_model), drawn, decision_id)
+    elif session is not None:
+        kept = _kept(session.model, outlook, router)
+    if kept:
+        index = ids.index(kept)
         probabilities = [float(each == index) for each in range(len(ids))]
     scores = forecast.scores
     works = [each for each in eligible if phases[each] is Phase.CLOSED]
@@ -98,7 +106,28 @@ def decide(
         proposed_model=ids[drawn] if incumbent_model else "",
         # Where none is known to work all are called as if they did, and none is on trial.
         probe=bool(works) and phases[index] is Phase.HALF_OPEN,
+        shadow=shadow,
     )
+
+
+def _shadow(
+    incumbent_model: str,
+    proposal: Sequence[float],
+    outlook: Outlook,
+    forecast: _Forecast,
+    router: Router,
+    preference: Preference,
+) -> Shadow:
+    wanted = 0.0 if preference.exploit_only else router.spec.shadow_explore_share
+    incumbent = outlook.ids.index(incumbent_model)
+    share = affordable_share(wanted, proposal, forecast.scores, incumbent, outlook.loss_max)
+    return Shadow(incumbent_model, share, tuple(proposal))
+
+
+def _obeyed(shadow: Shadow, incumbent: int, drawn: int, decision_id: str) -> tuple[int, list[float]]:
+    """The index of the model that is called in shadow mode, and the probabilities by which it came to that."""
+    index = drawn if explores(decision_id, shadow.explore_share) else incumbent
+    return index, mixed(shadow.proposal, incumbent, shadow.explore_share)
 
 
 def reconsider(

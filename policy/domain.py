@@ -24,6 +24,9 @@ WINDOW_SECONDS_MAX = 90 * 86_400.0
 TOKENS_MAX = 1_000_000_000
 _CACHED_PRICE_SHARE = 0.1
 
+IMPORTED = "imported"
+"""The policy of a decision that was made elsewhere; no router can have it."""
+
 _BUDGETS = ("budget_usd_per_request", "budget_usd_per_day", "budget_usd_per_month")
 _ROUTER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-/:@]{0,126}\Z")
@@ -303,6 +306,7 @@ class RouterSpec:
     session_ttl_seconds: float = 3600.0
     session_switch_gain: float = 0.05
     mode: RouterMode = RouterMode.LIVE
+    shadow_explore_share: float = 0.0
 
     def __post_init__(self) -> None:
         require_number(
@@ -313,6 +317,7 @@ class RouterSpec:
         )
         require_number("session_ttl_seconds", self.session_ttl_seconds, 0, WINDOW_SECONDS_MAX)
         require_number("session_switch_gain", self.session_switch_gain, 0, 1e6)
+        require_number("shadow_explore_share", self.shadow_explore_share, 0, 1)
         if len(self.display_name) > 256:
             raise InvalidFieldError("display_name", "must be at most 256 characters")
 
@@ -404,10 +409,26 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Shadow:
+    """How a decision in shadow mode came about; `policy.shadow` draws by it.
+
+    `explore_share` is the probability with which the policy's draw was taken instead of the incumbent, and
+    `proposal` (candidates,) are the policy's own probabilities, in the order of the candidates.
+    """
+
+    incumbent_model: str
+    explore_share: float
+    proposal: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
     """What a decision came to: the model, its propensity, and all that led there.
 
-    `probe` says that the model is called to see whether it works again: see `policy.circuit`.
+    `probability` is in (0, 1]; 0 says that it is not known, which only an imported decision's may be, and
+    such a one tells nothing of another policy. `probe` says that the model is called to see whether it works
+    again: see `policy.circuit`. `shadow` is of decisions in shadow mode; None in those of the log that are
+    older than it.
     """
 
     model: str
@@ -420,3 +441,9 @@ class Choice:
     sticky: bool = False
     proposed_model: str = ""
     probe: bool = False
+    shadow: Shadow | None = None
+
+    @property
+    def imported(self) -> bool:
+        """Whether it was made elsewhere, by whatever policy was in force there."""
+        return self.policy == IMPORTED

@@ -16,6 +16,8 @@ _SEEN_BEFORE = 30
 _VARIANCE_MEMORY = 500.0
 _VARIANCE_PRIOR_SEEN = 10.0
 _RETURN_THRESHOLD = 4.0
+_CHANGE_VARIANCE = 0.15**2
+_CHANCE = 0.25
 _COUNTS: FloatArray = np.arange(1.0, _WINDOW + 1.0)
 
 
@@ -72,16 +74,18 @@ class Level:
     The learner of quality goes on remembering all it ever heard: that is right for which queries a model
     is good at, and for all models that did not change. When the level changes, `offset` moves by the mean
     miss since, and follows the misses after it; the learner is taught rewards without the offset. So what
-    was known is kept, and nothing is discounted while nothing changes.
+    was known is kept, and nothing is discounted while nothing changes. Before any miss a change is taken to be
+    of about 0.15: a few wrong answers in a row may be chance, and in a model whose answers are right or wrong
+    they move the level by about half of what they say, until more is known.
 
-    `fallen` is how much of the quality was lost in changes for the worse and not regained. That all of
-    it has come back is tested for by itself (Page 1954): a change whose size is known is found with a
-    third of the rewards, and a model that has fallen gets few.
+    `fallen` is how far the level lies below what it was before changes for the worse; a quarter of a standard
+    deviation of the misses is chance. That all of it has come back is tested for by itself (Page 1954): a
+    change whose size is known is found with a third of the rewards, and a model that has fallen gets few.
     """
 
     def __init__(self) -> None:
         self.offset = 0.0
-        self.fallen = 0.0
+        self._normal = 0.0
         self._since = 0
         self._evidence = 0.0
         self._test = ChangeTest(variance=FIRST_VARIANCE)
@@ -91,26 +95,40 @@ class Level:
         """Of what its predictions miss by."""
         return self._test.variance
 
+    @property
+    def fallen(self) -> float:
+        """How far the offset lies below that before the fall; 0 within what is chance."""
+        below = self._normal - self.offset
+        return below if below > _CHANCE * math.sqrt(self.variance) else 0.0
+
     def learn(self, miss: float) -> bool:
         """Takes a reward less what was predicted, offset included; says whether the level has changed."""
         if self._since:
             self._since += 1
-            self.offset += miss / min(self._since, _WINDOW)
+            self.offset += miss / min(self._since + self._doubt, _WINDOW)
         since = self._test.add(miss)
         if self._has_returned(miss):
             since, by = self._since_return(), self.fallen
         elif since:
-            by = self._test.mean(since)
+            by = self._test.mean(since) * since / (since + self._doubt)
         else:
             return False
+        if by < 0.0 and not self.fallen:
+            self._normal = self.offset
         self.offset += by
-        self.fallen = max(0.0, self.fallen - by)
+        self._normal = max(self._normal, self.offset)
         self._since, self._evidence = since, 0.0
         self._test.forget()
         return True
 
+    @property
+    def _doubt(self) -> float:
+        """How many misses weigh as much as what was thought of a change before any."""
+        return self._test.variance / _CHANGE_VARIANCE
+
     def _has_returned(self, miss: float) -> bool:
         if not self.fallen:
+            self._evidence = 0.0
             return False
         deviation = math.sqrt(self._test.variance)
         scaled = min(_CLIP, max(-_CLIP, miss / deviation))
@@ -124,10 +142,10 @@ class Level:
 
     def state(self) -> FloatArray:
         """Everything, for `restore`."""
-        return np.array([self.offset, self.fallen, self._since, self._evidence, *self._test.state()])
+        return np.array([self.offset, self._normal, self._since, self._evidence, *self._test.state()])
 
     def restore(self, state: FloatArray) -> None:
         """Takes back what `state` gave."""
-        self.offset, self.fallen, since, self._evidence = state[:4].tolist()
+        self.offset, self._normal, since, self._evidence = state[:4].tolist()
         self._since = int(since)
         self._test.restore(state[4:])

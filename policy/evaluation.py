@@ -66,7 +66,8 @@ class Evaluation:
     Every candidate answers a decision when it comes, before anything can be told of it: the answer is fixed
     then, and kept until the decision is settled (progressive evaluation; Blum, Kalai & Langford 1999). By the
     join rule FIRST a decision is settled when the quality and the cost of the drawn model are known, by the
-    others, or if one never comes, when its window closes. What is reported later is not entered.
+    others, or if one never comes, when its window closes. What is reported later is not entered. An imported
+    decision has no window: all that is known of it comes with its one report.
 
     Left out, and counted, are sticky and exploit-only decisions and those without a propensity. One that another
     model has served counts only if the drawn one is known to have failed, and then only as an error. One
@@ -100,9 +101,7 @@ class Evaluation:
         if len(specs) > CANDIDATES_MAX:
             raise InvalidFieldError("candidates", f"must be at most {CANDIDATES_MAX}")
         for spec in specs:
-            if spec.id in self._entries:
-                raise InvalidFieldError("candidates", f"{spec.id!r} stands twice, or is a comparator's name")
-            self._enter(spec, comparator=False)
+            self._enter_candidate(spec)
         self._line_up()
 
     def on_registry(self, router: Router) -> None:
@@ -166,7 +165,7 @@ class Evaluation:
         if reason is not None:
             self._leave_out(reason, self._lineup)
             return
-        self._pending[decision.seq] = Pending.of(decision, self._router.spec, self._lineup, answers)
+        self._pending[decision.seq] = Pending.of(decision, self._router.spec, self._bounds, self._lineup, answers)
         if len(self._pending) > self._settings.pending_max:
             self._pending.popitem(last=False)
             self._counts["evicted"] += 1
@@ -185,7 +184,8 @@ class Evaluation:
             self._counts["revised"] += report.replaces_reward is not None
             return
         pending.note(report)
-        if pending.complete and self._router.spec.reward_rule.join is RewardJoin.FIRST:
+        joins_first = self._router.spec.reward_rule.join is RewardJoin.FIRST
+        if decision.choice.imported or (pending.complete and joins_first):
             self._settle(self._pending.pop(decision.seq))
 
     def on_close(self, decision: DecisionRecord, joined: Joined) -> None:
@@ -259,6 +259,14 @@ class Evaluation:
         for name, spec in wanted.items():
             if name not in self._entries:
                 self._enter(spec, comparator=True)
+
+    def _enter_candidate(self, spec: CandidateSpec) -> None:
+        """One that is the same as a comparator takes its place."""
+        there = self._entries.get(spec.id)
+        taken = there is not None and not (there.comparator and there.spec == spec)
+        if taken or (spec.id.startswith("fixed:") and spec.policy != spec.id):
+            raise InvalidFieldError("candidates", f"{spec.id!r} stands twice, or is the name of a comparator")
+        self._enter(spec, comparator=False)
 
     def _enter(self, spec: CandidateSpec, comparator: bool) -> None:
         self._entries[spec.id] = _Entry(spec, comparator, self._build(spec, self._router), self._blank_tally())

@@ -15,7 +15,7 @@ from policy.quality import ArrayState
 from policy.settlement import METRICS
 from policy.verdict import Requirements, Verdict, judge
 
-DIFFERENCES = (Contrast(Metric.UTILITY), Contrast(Metric.QUALITY), Contrast(Metric.COST_USD))
+DIFFERENCES = (Contrast(Metric.UTILITY), Contrast(Metric.QUALITY))
 """What is followed whatever is required: by these any two candidates are told apart."""
 
 
@@ -108,7 +108,8 @@ class Tally:
         self.estimators = Estimators(METRICS)
         contrasts = dict.fromkeys((*requirements.contrasts, *DIFFERENCES))
         self._sequences = {
-            contrast: ConfidenceSequence(contrast, bounds[contrast.metric], level) for contrast in contrasts
+            contrast: ConfidenceSequence(contrast, bounds[contrast.metric], level, keeps_narrowest=False)
+            for contrast in contrasts
         }
 
     def add(self, events: Events) -> None:

@@ -24,10 +24,11 @@ from policy.pacing import Pacing
 from policy.planning import Outlooks, learned_shares
 from policy.quality import ArrayState, QualityLearner
 from policy.ridge import RidgeQuality
+from policy.shadow import Compared
 from policy.view import ModelRecord, PolicyView, RouterRecord
 from policy.vowpal import VowpalQuality
 
-STATE_VERSION = 6
+STATE_VERSION = 8
 
 _PLAN_EVERY = 32
 _PLAN_EVERY_EARLY = 4
@@ -86,12 +87,16 @@ class RouterLearner:
         vector = decision.features.astype(np.float64)
         tokens = decision.query.charged_input_tokens
         self._window.add(vector, cost_features(vector, tokens), tokens)
-        chosen = self._by_id.get(decision.choice.model)
-        if chosen is not None and chosen.uid < decision.seq:
-            record = self._models[chosen.key]
-            record.circuit = record.circuit.decided(decision)
-        if not decision.deferred:
-            self._activate(decision, decision.time_us)
+        chosen = self._record_of(decision)
+        if decision.choice.imported:
+            self._record.imported += 1
+            if chosen is not None:
+                chosen.imported += 1
+        else:
+            if chosen is not None:
+                chosen.circuit = chosen.circuit.decided(decision)
+            if not decision.deferred:
+                self._activate(decision, decision.time_us)
         added = self._window.added
         every = _PLAN_EVERY_EARLY if added < _EARLY else _PLAN_EVERY
         if added % every == 0 or self._pacing.due:
@@ -105,18 +110,18 @@ class RouterLearner:
             self._told_seq = report.seq
         if not self._fits(decision):
             return
-        if report.activates:
-            self._activate(decision, report.time_us)
+        own = not decision.choice.imported
+        if own:
+            self._account(report, decision)
         model = self._by_id.get(report.subject)
         if model is not None and model.uid > decision.seq:
             model = None  # It was removed since, and this is another of the same id.
-        if report.charged_usd is not None:
-            self._charge(report.charged_usd, report, decision)
         if model is None:
             return
         record = self._models[model.key]
-        record.errors += report.error is not None
-        record.circuit = record.circuit.reported(report, decision)
+        if own:
+            record.errors += report.error is not None
+            record.circuit = record.circuit.reported(report, decision)
         if report.latency_seconds is not None:
             record.add_latency(report.latency_seconds)
         if report.usage is None and report.learned_reward is None:
@@ -131,8 +136,17 @@ class RouterLearner:
         if report.learned_reward is not None:
             self._learn_reported(vector, model, report, report.learned_reward)
 
+    def _account(self, report: ReportRecord, decision: DecisionRecord) -> None:
+        """What a report on one of the router's own decisions has to do with money and the statistics."""
+        if report.activates:
+            self._activate(decision, report.time_us)
+        if report.charged_usd is not None:
+            self._charge(report.charged_usd, report, decision)
+        if decision.incumbent_model:
+            self._record.compared = self._record.compared.reported(report, decision)
+
     def on_close(self, decision: DecisionRecord, joined: Joined) -> None:
-        """A decision's window has closed: what never came is settled now."""
+        """A decision's window has closed: what never came is settled now. Imported ones have no window."""
         if not joined.active or not self._fits(decision):
             return
         if joined.charged_usd is None:
@@ -172,15 +186,21 @@ class RouterLearner:
         same_size = len(decision.features) == self._window.features.shape[1]
         return same_size and decision.router_uid == self._router.uid
 
+    def _record_of(self, decision: DecisionRecord) -> ModelRecord | None:
+        """That of the chosen model, None if it was removed since, whether or not another has its name now."""
+        model = self._by_id.get(decision.choice.model)
+        return None if model is None or model.uid > decision.seq else self._models[model.key]
+
     def _activate(self, decision: DecisionRecord, time_us: int) -> None:
         self._record.decisions += 1
         self._record.explored = self._record.explored.entered(decision.choice)
         loss_max = self._router.spec.exploration.max_utility_loss
         loss = expected_loss(decision.choice)
         self._record.exploration_owed = owed_after(self._record.exploration_owed, loss, loss_max)
-        model = self._by_id.get(decision.choice.model)
-        if model is not None and model.uid < decision.seq:
-            record = self._models[model.key]
+        if decision.incumbent_model:
+            self._record.compared = self._record.compared.entered(decision)
+        record = self._record_of(decision)
+        if record is not None:
             record.decisions += 1
             record.explored = record.explored.entered(decision.choice)
         self._pacing.commit(decision, time_us, _predicted_cost_usd(decision))
@@ -335,7 +355,9 @@ class RouterLearner:
         window.input_tokens, window.added = arrays["window input_tokens"], meta["added"]
         learner._pacing.restore(meta["pacing"], _part(arrays, "pacing "))
         learner._told_seq, learner._restarted_seq = meta["told_seq"], meta["restarted_seq"]
-        learner._record = RouterRecord(**{**meta["record"], "explored": Explored(**meta["record"]["explored"])})
+        record = meta["record"]
+        books = {"explored": Explored(**record["explored"]), "compared": Compared(**record["compared"])}
+        learner._record = RouterRecord(**{**record, **books})
         learner._models = {key: _restored(record) for key, record in meta["models"].items()}
         return learner
 

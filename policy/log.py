@@ -12,8 +12,9 @@ from policy.domain import Choice, Features, ModelError, Query, Router
 class DecisionRecord:
     """A decision as logged. `seq` is its position in the log; times are microseconds since 1970.
 
-    `router_uid` tells the router from another that had its name before or after it. `categorical` and `numeric`
-    are the caller's own features as they were sent; in `features` they are hashed.
+    `router_uid` tells the router from another that had its name before or after it. `categorical` and
+    `numeric` are the caller's own features as they were sent, which `features` has only hashed. An imported
+    decision has no window: its `expire_us` is 0, and so whatever is reported of it later is late.
     """
 
     seq: int

@@ -22,6 +22,7 @@ _OUTLIER = 50.0
 _PRICE_LOW, _PRICE_HIGH = 1e-7, 1e3
 _STEPS_FAR, _STEPS_NEAR = 40, 24
 _CLOSE = 0.002
+_UNPLANNED_MAX = 2.0
 _MEAN_EVERY = 32
 
 SpendAt = Callable[[float], tuple[float, float]]
@@ -54,15 +55,26 @@ class Pacer:
     expected_sum: float = 100.0
     planned_sum: float = 100.0
     repays: bool = True
+    unplanned: float = 0.0
 
     def commit(self, predicted: float, expected: float) -> None:
         """A decision was made at this predicted cost, `expected` over all that could have been drawn."""
+        self.unplanned += expected - self.planned
         if self.planned > 0:
             keep = 1.0 - 1.0 / _PLAN_MEMORY_DECISIONS
             self.expected_sum = keep * self.expected_sum + min(expected, _OUTLIER)
             self.planned_sum = keep * self.planned_sum + self.planned
         keep = 1.0 - 1.0 / _DEBT_MEMORY_DECISIONS
         self._owe(keep * self.debt + predicted - 1.0)
+
+    @property
+    def due(self) -> bool:
+        """Whether the decisions since the last plan were to spend some budgets more than it said.
+
+        Where models are of about the same worth at the price of money, a little more that is learned moves
+        many queries at once to a model that costs a hundred times as much.
+        """
+        return self.unplanned > _UNPLANNED_MAX
 
     def settle(self, predicted: float, real: float) -> None:
         """The real cost of a committed decision has become known."""
@@ -79,7 +91,7 @@ class Pacer:
     def rescale(self, factor: float) -> None:
         """The budget has become `factor` times what it was: the amounts stay the same in USD."""
         self.price = min(self.price * factor, _PRICE_HIGH)
-        for name in ("debt", "realised", "predicted", "expected_sum", "planned_sum", "planned"):
+        for name in ("debt", "realised", "predicted", "expected_sum", "planned_sum", "planned", "unplanned"):
             setattr(self, name, getattr(self, name) / factor)
 
     def _owe(self, debt: float) -> None:
@@ -108,6 +120,7 @@ class Pacer:
         `dearest` is the mean cost of a call of the dearest model.
         """
         self.dearest = dearest
+        self.unplanned = 0.0
         self.price = self._solve(spend_at)
         mean, square = spend_at(self.price)
         self.planned, self.spread = mean, math.sqrt(max(0.0, square - mean * mean))

@@ -18,9 +18,10 @@ _DEAREST_SHARE = 1e-4
 class Pacing:
     """The pacer, in USD. The budget of a request that it works in is `budget_usd`, None if there is none.
 
-    With a period's budget that is what is left of it for a request, as of the last plan. A plan is due when
-    that has moved by 5 %, and at the first decision of a period. When nothing is left the plan is made for
-    less than the cheapest model costs: then money is so dear that no other is called.
+    With a period's budget that is what is left of it for a request, as of the last plan. A plan is due before
+    its time when the pacer says so, when what is left has moved by 5 %, and at the first decision of a
+    period. When nothing is left the plan is made for less than the cheapest model costs: then money is so
+    dear that no other is called.
     """
 
     def __init__(self, objective: Objective) -> None:
@@ -93,6 +94,8 @@ class Pacing:
     @property
     def due(self) -> bool:
         """Whether a plan is due before its time."""
+        if self.budget_usd and self._pacer.due:
+            return True
         standing = self.standing
         if standing is None:
             return False

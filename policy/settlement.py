@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from policy.confidence import Bounds
 from policy.domain import FloatArray, InvalidFieldError, Router, RouterSpec, require_number
@@ -18,6 +19,7 @@ METRICS = (Metric.QUALITY, Metric.COST_USD, Metric.LATENCY_SECONDS, Metric.ERROR
 
 _LONG_INPUT_TOKENS, _LONG_OUTPUT_TOKENS = 8192, 4096
 _BUDGETS_MAX = 50.0
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,8 @@ class Limits:
     They are declared before the first event: a bound that followed the data would have seen what it bounds.
     `cost_max_usd` None is taken from the router: what a call of 8,192 tokens in and 4,096 out costs on its
     dearest model; if it has no prices, 50 budgets of a request, or what quality from 0 to 1 is worth.
-    `utility_loss_max` is the most that cost and latency may take from the utility of one call.
+    What a call may take from utility follows from these and from what quality is worth. With a budget alone it
+    is `utility_loss_max`, and the price of money is kept to what a call of the largest cost takes that at.
     Raises InvalidFieldError.
     """
 
@@ -43,12 +46,16 @@ class Limits:
 
     def bounds(self, router: Router) -> dict[Metric, Bounds]:
         """Between what each metric lies, for this router."""
+        objective = router.spec.objective
+        cost_max_usd = self.cost_max_usd or _cost_max_usd(router)
+        loss_usd = cost_max_usd + objective.latency_usd_per_second * self.latency_max_seconds
+        loss = self.utility_loss_max if math.isinf(objective.value_usd) else loss_usd / objective.value_usd
         return {
             Metric.QUALITY: Bounds(0.0, 1.0),
-            Metric.COST_USD: Bounds(0.0, self.cost_max_usd or _cost_max_usd(router)),
+            Metric.COST_USD: Bounds(0.0, cost_max_usd),
             Metric.LATENCY_SECONDS: Bounds(0.0, self.latency_max_seconds),
             Metric.ERROR: Bounds(0.0, 1.0),
-            Metric.UTILITY: Bounds(-self.utility_loss_max, 1.0),
+            Metric.UTILITY: Bounds(-loss, 1.0),
         }
 
 
@@ -62,16 +69,21 @@ def _cost_max_usd(router: Router) -> float:
     return objective.value_usd if math.isfinite(objective.value_usd) else 1.0
 
 
-def money_price(spec: RouterSpec, decision: DecisionRecord) -> float:
+def money_price(spec: RouterSpec, decision: DecisionRecord, bounds: Mapping[Metric, Bounds]) -> float:
     """What a USD takes from utility, for the live policy and for every candidate alike.
 
     It is the inverse of what the router says that quality is worth. A router that has only a budget says no
     such thing; then it is the price of money that was logged with the decision, at which the live policy was
     meant to spend its budget. That is known before the draw, so that nothing of the outcome is in it, and as it
     is the same on both sides, a candidate gains by it what it saves, at what the saving was worth there and then.
+    It is no higher than that a call within `bounds` has a utility within them: a pacer may ask any price while
+    it repays a debt, and outcomes that were cut off instead would flatter whoever calls dear models.
     """
     value = spec.objective.value_usd
-    return decision.choice.price_of_money if math.isinf(value) else 1.0 / value
+    if math.isfinite(value):
+        return 1.0 / value
+    most = -bounds[Metric.UTILITY].low / bounds[Metric.COST_USD].high
+    return min(most, decision.choice.price_of_money)
 
 
 @dataclass(slots=True)
@@ -89,8 +101,8 @@ class Pending:
     models: tuple[str, ...]
     chosen: int
     answers: FloatArray
-    propensities: FloatArray
-    predictions: FloatArray
+    propensities: tuple[float, ...]
+    predictions: tuple[tuple[float, float, float], ...]
     money: float
     latency_price: float
     reward: float = math.nan
@@ -104,13 +116,14 @@ class Pending:
         cls,
         decision: DecisionRecord,
         spec: RouterSpec,
+        bounds: Mapping[Metric, Bounds],
         lineup: tuple[str, ...],
         answers: Sequence[Sequence[float]],
     ) -> Pending:
         """The decision as the contenders have answered it."""
         candidates = decision.choice.candidates
         models = tuple([each.model for each in candidates])
-        money = money_price(spec, decision)
+        money = money_price(spec, decision, bounds)
         fixed = np.array(answers, dtype=np.float64).reshape(len(lineup), len(models))
         fixed.flags.writeable = False
         return cls(
@@ -119,8 +132,8 @@ class Pending:
             models=models,
             chosen=models.index(decision.choice.model),
             answers=fixed,
-            propensities=np.array([each.probability for each in candidates]),
-            predictions=np.array([(each.quality, each.cost_usd, each.latency_seconds) for each in candidates]),
+            propensities=tuple([each.probability for each in candidates]),
+            predictions=tuple([(each.quality, each.cost_usd, each.latency_seconds) for each in candidates]),
             money=money,
             latency_price=spec.objective.latency_usd_per_second * money,
         )
@@ -147,7 +160,7 @@ class Pending:
         if math.isnan(self.reward) and missing_reward is not None:
             self.reward = missing_reward
         if math.isnan(self.cost_usd) and not self.error:
-            self.cost_usd = float(self.predictions[self.chosen, 1])
+            self.cost_usd = self.predictions[self.chosen][1]
 
     @property
     def complete(self) -> bool:
@@ -165,17 +178,16 @@ class Pending:
 
     def dump(self) -> dict[str, Any]:
         """Everything as JSON takes it; `load` gives it back to the last bit."""
-        values = asdict(self)
-        return {name: each.tolist() if isinstance(each, np.ndarray) else each for name, each in values.items()}
+        return {**asdict(self), "answers": self.answers.tolist()}
 
     @classmethod
     def load(cls, values: Mapping[str, Any]) -> Pending:
         """The inverse of `dump`."""
-        tuples = {name: tuple(values[name]) for name in ("lineup", "models")}
-        arrays = {name: np.array(values[name]) for name in ("answers", "propensities", "predictions")}
-        arrays["answers"] = arrays["answers"].reshape(len(tuples["lineup"]), len(tuples["models"]))
-        arrays["answers"].flags.writeable = False
-        return cls(**{**values, **tuples, **arrays})
+        tuples = {name: tuple(values[name]) for name in ("lineup", "models", "propensities")}
+        answers = np.array(values["answers"], dtype=np.float64)
+        answers.flags.writeable = False
+        predictions = tuple(tuple(each) for each in values["predictions"])
+        return cls(**{**values, **tuples, "answers": answers, "predictions": predictions})
 
 
 def events(rows: Sequence[Pending], bounds: Mapping[Metric, Bounds]) -> Iterator[tuple[str, Events]]:
@@ -184,25 +196,36 @@ def events(rows: Sequence[Pending], bounds: Mapping[Metric, Bounds]) -> Iterator
     for row in rows:
         groups.setdefault((row.lineup, row.models), []).append(row)
     for (lineup, _), group in groups.items():
-        propensities = np.stack([row.propensities for row in group])
-        known = np.isfinite(propensities.sum(axis=1))
-        chosen = np.array([row.chosen for row in group])
-        observed = np.array([row.observed() for row in group])
+        logged = np.array([row.propensities for row in group])
+        known = _sums_to_one(logged)
+        # Where they are not known, in the place of the propensities of models that were not drawn.
+        propensities = np.where(known[:, None], logged, 1.0 / logged.shape[1])
         # What is not known of other models' propensities cannot be a control variate's baseline.
         predictions = np.where(known[:, None, None], _predictions(group, bounds), 0.0)
-        propensities = _filled(propensities)
+        chosen = np.array([row.chosen for row in group])
+        drawn = logged[np.arange(len(group)), chosen]
+        observed = np.array([row.observed() for row in group])
         answers = np.stack([row.answers for row in group], axis=1)  # (lineup, events, models)
         for name, probabilities in zip(lineup, answers, strict=True):
+            # A contender that leaves a decision as it was drawn has what is not known of it as well.
+            own = ~(known | _sums_to_one(probabilities))
+            filled = np.where(own[:, None], propensities, probabilities)
             try:
-                found = settled(METRICS, propensities, probabilities, chosen, observed, predictions)
+                found = settled(METRICS, propensities, filled, chosen, observed, predictions)
             except InvalidFieldError as error:
                 raise InvalidFieldError(f"{name}: {error.field}", error.message) from error
-            yield name, found if known.all() else _partly_known(found, known)
+            yield name, found if known.all() else _partly_known(found, known, own, drawn)
+
+
+def _sums_to_one(shares: FloatArray) -> npt.NDArray[np.bool_]:
+    """Which rows are whole distributions, (events,)."""
+    whole: npt.NDArray[np.bool_] = abs(shares.sum(axis=1) - 1.0) <= _ROUNDING
+    return whole
 
 
 def _predictions(group: Sequence[Pending], bounds: Mapping[Metric, Bounds]) -> FloatArray:
     """(events, models, metrics), within the bounds; of errors nothing is predicted."""
-    three = np.stack([row.predictions for row in group])
+    three = np.array([row.predictions for row in group])
     money = np.array([[row.money] for row in group])
     latency = np.array([[row.latency_price] for row in group])
     quality = three[:, :, 0].clip(0.0, 1.0)
@@ -213,23 +236,14 @@ def _predictions(group: Sequence[Pending], bounds: Mapping[Metric, Bounds]) -> F
     return np.stack(clipped, axis=2)
 
 
-def _filled(propensities: FloatArray) -> FloatArray:
-    """With the rest of 1 spread over the models whose propensity is not known, so that there is some for each."""
-    unknown = np.isnan(propensities)
-    if not unknown.any():
-        return propensities
-    rest = 1.0 - np.where(unknown, 0.0, propensities).sum(axis=1)
-    share = rest / np.maximum(unknown.sum(axis=1), 1)
-    result: FloatArray = np.where(unknown, share[:, None], propensities)
-    return result
-
-
-def _partly_known(found: Events, known: Any) -> Events:
-    """Without what would have to be known of the models that were not drawn, in the events where it is not."""
+def _partly_known(
+    found: Events, known: npt.NDArray[np.bool_], own: npt.NDArray[np.bool_], drawn: FloatArray
+) -> Events:
+    """With what is known of the drawn model alone, in the events where nothing is of the others."""
     return Events(
         metrics=found.metrics,
-        propensity=found.propensity,
-        probability=found.probability,
+        propensity=np.where(known, found.propensity, drawn),
+        probability=np.where(own, drawn, found.probability),
         unsupported=np.where(known, found.unsupported, 0.0),
         weight_max=np.where(known, found.weight_max, np.inf),
         observed=found.observed,

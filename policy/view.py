@@ -13,6 +13,7 @@ from policy.cost import CostPredictor, CostTerms
 from policy.domain import FloatArray, Router
 from policy.drift import FIRST_VARIANCE
 from policy.quality import Predictor
+from policy.shadow import Compared
 
 _LATENCY_MEMORY = 200.0
 _RETRIAL_MAX = 0.1
@@ -21,7 +22,8 @@ _TRIAL_REWARDS = 2.0
 
 @dataclass
 class ModelRecord:
-    """What a model has done. `offset`, `fallen` and `variance` are those of its `drift.Level`, which last
+    """What a model has done. `decisions` are the router's own, `imported` those made elsewhere; rewards,
+    costs and latencies are of both. `offset`, `fallen` and `variance` are those of its `drift.Level`, which last
     changed when the router had made `changed_at` decisions. `joined_at` is how many rewards the router had
     learned from when the model was added.
     """
@@ -43,6 +45,7 @@ class ModelRecord:
     changed_at: int = 0
     joined_at: int = 0
     explored: Explored = Explored()
+    imported: int = 0
 
     def retrial(self, decisions: int) -> float:
         """How probable it is to be tried for its return, when the router has made so many decisions.
@@ -76,7 +79,8 @@ class ModelRecord:
 @dataclass
 class RouterRecord:
     """What a router has done. `charged` counts the decisions whose cost is settled; `exploration_owed` is the
-    utility that exploring has given up beyond its average: see `books.loss_limit`.
+    utility that exploring has given up beyond its average: see `books.loss_limit`. `imported` decisions were
+    made elsewhere, and are none of the `decisions`.
     """
 
     decisions: int = 0
@@ -85,6 +89,8 @@ class RouterRecord:
     spent_usd: float = 0.0
     exploration_owed: float = 0.0
     explored: Explored = Explored()
+    imported: int = 0
+    compared: Compared = Compared()
 
 
 @dataclass(frozen=True)

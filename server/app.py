@@ -43,6 +43,7 @@ from server.storage.writes import Transact
 from server.usecases.change_policies import ChangePolicies
 from server.usecases.change_registry import ChangeRegistry
 from server.usecases.get_decision import GetDecision
+from server.usecases.import_decisions import ImportDecisions
 from server.usecases.promote_policy import PromotePolicy
 from server.usecases.report_reward import ReportReward
 from server.usecases.route import Route
@@ -165,7 +166,8 @@ class App:
             new_decision_id,
         )
         get_decision = GetDecision(self._reader, self._registry, self._views)
-        data_plane = RouterService(route, ReportReward(self._log), get_decision)
+        take_over = ImportDecisions(self._registry, featuriser, self._log, now_us, new_decision_id)
+        data_plane = RouterService(route, ReportReward(self._log), get_decision, take_over)
         control_plane = RegistryService(self._registry, self._views, self._change)
         router_service_pb2_grpc.add_RouterServiceServicer_to_server(data_plane, server)
         registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(control_plane, server)

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from zipfile import BadZipFile
 
+from policy.domain import Choice
 from policy.exploration import draw
 from policy.join import joined
 from policy.learner import RouterLearner
 from policy.log import DecisionRecord, ReportRecord
+from policy.shadow import explores, mixed
 from server.learner_fold import LearnerFold
 from server.storage.codec import DamagedRecordError
 from server.storage.reader import LogReader, StoredSnapshot
@@ -25,9 +27,12 @@ _EXAMPLES_MAX = 10
 
 @dataclass
 class Audit:
-    """What was checked and what failed; `examples` names some of the failures."""
+    """What was checked and what failed; `examples` names some of the failures. `imported` decisions are none
+    of the `decisions`, as what drew them is not known here.
+    """
 
     decisions: int = 0
+    imported: int = 0
     draws_wrong: int = 0
     revisions: int = 0
     revisions_wrong: int = 0
@@ -78,21 +83,56 @@ def _check_records(reader: LogReader, result: Audit, on_progress: Callable[[int]
 def _check_draw(record: DecisionRecord, result: Audit) -> None:
     """The model follows from the logged propensities and the decision id, and its propensity is the logged one."""
     choice = record.choice
-    probabilities = [each.probability for each in choice.candidates]
-    if not probabilities:
+    if not choice.candidates:
         raise DamagedRecordError(f"decision {record.decision_id} at position {record.seq} has no candidates")
-    drawn = choice.candidates[draw(record.decision_id, probabilities)]
-    result.decisions += 1
-    wrong = []
-    if drawn.model != choice.model:
-        wrong.append(f"the draw gives {drawn.model}, logged {choice.model}")
-    elif drawn.probability != choice.probability:
-        wrong.append(f"the propensity was {drawn.probability!r}, logged {choice.probability!r}")
-    if abs(sum(probabilities) - 1.0) > _ROUNDING:
-        wrong.append(f"the propensities sum to {sum(probabilities)!r}")
+    if choice.imported:
+        result.imported += 1
+        wrong = _wrong_propensity(choice, choice.model)
+    else:
+        result.decisions += 1
+        wrong = _wrong_draw(record)
     if wrong:
         result.draws_wrong += 1
         result.blame(f"decision {record.decision_id}: {', '.join(wrong)}")
+
+
+def _wrong_draw(record: DecisionRecord) -> list[str]:
+    choice = record.choice
+    probabilities = [each.probability for each in choice.candidates]
+    if choice.shadow is None:
+        wrong = _wrong_propensity(choice, choice.candidates[draw(record.decision_id, probabilities)].model)
+    else:
+        wrong = _wrong_shadow(record.decision_id, choice)
+    if abs(sum(probabilities) - 1.0) > _ROUNDING:
+        wrong.append(f"the propensities sum to {sum(probabilities)!r}")
+    return wrong
+
+
+def _wrong_shadow(decision_id: str, choice: Choice) -> list[str]:
+    """In shadow mode two draws belong to a decision: the policy's, and whether it is taken."""
+    shadow = choice.shadow
+    names = [each.model for each in choice.candidates]
+    if shadow is None or shadow.incumbent_model not in names or len(shadow.proposal) != len(names):
+        return ["its incumbent and its proposal are not of its candidates"]
+    proposed = names[draw(decision_id, shadow.proposal)]
+    drawn = proposed if explores(decision_id, shadow.explore_share) else shadow.incumbent_model
+    wrong = _wrong_propensity(choice, drawn)
+    if proposed != choice.proposed_model:
+        wrong.append(f"the draw proposes {proposed}, logged {choice.proposed_model}")
+    incumbent = names.index(shadow.incumbent_model)
+    if mixed(shadow.proposal, incumbent, shadow.explore_share) != [each.probability for each in choice.candidates]:
+        wrong.append("the propensities are not those of the proposal and the incumbent together")
+    return wrong
+
+
+def _wrong_propensity(choice: Choice, drawn: str) -> list[str]:
+    """What is wrong of the chosen model and its propensity, if this was drawn."""
+    propensity = next((each.probability for each in choice.candidates if each.model == drawn), None)
+    if drawn != choice.model:
+        return [f"the draw gives {drawn}, logged {choice.model}"]
+    if propensity != choice.probability:
+        return [f"the propensity was {propensity!r}, logged {choice.probability!r}"]
+    return []
 
 
 def _check_revisions(rewarded: list[ReportRecord], reader: LogReader, result: Audit) -> None:

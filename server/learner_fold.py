@@ -129,7 +129,8 @@ class LogFold(ABC, Generic[F]):
     def _apply(self, record: LogRecord) -> None:
         if isinstance(record, DecisionRecord):
             self._remember(record)
-            self._next_expiry_us = min(self._next_expiry_us, record.expire_us)
+            if record.expire_us:  # An imported decision has no window.
+                self._next_expiry_us = min(self._next_expiry_us, record.expire_us)
             follower = self._follower_at(record.router, record.seq)
             if follower is not None:
                 follower.on_decision(record)

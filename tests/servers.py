@@ -28,7 +28,7 @@ from pointsman.v1 import router_service_pb2 as pb
 from pointsman.v1 import router_service_pb2_grpc as router_grpc
 from sqlalchemy import func, select
 
-from policy.domain import Candidate, Choice, ModelSpec, RouterSpec
+from policy.domain import IMPORTED, Candidate, Choice, ModelSpec, RouterSpec
 from policy.features import HASHED, STRUCTURE, Featuriser
 from policy.log import DecisionRecord, ReportRecord
 from server.app import App
@@ -40,7 +40,15 @@ from server.storage import registry_store
 from server.storage.engine import migrate, open_engine
 from server.storage.reader import LogReader
 from server.storage.schema import changes, decisions, reports
-from server.storage.writes import DecisionWrite, ReportWrite, Transact, Write, write_batch
+from server.storage.writes import (
+    DecisionWrite,
+    ImportedRow,
+    ImportWrite,
+    ReportWrite,
+    Transact,
+    Write,
+    write_batch,
+)
 
 POINTSMAN = Path(sys.executable).parent / "pointsman"
 DEADLINE_SECONDS = 60.0
@@ -260,13 +268,21 @@ class Disk:
 
     def write(self, *writes: Write) -> list[Any]:
         """Writes one batch; gives its results."""
-        writes = tuple(self._of_router(each) if isinstance(each, DecisionWrite) else each for each in writes)
+        writes = tuple(self._of_router(each) for each in writes)
         with self.engine.begin() as connection:
             return write_batch(connection, writes, self.now_us, self.registry).results
 
-    def _of_router(self, write: DecisionWrite) -> DecisionWrite:
-        router = self.registry.router(write.draft.router)
-        return replace(write, draft=replace(write.draft, router_uid=router.uid if router else 0))
+    def _of_router(self, write: Write) -> Write:
+        """The write with its decisions as those of the routers that have their names now."""
+        if isinstance(write, DecisionWrite):
+            return replace(write, draft=self._owned(write.draft))
+        if isinstance(write, ImportWrite):
+            return ImportWrite([ImportedRow(self._owned(row.decision), row.report) for row in write.rows])
+        return write
+
+    def _owned(self, draft: DecisionRecord) -> DecisionRecord:
+        router = self.registry.router(draft.router)
+        return replace(draft, router_uid=router.uid if router else 0)
 
     def one(self, write: Write) -> Any:
         """Writes a batch of one; gives its result or raises its refusal."""
@@ -315,6 +331,13 @@ def draft_decision(
     fallbacks = tuple(each for each in models if each != chosen)
     choice = Choice(chosen, share, candidates, fallbacks, "learned", 0, 20.0)
     return DecisionRecord(0, 0, 0, router, decision_id, choice, features, 12.5, 0, 0, **fields)
+
+
+def imported_row(decision_id: str, request_id: str, router: str = "default", **fields: Any) -> ImportedRow:
+    """A decision made elsewhere, and a report on it; `fields` are the report's."""
+    draft = draft_decision(decision_id, router, request_id=request_id, seed=int(decision_id, 16))
+    choice = replace(draft.choice, policy=IMPORTED)
+    return ImportedRow(replace(draft, choice=choice), draft_report(decision_id, **fields))
 
 
 def draft_report(decision_id: str, **fields: Any) -> ReportRecord:

@@ -11,7 +11,7 @@ import pytest
 from builders import KnownQuality, decision, model, models, query, report, router, view
 
 from policy.circuit import BACK_OFF_US, FAILURES_TO_OPEN
-from policy.decide import NoCandidateError, decide
+from policy.decide import NoCandidateError, decide, reconsider
 from policy.domain import Choice, Exclusion, Model, ModelError, ModelState, Router, Turn
 from policy.exploration import draw
 from policy.learner import RouterLearner
@@ -308,3 +308,14 @@ def test_a_model_added_since_the_view_was_made_can_be_chosen() -> None:
 def test_a_router_that_the_learner_has_not_seen_yet_decides_too() -> None:
     of = router(models("a", "b"))
     assert decide(RouterLearner(of).view(0), of, query(), "d", NOW_US).model in {"a", "b"}
+
+
+def test_a_decision_is_reconsidered_by_what_was_excluded_then_and_nothing_else() -> None:
+    disabled = model("c", 3, state=ModelState.DISABLED)
+    of = exploiting(*models("a", "b"), disabled)
+    outlook, candidates = reconsider(view(of, GOOD), of, query(), {"a"})
+    assert [outlook.eligible(index) for index in range(3)] == [False, True, True]
+    assert [each.probability for each in candidates] == [0.0] * 3
+    assert outlook.scores[1] == candidates[1].score
+    with pytest.raises(NoCandidateError):
+        reconsider(view(of, GOOD), of, query(), {"a", "b", "c"})

@@ -58,6 +58,40 @@ def follow(level: Level, quality: float, count: int, generator: np.random.Genera
     return sum(level.learn(float(each) - 0.8 - level.offset) for each in rewards)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_return_brings_the_level_to_where_it_was_and_no_higher(seed: int) -> None:
+    """Also where it came back in part before that was noticed; a false alarm leaves no trace."""
+    generator = np.random.default_rng(seed)
+    level = Level()
+    follow(level, 0.8, 300, generator)
+    assert follow(level, 0.5, 60, generator) >= 1
+    assert level.fallen == pytest.approx(0.3, abs=0.12)
+    follow(level, 0.8, 300, generator)
+    assert level.fallen == pytest.approx(0.0, abs=0.1)
+    assert abs(level.offset) < 0.1
+
+
+def test_a_return_that_was_none_is_followed_down_again_and_still_known_for_a_fall() -> None:
+    level = Level()
+    generator = np.random.default_rng(9)  # One in which it happens.
+    follow(level, 0.8, 300, generator)
+    assert follow(level, 0.5, 60, generator) == 2
+    assert level.offset < -0.2
+    assert level.fallen == pytest.approx(-level.offset)
+
+
+def test_a_few_bad_answers_in_a_row_move_the_level_by_part_of_what_they_say() -> None:
+    """Of a model that is right or wrong, five wrong ones in a row come by chance."""
+    level = Level()
+    generator = np.random.default_rng(5)
+    for right in generator.random(400) < 0.85:
+        level.learn(float(right) - 0.85 - level.offset)
+    assert level.offset == 0.0
+    fell = next(number for number in range(1, 20) if level.learn(-0.85 - level.offset))
+    assert fell <= 8
+    assert -0.7 < level.offset < -0.2
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_level_follows_a_fall_and_a_return(seed: int) -> None:
     generator = np.random.default_rng(seed)

@@ -228,3 +228,25 @@ def test_a_window_that_is_not_full_has_as_many_queries_as_were_added() -> None:
     window = ContextWindow(2, 1, size=4)
     window.add(np.ones(2), np.ones(1), 1.0)
     assert len(window) == 1
+
+
+def test_a_plan_is_due_when_decisions_cost_more_than_it_said_and_the_next_plan_starts_anew() -> None:
+    pacer = Pacer()
+    pacer.plan(spend_at, DEAR)
+    for _ in range(50):
+        pacer.commit(DEAR, pacer.planned)
+    assert not pacer.due
+    pacer.commit(CHEAP, pacer.planned + 2.1)
+    assert pacer.due
+    pacer.plan(spend_at, DEAR)
+    assert not pacer.due
+
+
+def test_what_is_beyond_the_plan_stays_the_same_in_usd_when_the_budget_changes() -> None:
+    pacer = Pacer()
+    pacer.plan(spend_at, DEAR)
+    pacer.commit(CHEAP, pacer.planned + 2.1)
+    pacer.rescale(2.0)
+    assert not pacer.due
+    pacer.rescale(0.5)
+    assert pacer.due

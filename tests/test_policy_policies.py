@@ -10,7 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.domain import Exploration, InvalidFieldError
-from policy.policies import Fixed, Outlook, burn_in, cheapest, greedy, learned, parse_policy, retrials, uniform
+from policy.policies import (
+    Fixed,
+    Outlook,
+    burn_in,
+    cheapest,
+    dearest,
+    greedy,
+    learned,
+    parse_policy,
+    retrials,
+    uniform,
+)
 
 
 def outlook(scores: list[float], **changes: Any) -> Outlook:
@@ -62,7 +73,7 @@ def outlooks(draw: st.DrawFn) -> Outlook:
     )
 
 
-NAMES = ["learned", "greedy", "uniform", "cheapest", "fixed:a", "fixed:not-there"]
+NAMES = ["learned", "greedy", "uniform", "cheapest", "dearest", "fixed:a", "fixed:not-there"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,6 +98,12 @@ def test_cheapest_takes_the_cheapest_that_is_eligible() -> None:
     costs = [0.1, 0.001, 0.01]
     assert cheapest(outlook([0.9, 0.1, 0.5], costs_usd=costs)) == [0.0, 1.0, 0.0]
     assert cheapest(outlook([0.9, -math.inf, 0.5], costs_usd=costs)) == [0.0, 0.0, 1.0]
+
+
+def test_dearest_takes_the_dearest_that_is_eligible() -> None:
+    costs = [0.003, 0.001, 0.002]
+    assert dearest(outlook([0.1, 0.1, 0.5], costs_usd=costs)) == [1.0, 0.0, 0.0]
+    assert dearest(outlook([-math.inf, 0.9, 0.5], costs_usd=costs)) == [0.0, 0.0, 1.0]
 
 
 def test_fixed_takes_its_model_though_another_is_better() -> None:

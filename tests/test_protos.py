@@ -59,7 +59,7 @@ def test_the_services_are_those_of_the_contract() -> None:
     router = router_service_pb2.DESCRIPTOR.services_by_name["RouterService"]
     registry = registry_service_pb2.DESCRIPTOR.services_by_name["RegistryService"]
     assert set(router.methods_by_name) == {
-        *("Route", "ReportReward", "BatchReportRewards", "ActivateDecision", "GetDecision"),
+        *("Route", "ReportReward", "BatchReportRewards", "ActivateDecision", "GetDecision", "ImportDecisions"),
     }
     kinds = {f"{verb}{noun}" for verb in ("Create", "Get", "Update", "Delete") for noun in ("Router", "Model")}
     assert set(registry.methods_by_name) == kinds | {"ListRouters", "ListModels"}

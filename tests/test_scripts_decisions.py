@@ -288,6 +288,7 @@ def test_a_run_plans_each_job_once() -> None:
     assert sum(each.policy == "LinUCB" for each in planned) == 7
     assert sum((each.policy, each.case) == (POINTSMAN, "frontier") for each in planned) == 2 * (7 + 18)
     assert sum(each.case == "price" for each in planned) == 2 * 3
+    assert sum(each.case == "uniform" for each in planned) == (2 if len(of.models) == 2 else 0)
 
 
 def test_means_leave_out_what_did_not_happen() -> None:
@@ -329,7 +330,11 @@ def test_the_command_writes_the_table_and_the_plots(tmp_path: Path) -> None:
     file = document["files"]["two"]
     assert [each["policy"] for each in file["frontier"]] == [POINTSMAN, "ceiling", "ceiling-mean-costs", "LinUCB"]
     assert set(file["changes"]) == {"price", "price-untold", "regression", "newcomer", "outage"}
-    assert len(file["apgr"]) >= 4
+    assert len(file["apgr"]) >= 5
+    assert 0.3 < file["apgr"]["uniform"] < 0.7  # Nothing tells these queries apart.
+    assert all(
+        0 <= each["values"]["probes"] <= each["values"]["failed_calls"] for each in file["changes"]["outage"]
+    )
     text = (out / "decisions.md").read_text(encoding="utf-8")
     assert "| LinUCB | 1 |" in text
     assert str(tmp_path) not in text.split("--out")[0]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from servers import DAY_US, POINTSMAN, Disk, Running, draft_decision, hex_id, running_app
+from servers import DAY_US, POINTSMAN, Disk, Running, draft_decision, hex_id, imported_row, running_app
 from sqlalchemy import text
 
 from policy.domain import LearnerKind, Objective, RewardJoin, RewardRule, RouterSpec
@@ -24,6 +24,7 @@ from server.cli.main import cli
 from server.learner_loop import LearnerLoop
 from server.storage.engine import migrate, open_engine
 from server.storage.reader import LogReader
+from server.storage.writes import ImportWrite
 from server.views import Views
 
 DECISIONS = 12
@@ -471,6 +472,15 @@ def test_a_report_that_cannot_be_decoded_is_named_with_its_decision(log: Disk, u
     assert re.search(rf"report \d+ on decision {TAMPERED} cannot be decoded", failed(url)[0])
 
 
+def test_an_imported_decision_is_counted_apart_and_must_agree_with_its_candidates(log: Disk, url: str) -> None:
+    log.one(ImportWrite([imported_row(hex_id(99), "past", reward=0.5)]))
+    found = audited(log)
+    assert (found.passed, found.decisions, found.imported) == (True, DECISIONS, 1)
+    assert "imported decisions 1, which were drawn elsewhere" in verified(url).output
+    tamper(log, "UPDATE decisions SET propensity = 0.75 WHERE decision_id = :id", id=hex_id(99))
+    assert f"decision {hex_id(99)}: the propensity was 0.5, logged 0.75" in failed(url)
+
+
 def test_all_failures_are_counted_and_some_are_named(log: Disk, url: str) -> None:
     with log.engine.begin() as connection:
         connection.execute(text("UPDATE decisions SET propensity = 0.75"))
@@ -486,6 +496,7 @@ def test_a_program_reads_the_failures_as_json(log: Disk, url: str) -> None:
     assert done.exit_code == 1
     assert json.loads(done.output) == {
         "decisions": DECISIONS,
+        "imported": 0,
         "draws_wrong": 0,
         "revisions": 0,
         "revisions_wrong": 0,

@@ -13,7 +13,8 @@ import pytest
 from servers import POINTSMAN, seeded, serving_process
 
 COMMANDS = (
-    *((), ("serve",), ("replay",), ("bench",), ("verify",), ("models",), ("explain",)),
+    *((), ("serve",), ("replay",), ("evaluate",), ("bench",), ("verify",), ("models",), ("explain",)),
+    *(("shadow",), ("import",)),
     *(("models", each) for each in ("list", "add", "update", "remove")),
 )
 REPLAY_KEYS = {
@@ -83,6 +84,10 @@ def bad_inputs() -> dict[str, tuple[tuple[object, ...], str]]:
         "a folder for a replay file": (("replay", "."), "."),
         "malformed line": (("replay", "bad.jsonl"), "bad.jsonl:2: "),
         "wrong field": (("replay", "wrong.jsonl"), "wrong.jsonl:1: outcomes[a].quality"),
+        "missing log": (("evaluate", "none.jsonl"), "none.jsonl"),
+        "a line that is no decision": (("evaluate", "good.jsonl"), "good.jsonl:1: model"),
+        "candidate": (("evaluate", "good.jsonl", "--candidate", "x=best"), "--candidate x=best: policy"),
+        "missing candidates": (("evaluate", "good.jsonl", "--candidates", "none.yaml"), "none.yaml"),
         "policy": (("replay", "good.jsonl", "--policy", "best"), "policy"),
         "budget": (("replay", "good.jsonl", "--budget-usd-per-request", "-1"), "budget_usd_per_request"),
         "not a number": (("replay", "good.jsonl", "--quality-value-usd", "much"), "--quality-value-usd"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from servers import Disk, draft_decision, draft_report, hex_id, seeded
+from servers import Disk, draft_decision, draft_report, hex_id, imported_row, seeded
 
 from policy.domain import (
     LearnerKind,
@@ -22,7 +22,7 @@ from policy.log import Usage
 from server.audit import audit
 from server.learner_fold import LearnerFold
 from server.storage import registry_store as store
-from server.storage.writes import DecisionWrite, ReportWrite, Transact
+from server.storage.writes import DecisionWrite, ImportedRow, ImportWrite, ReportWrite, Transact
 
 ROUTERS = ("default", "other")
 
@@ -60,9 +60,13 @@ def busy_log(
     for i in range(decisions):
         disk.now_us += pace * random.randrange(0, 5000)
         router = random.choice((*ROUTERS, "gone")) if i < decisions // 2 else random.choice(ROUTERS)
-        draft = draft_decision(hex_id(i), router, seed=i, deferred=random.random() < 0.2)
+        named = random.choice(("", "a", "b"))
+        deferred = random.random() < 0.2
+        draft = draft_decision(hex_id(i), router, seed=i, deferred=deferred, incumbent_model=named)
         writes = [DecisionWrite(draft, pace * random.choice((1, 500, 20_000)))]
         writes += [ReportWrite(random_report(random, i)) for _ in range(random.randrange(3))]
+        if random.random() < 0.1:
+            writes.append(ImportWrite([random_import(random, 10_000 + 3 * i + each) for each in range(3)]))
         if random.random() < 0.05:
             price = ModelSpec(prices=Prices(random.random(), random.random()))
             writes.append(Transact(store.put_model("default", random.choice("ab"), price, create=False)))
@@ -88,6 +92,17 @@ def random_report(random: Random, newest: int) -> object:
         )
     )
     return draft_report(decision_id, report_id=random.choice(("", "x", "y")), **fields)
+
+
+def random_import(random: Random, number: int) -> ImportedRow:
+    fields = random.choice(
+        (
+            {"reward": random.random(), "usage": Usage(7, 9, 0.001), "latency_seconds": 1.0},
+            {"error": ModelError.TIMEOUT},
+            {"reward": random.random()},
+        )
+    )
+    return imported_row(hex_id(number), f"past-{number - number % 2}", random.choice(ROUTERS), **fields)
 
 
 def fingerprints(fold: LearnerFold) -> dict[str, str]:
@@ -117,6 +132,9 @@ def test_pages_of_any_size_and_restarts_anywhere_give_the_same_bits(disk: Disk, 
             fold, restarts = LearnerFold(disk.reader, [each for each in saved if each]), restarts + 1
     assert restarts > 0
     assert fingerprints(fold) == whole
+    records = [fold.view(each).router for each in ROUTERS]
+    assert sum(each.imported for each in records) > 0
+    assert sum(each.compared.decisions for each in records) > 0
 
 
 @pytest.mark.parametrize("objective", [Objective(budget_usd_per_day=0.02), Objective(budget_usd_per_month=0.2)])

@@ -42,6 +42,7 @@ async def test_a_router_reads_back_as_it_was_created_with_the_defaults_spelled_o
         policy="greedy",
         store_prompts=True,
         mode=pb.ROUTER_MODE_SHADOW,
+        shadow_explore_share=0.25,
         learner=pb.LEARNER_VOWPAL_WABBIT,
     )
     created = (await server.registry.CreateRouter(pb.CreateRouterRequest(router_id="s", router=given))).router
@@ -60,6 +61,7 @@ async def test_a_router_reads_back_as_it_was_created_with_the_defaults_spelled_o
     )
     assert created.features.embedding_dimensions == 256
     assert (created.policy, created.mode, created.store_prompts) == ("greedy", pb.ROUTER_MODE_SHADOW, True)
+    assert created.shadow_explore_share == 0.25
     assert created.session_ttl.seconds == 3600
     assert created.create_time == created.update_time
     assert created.create_time.seconds > 0

@@ -26,6 +26,7 @@ from policy.domain import (
     Router,
     RouterMode,
     RouterSpec,
+    Shadow,
 )
 from policy.log import DecisionRecord, Usage
 from server.storage.codec import (
@@ -59,7 +60,10 @@ MODEL_SPEC = ModelSpec("M", Prices(0.1, 1 / 3, 1e-9), 128_000, ("tools", "json")
 def test_a_decision_with_everything_set_reads_back_equal() -> None:
     excluded = Candidate("c", 0.0, 0.1, 1 / 3, 2.0, -1e300, Exclusion.COST_LIMIT, "too dear: ≥ 1")
     drawn = Candidate("openai/gpt-4o", 0.1 + 0.2, 0.7, 1e-300, 0.5, 0.123456789012345678)
-    choice = Choice("openai/gpt-4o", 0.1 + 0.2, (drawn, excluded), ("b",), "learned", 9, 1 / 7, True, "b")
+    shadow = Shadow("c", 1 / 3, (0.1 + 0.2, 0.7))
+    choice = Choice(
+        "openai/gpt-4o", 0.1 + 0.2, (drawn, excluded), ("b",), "learned", 9, 1 / 7, True, "b", True, shadow
+    )
     features = np.random.default_rng(5).normal(size=57).astype(np.float32)
     record = DecisionRecord(
         3,
@@ -79,6 +83,9 @@ def test_a_decision_with_everything_set_reads_back_equal() -> None:
         "inc",
         "v1",
         "prompt\0 ☃",
+        7,
+        {"tenant": "acmé\0"},
+        {"turns": 1 / 3},
     )
     loaded = load_decision(SimpleNamespace(**decision_row(record)))
     assert loaded.features.tobytes() == features.tobytes()

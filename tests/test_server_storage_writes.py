@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from servers import DAY_US, Disk, draft_decision, draft_report, hex_id
+from servers import DAY_US, Disk, draft_decision, draft_report, hex_id, imported_row
 from sqlalchemy import func, select
 
 from policy.domain import InvalidFieldError, ModelSpec, Objective, Prices, RewardRule, RouterSpec
@@ -13,7 +13,7 @@ from policy.log import DecisionRecord, Usage
 from server.errors import DecisionExpiredError, DecisionNotFoundError, ModelNotFoundError, NotAllowedNowError
 from server.storage import registry_store
 from server.storage.schema import decisions, reports
-from server.storage.writes import DecisionWrite, Disposition, ReportWrite, Transact
+from server.storage.writes import DecisionWrite, Disposition, ImportWrite, ReportWrite, Transact
 
 
 @pytest.fixture
@@ -219,3 +219,47 @@ def test_the_features_cannot_change_in_the_batch_of_a_decision_made_on_the_old_o
     writes = [DecisionWrite(draft_decision(hex_id(1)), DAY_US), Transact(change)]
     results = disk.write(*(writes if decision_first else reversed(writes)))
     assert any(isinstance(each, Exception) for each in results), "a decision of 8 stands in a router of 4"
+
+
+def test_an_imported_decision_is_followed_by_its_report_whatever_else_is_in_the_batch(log: Disk) -> None:
+    rows = [imported_row(hex_id(i), f"past-{i}", reward=0.5, usage=Usage(1, 1)) for i in range(3)]
+    before = log.reader.head()
+    results = log.write(
+        DecisionWrite(draft_decision(hex_id(10)), DAY_US),
+        ImportWrite(rows),
+        ReportWrite(draft_report(hex_id(10))),
+    )
+    assert results[1] == [Disposition.RECORDED] * 3
+    assert results[2] is Disposition.RECORDED
+    page = log.reader.page(before, 100)
+    assert [each.seq - before for each in page.records] == list(range(1, 9))
+    assert [each.decision_id for each in page.records] == [
+        *(hex_id(10), hex_id(0), hex_id(0), hex_id(1), hex_id(1), hex_id(2), hex_id(2), hex_id(10)),
+    ]
+    report = log.reader.reports([hex_id(1)])[hex_id(1)][0]
+    assert (report.learned_reward, report.late) == (0.5, False)
+
+
+def test_an_import_is_charged_by_the_models_prices_where_it_has_no_cost(log: Disk) -> None:
+    rows = [imported_row(hex_id(i), f"past-{i}", usage=Usage(1, 1)) for i in range(20)]
+    log.one(ImportWrite(rows))
+    charged = {
+        row.decision.choice.model: log.reader.reports([row.decision.decision_id])[row.decision.decision_id][0]
+        for row in rows
+    }
+    assert (charged["a"].charged_usd, charged["b"].charged_usd) == (0.25, None)
+
+
+def test_imports_of_one_batch_know_each_other_and_what_was_decided_with_them(log: Disk) -> None:
+    twice = [imported_row(hex_id(i), "past") for i in range(2)]
+    routed = DecisionWrite(draft_decision(hex_id(5), request_id="routed"), DAY_US)
+    results = log.write(
+        ImportWrite(twice),
+        ImportWrite([imported_row(hex_id(3), "past")]),
+        routed,
+        ImportWrite([imported_row(hex_id(4), "routed")]),
+    )
+    assert results[0] == [Disposition.RECORDED, Disposition.DUPLICATE]
+    assert results[1] == [Disposition.DUPLICATE]
+    assert results[3] == [Disposition.DUPLICATE]
+    assert (count(log, decisions), count(log, reports)) == (2, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -89,14 +90,26 @@ def _outage(points: list[Point], models: list[str]) -> str:
             model,
             number(point.values["former_share"], 3),
             number(point.values["failed_calls"], 1),
+            "" if math.isnan(point.values["probes"]) else number(point.values["probes"], 1),
+            percent(point.values["probes_of_stream"]),
             f"{number(point.values['left_after_calls'], 1)} ({point.counts['left_after_calls']} of {point.seeds})",
             percent(point.values["probes_share"]),
             f"{number(point.values['back_rounds'], 0)} ({point.counts['back_rounds']} of {point.seeds})",
         ]
         for point, model in zip(points, models, strict=True)
     ]
-    heads = ["policy", "budget", "model", "former share", "failed calls", "left after failed calls (seeds)"]
-    return table([*heads, "probes after", "requests until back (seeds)"], cells)
+    heads = [
+        "policy",
+        "budget",
+        "model",
+        "former share",
+        "failed calls",
+        "of them probes",
+        "probes of all requests",
+    ]
+    return table(
+        [*heads, "left after failed calls (seeds)", "calls of those after", "requests until back (seeds)"], cells
+    )
 
 
 def _key(point: Point) -> tuple[str, str]:

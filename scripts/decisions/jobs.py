@@ -122,7 +122,7 @@ def _run(job: Job) -> Result:
 
 
 def _frontier(job: Job, setting: Setting) -> Result:
-    world = LateRewards(setting) if job.case == "rewards" else Steady(setting)
+    world = LateRewards(setting) if job.case == "rewards" else Steady(setting, policy=_ROUTERS[job.case])
     choices = play_policy(job.policy, world, setting.problem)
     first = setting.problem.plan(job.seed).measured_from
     numbers = _frontier_numbers(job, setting, world.chosen[first:])
@@ -200,11 +200,15 @@ def _newcomer(job: Job, setting: Setting) -> Result:
 
 def _outage(job: Job, setting: Setting) -> Result:
     world = Outage(setting)
-    play_policy(job.policy, world, setting.problem)
+    choices = play_policy(job.policy, world, setting.problem)
     found = change.bear(world.chosen, world.model, world.first, world.last)
+    # Peers know of no probes: what they call a failing model for cannot be told.
+    probes = float(sum(each.probe for each in choices[world.first : world.last])) if choices else math.nan
     numbers = {
         "former_share": change.former_share(world.chosen, world.model, world.first),
         "failed_calls": float(found.failed_calls),
+        "probes": probes,
+        "probes_of_stream": probes / len(world.chosen),
         "left_after_calls": _or_nan(found.left_after_calls),
         "probes_share": _or_nan(found.probes_share),
         "back_rounds": _or_nan(found.back_rounds),
@@ -224,8 +228,12 @@ def _or_nan(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
+_ROUTERS = {"frontier": "learned", "uniform": "uniform"}
+"""The router's policy in the cases in which nothing changes."""
+
 _CASES: dict[str, Callable[[Job, Setting], Result]] = {
     "frontier": _frontier,
+    "uniform": _frontier,
     "rewards": _frontier,
     "price": _phases,
     "price-untold": _phases,

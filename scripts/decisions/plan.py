@@ -87,6 +87,9 @@ def _frontier_jobs(index: int, problem: Problem, options: Options) -> list[Job]:
         others = (CEILING, CEILING_MEAN_COSTS, *peers_of(problem, options))
         policies = (POINTSMAN, *others) if "frontier" in options.cases else (POINTSMAN,)
         found += _crossed(index, "frontier", policies, budgets, options)
+    if "apgr" in options.cases and len(problem.models) == 2:
+        # Where models are drawn uniformly the budget has no part in what is learned.
+        found += _crossed(index, "uniform", (POINTSMAN,), budgets[:1], options)
     if "saving" in options.cases:
         every = [*frontier_budgets(problem, options), *sweep_budgets(problem, options)]
         found += _crossed(index, "frontier", (POINTSMAN,), every, options)

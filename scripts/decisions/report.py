@@ -78,8 +78,10 @@ def _file(index: int, problem: Problem, results: Results, options: Options) -> t
         values["by_budget"] = _by_budget(index, problem, results, options, policies)
     if "apgr" in options.cases and len(problem.models) == 2:
         points = results.points(index, "frontier", POINTSMAN)
-        parts += ["### APGR of Pointsman's learned scores, second half", _apgr(points)]
+        uniform = results.points(index, "uniform", POINTSMAN)[0]
+        parts += ["### APGR of Pointsman's learned scores, second half", _apgr(uniform, points)]
         values["apgr"] = {f"{each.budget_usd:.3e}": each.values["apgr"] for each in points}
+        values["apgr"]["uniform"] = uniform.values["apgr"]
     if "saving" in options.cases:
         found = [summary.saving(results, index, each, fixed[len(problem.models) - 1]) for each in policies]
         parts += ["### Cheapest spend reaching 95 % of the dearest model's quality", _saving(found)]
@@ -143,11 +145,13 @@ def _by_budget(
     }
 
 
-def _apgr(points: Sequence[summary.Point]) -> str:
-    cells = [
-        [f"{each.budget_usd:.2e}", number(each.values["apgr"]), number(each.errors["apgr"])] for each in points
+def _apgr(uniform: summary.Point, points: Sequence[summary.Point]) -> str:
+    named = [
+        ("models drawn uniformly", uniform),
+        *((f"{each.budget_usd:.2e} USD a request", each) for each in points),
     ]
-    return table(["budget, USD a request", "APGR", "standard error"], cells)
+    cells = [[name, number(each.values["apgr"]), number(each.errors["apgr"])] for name, each in named]
+    return table(["learned from", "APGR", "standard error"], cells)
 
 
 def _saving(found: Sequence[summary.Saving]) -> str:

@@ -47,9 +47,9 @@ class Setting:
 
 
 class Steady(World):
-    """Nothing changes. With `priced`, the registry tells each model's list price."""
+    """Nothing changes. With `priced`, the registry tells each model's list price; `policy` is the router's."""
 
-    def __init__(self, setting: Setting, *, priced: bool = False) -> None:
+    def __init__(self, setting: Setting, *, priced: bool = False, policy: str = "learned") -> None:
         problem = setting.problem
         self.setting = setting
         self.chosen: list[str] = []
@@ -58,7 +58,7 @@ class Steady(World):
             Model(name, uid, ModelSpec(prices=_both(listed[name]) if priced else Prices()))
             for uid, name in enumerate(problem.models)
         )
-        spec = RouterSpec(objective=Objective(budget_usd_per_request=setting.budget_usd))
+        spec = RouterSpec(objective=Objective(budget_usd_per_request=setting.budget_usd), policy=policy)
         super().__init__(Router("benchmark", spec, models), [problem.rounds[row] for row in setting.order])
 
     def outcome(self, position: int, model: str) -> Outcome:

@@ -40,7 +40,12 @@ from server.evaluate.source import feed
 @click.option("--latency-factor-max", type=float, help="Guardrail: latency, likewise.")
 @click.option("--error-increase-max", type=float, help="Guardrail: how much more often calls may fail.")
 @click.option("--cost-max-usd", type=float, help="The most that one call can cost.  [default: from the objective]")
-@click.option("--utility-loss-max", default=1.0, show_default=True, help="The most utility that a call can cost.")
+@click.option(
+    "--utility-loss-max",
+    default=1.0,
+    show_default=True,
+    help="With a budget alone: the most utility that a call can cost.",
+)
 @click.option("--level", default=0.95, show_default=True, help="Of all intervals.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Write the picture here.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

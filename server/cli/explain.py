@@ -13,6 +13,7 @@ from pointsman.v1 import router_service_pb2_grpc as pb_grpc
 from rich.table import Table
 from rich.text import Text
 
+from policy.domain import IMPORTED
 from server.cli.remote import DEADLINE_SECONDS, TARGET_DEFAULT, connected, console
 
 _SHOWN_FROM = 0.0005
@@ -53,7 +54,7 @@ def _head(decision: pb.Decision) -> Table:
         ("decision", f"{decision.decision_id} of {decision.router}, {decision.create_time.ToJsonString()}"),
         ("model", decision.model),
         ("chosen", _how(decision)),
-        ("propensity", f"{decision.probability:.4g}"),
+        ("propensity", f"{decision.probability:.4g}" if decision.probability else "not known"),
         ("policy", f"{decision.policy}, with snapshot {decision.snapshot}"),
         ("price of money", f"{decision.price_of_money:.4g} of quality per USD"),
         ("reward", f"{decision.reward:.4g}" if decision.HasField("reward") else "none yet"),
@@ -67,6 +68,10 @@ def _head(decision: pb.Decision) -> Table:
 
 
 def _how(decision: pb.Decision) -> str:
+    if decision.policy == IMPORTED:
+        return "elsewhere: the decision was imported"
+    if decision.proposed_model and decision.model != decision.incumbent_model:
+        return f"by the draw instead of {decision.incumbent_model}, the caller's, to explore in shadow mode"
     if decision.proposed_model:
         return f"by the caller, as the router is in shadow mode; the draw gave {decision.proposed_model}"
     if decision.sticky:

@@ -12,10 +12,12 @@ from policy.domain import InvalidFieldError
 from server.cli.bench import bench
 from server.cli.evaluate import evaluate
 from server.cli.explain import explain
+from server.cli.import_decisions import import_decisions
 from server.cli.models import models
 from server.cli.policies import policies
 from server.cli.replay import replay
 from server.cli.serve import serve
+from server.cli.shadow import shadow
 from server.cli.verify import verify
 from server.config_file import ConfigError
 from server.errors import PointsmanError
@@ -29,7 +31,8 @@ def cli() -> None:
     """Pointsman routes each query to the language model that is worth its cost, and learns from rewards."""
 
 
-for command in (serve, replay, evaluate, models, policies, explain, bench, verify):
+_COMMANDS = (serve, replay, evaluate, models, policies, explain, shadow, import_decisions, bench, verify)
+for command in _COMMANDS:
     cli.add_command(command)
 
 

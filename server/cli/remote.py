@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import click
 import grpc
@@ -15,10 +16,13 @@ TARGET_DEFAULT = "127.0.0.1:50051"
 
 
 @contextmanager
-def connected(target: str) -> Iterator[grpc.Channel]:
-    """A channel to the server. A call that fails within the block raises ClickException naming the target."""
+def connected(target: str, options: Sequence[tuple[str, Any]] = ()) -> Iterator[grpc.Channel]:
+    """A channel to the server, with these options of gRPC's.
+
+    A call that fails within the block raises ClickException naming the target.
+    """
     try:
-        with grpc.insecure_channel(target) as channel:
+        with grpc.insecure_channel(target, options) as channel:
             yield channel
     except grpc.RpcError as error:
         raise click.ClickException(f"{target} answers {_describe(error)}") from error

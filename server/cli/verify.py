@@ -42,6 +42,8 @@ def verify(database_url: str | None, as_json: bool) -> None:
         click.echo(json.dumps(asdict(result)))
     else:
         click.echo(f"decisions {result.decisions}, of which drawn otherwise {result.draws_wrong}")
+        if result.imported:
+            click.echo(f"imported decisions {result.imported}, which were drawn elsewhere")
         click.echo(
             f"revised rewards {result.revisions}, of which of another than the one before {result.revisions_wrong}"
         )

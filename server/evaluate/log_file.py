@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
@@ -248,8 +248,8 @@ def _known(value: float) -> float | None:
 
 def _with_propensity(candidates: list[Candidate], chosen: str, propensity: float) -> tuple[Candidate, ...]:
     """The candidates with the chosen one's propensity, where the line says it apart. Raises InvalidFieldError."""
-    probabilities: Mapping[str, float] = {each.model: each.probability for each in candidates}
-    said = probabilities[chosen]
+    said = next(each.probability for each in candidates if each.model == chosen)
+    told = any(each.exclusion is None and not math.isnan(each.probability) for each in candidates)
     if not math.isnan(propensity):
         if not math.isnan(said) and abs(said - propensity) > _SUM_TOLERANCE:
             raise InvalidFieldError("propensity", f"must be the chosen model's {said:g}, not {propensity:g}")
@@ -257,12 +257,12 @@ def _with_propensity(candidates: list[Candidate], chosen: str, propensity: float
             replace(each, probability=propensity if each.model == chosen else each.probability)
             for each in candidates
         ]
-    total = sum(each.probability for each in candidates)
-    if math.isnan(total):
+    if not told:
         if propensity == 1.0:  # Then nothing else could have been drawn.
             candidates = [replace(each, probability=float(each.model == chosen)) for each in candidates]
         return tuple(candidates)
-    if abs(total - 1.0) > _SUM_TOLERANCE:
+    total = sum(each.probability for each in candidates)
+    if not abs(total - 1.0) <= _SUM_TOLERANCE:
         raise InvalidFieldError("propensities", f"must have a sum of 1, not {total:g}")
     if not any(each.model == chosen and each.probability > 0.0 for each in candidates):
         raise InvalidFieldError("propensities", f"must be above 0 for the chosen model {chosen!r}")

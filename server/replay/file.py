@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from policy.domain import (
     MODELS_PER_ROUTER_MAX,
@@ -17,6 +16,7 @@ from policy.domain import (
     require_number,
 )
 from policy.simulation import Outcome
+from server.json_lines import UnreadableFileError, numbered_lines
 
 _PROMPT_MAX = 1 << 20
 
@@ -44,8 +44,15 @@ class ReplayFile:
 
 def read_replay(path: Path, on_line: Callable[[], object] = lambda: None) -> ReplayFile:
     """Reads the whole file; `on_line` is called for each line. Raises ReplayFileError."""
+    try:
+        return _read(path, on_line)
+    except UnreadableFileError as error:
+        raise ReplayFileError(str(error)) from error
+
+
+def _read(path: Path, on_line: Callable[[], object]) -> ReplayFile:
     rows: list[ReplayRow] = []
-    for number, line in _lines(path):
+    for number, line in numbered_lines(path):
         try:
             row = _row(json.loads(line))
         except (json.JSONDecodeError, RecursionError) as error:
@@ -62,21 +69,6 @@ def read_replay(path: Path, on_line: Callable[[], object] = lambda: None) -> Rep
     if len(rows) < 2:
         raise ReplayFileError(f"{path}: must have at least two lines, not {len(rows)}")
     return ReplayFile(tuple(rows[0].outcomes), rows)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        with path.open("rb") as raw:
-            zipped = raw.read(2) == b"\x1f\x8b"
-        opened: IO[str] = gzip.open(path, "rt", encoding="utf-8") if zipped else path.open(encoding="utf-8")
-        with opened as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield number, line
-    except (OSError, EOFError) as error:
-        raise ReplayFileError(f"{path}: cannot be read: {error}") from error
-    except UnicodeDecodeError as error:
-        raise ReplayFileError(f"{path}: is not UTF-8: {error}") from error
 
 
 def _row(value: Any) -> ReplayRow:

@@ -12,6 +12,7 @@ from pointsman.v1 import registry_service_pb2_grpc as pb_grpc
 
 from policy.books import Explored
 from policy.domain import InvalidFieldError, Model, Objective
+from policy.shadow import Compared
 from policy.view import ModelRecord, PolicyView
 from server.errors import ModelNotFoundError, RouterNotFoundError, StaleEtagError
 from server.registry import Registry, RouterEntry, Stamp
@@ -176,6 +177,8 @@ def _router_statistics(view: PolicyView, objective: Objective) -> pb.RouterStati
         price_of_money=view.pacer_price + 1.0 / objective.value_usd,
         snapshot=str(view.snapshot),
         exploration=_exploration_statistics(view.router.explored),
+        shadow=_shadow_statistics(view.router.compared),
+        imported_decision_count=view.router.imported,
     )
     standing = view.standing
     # The learner may have yet to hear that the budget is of another kind now.
@@ -193,13 +196,14 @@ def _model_statistics(record: ModelRecord) -> pb.ModelStatistics:
         decision_count=record.decisions,
         reward_count=record.rewards,
         closed_count=record.closed,
-        missing_reward_rate=record.missing / record.closed if record.closed else 0.0,
-        mean_reward=record.reward_sum / record.rewards if record.rewards else 0.0,
-        mean_cost_usd=record.cost_sum_usd / record.calls_charged if record.calls_charged else 0.0,
+        missing_reward_rate=_mean(record.missing, record.closed),
+        mean_reward=_mean(record.reward_sum, record.rewards),
+        mean_cost_usd=_mean(record.cost_sum_usd, record.calls_charged),
         mean_latency_seconds=record.latency_seconds,
         error_count=record.errors,
         healthy=record.circuit.closed,
         exploration=_exploration_statistics(record.explored),
+        imported_decision_count=record.imported,
     )
 
 
@@ -210,6 +214,26 @@ def _exploration_statistics(explored: Explored) -> pb.ExplorationStatistics:
         quality=explored.quality,
         utility=explored.utility,
     )
+
+
+def _shadow_statistics(compared: Compared) -> pb.ShadowStatistics:
+    return pb.ShadowStatistics(
+        decision_count=compared.decisions,
+        agreement_count=compared.agreed,
+        unsupported_count=compared.unsupported,
+        proposed_mean_quality=_mean(compared.proposed_quality, compared.decisions),
+        proposed_mean_cost_usd=_mean(compared.proposed_cost_usd, compared.decisions),
+        incumbent_mean_quality=_mean(compared.incumbent_quality, compared.decisions),
+        incumbent_mean_cost_usd=_mean(compared.incumbent_cost_usd, compared.decisions),
+        observed_reward_count=compared.rewards,
+        observed_mean_reward=_mean(compared.reward_sum, compared.rewards),
+        observed_call_count=compared.calls,
+        observed_mean_cost_usd=_mean(compared.cost_sum_usd, compared.calls),
+    )
+
+
+def _mean(total: float, count: int) -> float:
+    return total / count if count else 0.0
 
 
 async def _until_not_overtaken(update: Callable[[], Awaitable[RouterEntry]], etag: str) -> RouterEntry:

@@ -5,31 +5,39 @@ from __future__ import annotations
 from pointsman.v1 import router_service_pb2 as pb
 from pointsman.v1 import router_service_pb2_grpc as pb_grpc
 
-from policy.domain import Candidate, Exclusion, InvalidFieldError, ModelError, Preference
+from policy.domain import Candidate, Choice, Exclusion, InvalidFieldError, Preference
 from policy.explanation import Explanation, Source, Term
-from policy.log import DecisionRecord, ReportRecord, Usage
+from policy.log import DecisionRecord, ReportRecord
+from server.services.imports import import_command
 from server.services.names import parse_model, parse_router, router_name, short_model
+from server.services.outcomes import ERROR_VALUES, error_of, event_time_us_of, usage_of
 from server.services.status import Context, code_and_reason, translated
 from server.services.times import seconds, timestamp
 from server.storage.writes import Disposition
 from server.usecases.get_decision import GetDecision, JoinedDecision
+from server.usecases.import_decisions import ImportDecisions
 from server.usecases.report_reward import ReportReward
 from server.usecases.route import Route, RouteCommand
 
 _EXCLUSIONS = {each: pb.Exclusion.Value(f"EXCLUSION_{each.name}") for each in Exclusion}
 _DISPOSITIONS = {each: pb.Disposition.Value(f"DISPOSITION_{each.name}") for each in Disposition}
-_ERRORS = {pb.ModelError.Value(f"MODEL_ERROR_{each.name}"): each for each in ModelError}
 _SOURCES = {each: pb.ContributionSource.Value(f"CONTRIBUTION_SOURCE_{each.name}") for each in Source}
-_ERROR_VALUES = {each: value for value, each in _ERRORS.items()}
 
 
 class RouterService(pb_grpc.RouterServiceServicer):
     """Translates; the use cases decide."""
 
-    def __init__(self, route: Route, report_reward: ReportReward, get_decision: GetDecision) -> None:
+    def __init__(
+        self,
+        route: Route,
+        report_reward: ReportReward,
+        get_decision: GetDecision,
+        import_decisions: ImportDecisions,
+    ) -> None:
         self._route = route
         self._report_reward = report_reward
         self._get_decision = get_decision
+        self._import_decisions = import_decisions
 
     @translated
     async def Route(self, request: pb.RouteRequest, context: Context) -> pb.RouteResponse:
@@ -40,7 +48,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
             decision_id=decision.decision_id,
             model=choice.model,
             probability=choice.probability,
-            candidates=[_candidate(each) for each in choice.candidates],
+            candidates=_candidates(choice),
             fallback_models=choice.fallbacks,
             policy=choice.policy,
             snapshot=str(choice.snapshot),
@@ -82,6 +90,18 @@ class RouterService(pb_grpc.RouterServiceServicer):
             raise InvalidFieldError("decision_id", "must be set")
         return pb.GetDecisionResponse(decision=_decision(await self._get_decision(request.decision_id)))
 
+    @translated
+    async def ImportDecisions(
+        self, request: pb.ImportDecisionsRequest, context: Context
+    ) -> pb.ImportDecisionsResponse:
+        """Takes over decisions made elsewhere, each by itself."""
+        router_id = parse_router("router", request.router)
+        parsed = [import_command(router_id, each) for each in request.decisions]
+        good = [each for each in parsed if not isinstance(each, InvalidFieldError)]
+        fates = iter(await self._import_decisions(router_id, good))
+        results = [each if isinstance(each, Exception) else next(fates) for each in parsed]
+        return pb.ImportDecisionsResponse(results=[_import_result(each) for each in results])
+
 
 def _command(request: pb.RouteRequest) -> RouteCommand:
     router_id = parse_router("router", request.router)
@@ -111,6 +131,14 @@ def _command(request: pb.RouteRequest) -> RouteCommand:
     )
 
 
+def _candidates(choice: Choice) -> list[pb.Candidate]:
+    messages = [_candidate(each) for each in choice.candidates]
+    if choice.shadow is not None:
+        for message, share in zip(messages, choice.shadow.proposal, strict=True):
+            message.proposed_probability = share
+    return messages
+
+
 def _candidate(candidate: Candidate) -> pb.Candidate:
     return pb.Candidate(
         model=candidate.model,
@@ -126,12 +154,9 @@ def _candidate(candidate: Candidate) -> pb.Candidate:
 
 def _report(request: pb.ReportRewardRequest) -> tuple[ReportRecord, str]:
     """The report, and the router that its served model was named with, if any."""
-    if request.error and request.error not in _ERRORS:
-        raise InvalidFieldError("error", f"must be a MODEL_ERROR value, not {request.error}")
     served_router, served = "", request.served_model
     if served.startswith("routers/"):
         served_router, served = parse_model("served_model", served)
-    usage = request.usage
     report = ReportRecord(
         seq=0,
         time_us=0,
@@ -139,31 +164,13 @@ def _report(request: pb.ReportRewardRequest) -> tuple[ReportRecord, str]:
         report_id=request.report_id,
         reward=request.reward if request.HasField("reward") else None,
         signals=dict(request.signals),
-        usage=(
-            Usage(
-                usage.input_tokens,
-                usage.output_tokens,
-                usage.cost_usd if usage.HasField("cost_usd") else None,
-                usage.cached_input_tokens,
-            )
-            if request.HasField("usage")
-            else None
-        ),
+        usage=usage_of(request.usage) if request.HasField("usage") else None,
         latency_seconds=seconds(request.latency) if request.HasField("latency") else None,
         served_model=served,
-        error=_ERRORS[request.error] if request.error else None,
-        event_time_us=_event_time_us(request),
+        error=error_of(request.error),
+        event_time_us=event_time_us_of(request.event_time) if request.HasField("event_time") else None,
     )
     return report, served_router
-
-
-def _event_time_us(request: pb.ReportRewardRequest) -> int | None:
-    if not request.HasField("event_time"):
-        return None
-    time = request.event_time
-    if not 0 <= time.nanos < 1_000_000_000 or not 0 <= time.seconds < 253_402_300_800:
-        raise InvalidFieldError("event_time", "must be a time between 1970 and 9999")
-    return time.seconds * 1_000_000 + time.nanos // 1000
 
 
 def _report_or_refusal(request: pb.ReportRewardRequest) -> tuple[ReportRecord, str] | InvalidFieldError:
@@ -180,6 +187,13 @@ def _result(fate: Disposition | Exception) -> pb.ReportResult:
     return pb.ReportResult(code=code, message=message, reason=reason)
 
 
+def _import_result(fate: Disposition | Exception) -> pb.ImportResult:
+    if isinstance(fate, Disposition):
+        return pb.ImportResult(disposition=_DISPOSITIONS[fate])
+    code, reason, message = code_and_reason(fate)
+    return pb.ImportResult(code=code, message=message, reason=reason)
+
+
 def _decision(found: JoinedDecision) -> pb.Decision:
     decision: DecisionRecord = found.decision
     choice = decision.choice
@@ -191,12 +205,12 @@ def _decision(found: JoinedDecision) -> pb.Decision:
         session_id=decision.session_id,
         model=choice.model,
         probability=choice.probability,
-        candidates=[_candidate(each) for each in choice.candidates],
+        candidates=_candidates(choice),
         fallback_models=choice.fallbacks,
         policy=choice.policy,
         snapshot=str(choice.snapshot),
         create_time=timestamp(decision.time_us),
-        expire_time=timestamp(decision.expire_us),
+        expire_time=timestamp(decision.expire_us) if decision.expire_us else None,
         active=state.active,
         incumbent_model=decision.incumbent_model,
         proposed_model=choice.proposed_model,
@@ -209,6 +223,9 @@ def _decision(found: JoinedDecision) -> pb.Decision:
         sticky=choice.sticky,
         probe=choice.probe,
         explanation=_explanation(found.explanation),
+        shadow_explore_share=choice.shadow.explore_share if choice.shadow else 0.0,
+        categorical_features=decision.categorical,
+        numeric_features=decision.numeric,
     )
 
 
@@ -239,7 +256,7 @@ def _stored_report(report: ReportRecord) -> pb.Report:
         reward=report.reward,
         signals=report.signals,
         served_model=report.served_model,
-        error=_ERROR_VALUES[report.error] if report.error else pb.MODEL_ERROR_UNSPECIFIED,
+        error=ERROR_VALUES[report.error] if report.error else pb.MODEL_ERROR_UNSPECIFIED,
     )
     if report.usage is not None:
         request.usage.CopyFrom(

@@ -84,6 +84,7 @@ def _router_spec(message: pb.Router) -> RouterSpec:
             message.session_switch_gain if message.HasField("session_switch_gain") else default.session_switch_gain
         ),
         mode=_MODES[message.mode],
+        shadow_explore_share=message.shadow_explore_share,
     )
 
 
@@ -162,6 +163,7 @@ def router_spec_to_proto(spec: RouterSpec) -> pb.Router:
         session_ttl=duration(spec.session_ttl_seconds),
         session_switch_gain=spec.session_switch_gain,
         mode=_MODE_VALUES[spec.mode],
+        shadow_explore_share=spec.shadow_explore_share,
     )
 
 

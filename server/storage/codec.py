@@ -20,6 +20,7 @@ from policy.domain import (
     ModelSpec,
     Router,
     RouterSpec,
+    Shadow,
 )
 from policy.log import DecisionRecord, ReportRecord, Usage
 from policy.promotion import Promotion
@@ -158,12 +159,15 @@ def _dump_details(record: DecisionRecord) -> str:
             "sticky": choice.sticky,
             "probe": choice.probe,
             "proposed_model": choice.proposed_model,
+            "shadow": astuple(choice.shadow) if choice.shadow else None,
             "prompt_tokens": record.prompt_tokens,
             "input_tokens": record.input_tokens,
             "max_output_tokens": record.max_output_tokens,
             "exploit_only": record.exploit_only,
             "incumbent_model": record.incumbent_model,
             "feature_version": record.feature_version,
+            "categorical": dict(record.categorical),
+            "numeric": dict(record.numeric),
         }
     )
 
@@ -190,6 +194,7 @@ def _load_decision(row: AnyRow) -> DecisionRecord:
         sticky=details["sticky"],
         proposed_model=details["proposed_model"],
         probe=details.get("probe", False),
+        shadow=_load_shadow(details.get("shadow")),
     )
     return DecisionRecord(
         seq=row.seq,
@@ -210,7 +215,16 @@ def _load_decision(row: AnyRow) -> DecisionRecord:
         feature_version=details["feature_version"],
         prompt=row.prompt,
         router_uid=row.router_uid,
+        categorical=details.get("categorical", {}),
+        numeric=details.get("numeric", {}),
     )
+
+
+def _load_shadow(values: list[Any] | None) -> Shadow | None:
+    if values is None:
+        return None
+    incumbent_model, explore_share, proposal = values
+    return Shadow(incumbent_model, explore_share, tuple(proposal))
 
 
 def _load_candidate(values: list[Any]) -> Candidate:

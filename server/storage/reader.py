@@ -9,7 +9,7 @@ from operator import attrgetter
 
 from sqlalchemy import Engine, func, select
 
-from policy.domain import Router
+from policy.domain import IMPORTED, Router
 from policy.log import (
     DecisionRecord,
     LogRecord,
@@ -137,11 +137,18 @@ class LogReader:
             return expiry
 
     def session_decision(self, router_uid: int, session_id: str, since_us: int) -> DecisionRecord | None:
-        """The session's last decision, if it was at or after `since_us`."""
+        """The session's last decision, if it was at or after `since_us`.
+
+        Not an imported one: it was made some time or other, and its model's cache is cold.
+        """
         with self._engine.connect() as connection:
             row = connection.execute(
                 select(decisions)
-                .where(decisions.c.router_uid == router_uid, decisions.c.session_id == session_id)
+                .where(
+                    decisions.c.router_uid == router_uid,
+                    decisions.c.session_id == session_id,
+                    decisions.c.policy != IMPORTED,
+                )
                 .order_by(decisions.c.seq.desc())
                 .limit(1)
             ).one_or_none()

@@ -6,12 +6,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import accumulate
 from operator import attrgetter
 from typing import Any, Protocol
 
 from sqlalchemy import BigInteger, Connection, bindparam, case, insert, select, update
 
-from policy.domain import InvalidFieldError, RewardRule, Router
+from policy.domain import InvalidFieldError, Prices, RewardRule, Router
 from policy.join import joined, resolve
 from policy.log import DecisionRecord, LogRecord, ReportRecord
 from server.errors import (
@@ -46,7 +47,7 @@ _INSERT_REPORTS = insert(reports)
 
 
 class Disposition(StrEnum):
-    """What became of a report."""
+    """What became of a report, or of an imported decision."""
 
     RECORDED = "recorded"
     DUPLICATE = "duplicate"
@@ -94,7 +95,25 @@ class Transact:
     apply: Callable[[Connection, int, int], Any]
 
 
-Write = DecisionWrite | ReportWrite | Transact
+@dataclass(frozen=True, slots=True)
+class ImportedRow:
+    """A decision made elsewhere and what came of it, each without its position, time and join."""
+
+    decision: DecisionRecord
+    report: ReportRecord
+
+
+@dataclass(frozen=True, slots=True)
+class ImportWrite:
+    """Appends decisions made elsewhere, each with its report right after it; gives a disposition for each.
+
+    A row whose request_id its router knows already is a duplicate, and is not written.
+    """
+
+    rows: Sequence[ImportedRow]
+
+
+Write = DecisionWrite | ReportWrite | ImportWrite | Transact
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,31 +134,38 @@ def write_batch(
     The update of `log_head` comes first: it holds off every other writer until the commit, so that
     positions become visible in their order, and the log's time never runs backwards.
     """
-    first, time_us = _reserve(connection, len(writes), now_us)
+    positions = [2 * len(each.rows) if isinstance(each, ImportWrite) else 1 for each in writes]
+    first, time_us = _reserve(connection, sum(positions), now_us)
     results: list[Any] = [None] * len(writes)
     decision_drafts: list[tuple[int, DecisionRecord]] = []
     report_drafts: list[tuple[int, ReportWrite]] = []
-    transacts: list[tuple[int, Transact]] = []
-    for index, write in enumerate(writes):
-        seq = first + index
+    imports: list[tuple[int, int, ImportWrite]] = []
+    transacts: list[tuple[int, int, Transact]] = []
+    starts = accumulate(positions, initial=first)
+    for index, (write, seq) in enumerate(zip(writes, starts, strict=False)):
         if isinstance(write, DecisionWrite):
             expire_us = time_us + write.window_us
             draft = replace(write.draft, seq=seq, time_us=time_us, expire_us=expire_us)
             decision_drafts.append((index, draft))
         elif isinstance(write, ReportWrite):
             report_drafts.append((index, replace(write, draft=replace(write.draft, seq=seq, time_us=time_us))))
+        elif isinstance(write, ImportWrite):
+            imports.append((index, seq, write))
         else:
-            transacts.append((index, write))
+            transacts.append((index, seq, write))
     records: list[LogRecord] = []
     if decision_drafts:
         records += _write_decisions(connection, decision_drafts, results)
     if report_drafts:
         records += _write_reports(connection, report_drafts, catalogue, results)
+    for index, seq, write in imports:
+        results[index], imported = _write_import(connection, write, seq, time_us, catalogue)
+        records += imported
     # Last, so that a change of the registry sees every decision that was made before it.
-    for index, transact in transacts:
-        results[index] = _transact(connection, transact, first + index, time_us)
+    for index, seq, transact in transacts:
+        results[index] = _transact(connection, transact, seq, time_us)
     records.sort(key=attrgetter("seq"))
-    page = None if transacts else LogPage(first - 1, records, first + len(writes) - 1)
+    page = None if transacts else LogPage(first - 1, records, first + sum(positions) - 1)
     return WrittenBatch(results, page)
 
 
@@ -164,7 +190,7 @@ def _write_decisions(
     connection: Connection, drafts: Sequence[tuple[int, DecisionRecord]], results: list[Any]
 ) -> list[DecisionRecord]:
     """Fills in the results; gives the records that are new."""
-    known = _decisions_by_request(connection, drafts)
+    known = _decisions_by_request(connection, [draft for _, draft in drafts])
     fresh = []
     for index, draft in drafts:
         if draft.request_id:
@@ -178,11 +204,47 @@ def _write_decisions(
     return fresh
 
 
+def _write_import(
+    connection: Connection, write: ImportWrite, seq: int, time_us: int, catalogue: Catalogue
+) -> tuple[list[Disposition], list[DecisionRecord | ReportRecord]]:
+    """The disposition of each row, and the records that are new: of each new row two, one after the other."""
+    seen = set(_decisions_by_request(connection, [row.decision for row in write.rows]))
+    dispositions: list[Disposition] = []
+    fresh: list[tuple[DecisionRecord, ReportRecord]] = []
+    for position, row in enumerate(write.rows):
+        key = row.decision.router_uid, row.decision.request_id
+        dispositions.append(Disposition.DUPLICATE if key in seen else Disposition.RECORDED)
+        if key not in seen:
+            seen.add(key)
+            fresh.append(_stamped(row, seq + 2 * position, time_us, catalogue))
+    if fresh:
+        connection.execute(_INSERT_DECISIONS, [decision_row(decision) for decision, _ in fresh])
+        connection.execute(_INSERT_REPORTS, [report_row(report) for _, report in fresh])
+    return dispositions, [record for pair in fresh for record in pair]
+
+
+def _stamped(
+    row: ImportedRow, seq: int, time_us: int, catalogue: Catalogue
+) -> tuple[DecisionRecord, ReportRecord]:
+    """The row's decision at this position of the log, and its report, joined, at the next."""
+    decision = replace(row.decision, seq=seq, time_us=time_us)
+    draft = replace(row.report, seq=seq + 1, time_us=time_us)
+    router = catalogue.router(decision.router)
+    rule = router.spec.reward_rule if router else RewardRule()
+    prices = _prices(router, decision.choice.model)
+    return decision, resolve(draft, joined(False, []), decision.choice.model, rule, prices)
+
+
+def _prices(router: Router | None, model: str) -> Prices | None:
+    """Those of the model as it is now, None if it is gone."""
+    return {each.id: each.spec.prices for each in router.models}.get(model) if router else None
+
+
 def _decisions_by_request(
-    connection: Connection, drafts: Iterable[tuple[int, DecisionRecord]]
+    connection: Connection, drafts: Iterable[DecisionRecord]
 ) -> dict[tuple[int, str], DecisionRecord]:
     by_router: dict[int, list[str]] = defaultdict(list)
-    for _, draft in drafts:
+    for draft in drafts:
         if draft.request_id:
             by_router[draft.router_uid].append(draft.request_id)
     found: dict[tuple[int, str], DecisionRecord] = {}
@@ -252,8 +314,7 @@ def _judge(
                 f"signals[{name}]",
                 f"must be in [0, 1], since the router's reward rule weighs it, not {draft.signals[name]!r}",
             )
-    subject = draft.served_model or decision.model
-    prices = {each.id: each.spec.prices for each in router.models}.get(subject) if router else None
+    prices = _prices(router, draft.served_model or decision.model)
     report = resolve(replace(draft, late=late), state, decision.model, rule, prices)
     return report, Disposition.LATE if late else Disposition.RECORDED
 

@@ -33,7 +33,7 @@ class ReportReward:
         Raises InvalidFieldError, DecisionNotFoundError, ModelNotFoundError, DecisionExpiredError (of
         an activation), QueueFullError, StorageUnavailableError.
         """
-        _check(report)
+        check_report(report)
         disposition: Disposition = await self._log.submit(ReportWrite(report, served_router))
         return disposition
 
@@ -48,7 +48,8 @@ class ReportReward:
         return [fate for fate in fates if not isinstance(fate, BaseException) or isinstance(fate, Exception)]
 
 
-def _check(report: ReportRecord) -> None:
+def check_report(report: ReportRecord) -> None:
+    """Raises InvalidFieldError for what is wrong whatever the decision, DecisionNotFoundError for no id at all."""
     if not report.decision_id:
         raise InvalidFieldError("decision_id", "must be set to the decision_id of a RouteResponse")
     if not _DECISION_ID.match(report.decision_id):

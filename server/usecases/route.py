@@ -106,8 +106,8 @@ class Route:
             earlier = await self._earlier_decision(command, entry)
             if earlier is None:
                 raise NoEligibleModelError(str(error), error.reasons) from error
-            return earlier
-        logged = await self._store(draft, entry, now_us)
+            return _own(earlier)
+        logged = _own(await self._store(draft, entry, now_us))
         if command.session_id and logged.decision_id == draft.decision_id:
             self._sessions.put(entry.router.uid, command.session_id, LastTurn(_turn(logged), now_us))
         return logged
@@ -184,6 +184,8 @@ class Route:
             feature_version=FEATURE_VERSION,
             prompt=command.prompt if router.spec.store_prompts else None,
             router_uid=router.uid,
+            categorical=dict(command.categorical_features),
+            numeric=dict(command.numeric_features),
         )
 
     def _blend(self, command: RouteCommand, entry: RouterEntry, query: Query) -> Blend | None:
@@ -223,6 +225,13 @@ class Route:
         return known.turn if known.time_us >= since_us else None
 
 
+def _own(decision: DecisionRecord) -> DecisionRecord:
+    """The decision, if it is an answer. Raises InvalidFieldError for one that was made elsewhere."""
+    if decision.choice.imported:
+        raise InvalidFieldError("request_id", f"is that of an imported decision, {decision.decision_id}")
+    return decision
+
+
 def _turn(decision: DecisionRecord) -> Turn:
     return Turn(decision.choice.model, decision.query.charged_input_tokens)
 
@@ -239,11 +248,7 @@ def _constraints(command: RouteCommand) -> Constraints:
 
 def _check(command: RouteCommand) -> None:
     """Raises InvalidFieldError for what is wrong whatever the router."""
-    if len(command.prompt.encode()) > PROMPT_BYTES_MAX:
-        raise InvalidFieldError(
-            "prompt",
-            f"must be at most {PROMPT_BYTES_MAX:,} bytes; send its beginning, or an embedding",
-        )
+    check_prompt(command.prompt)
     for name in ("request_id", "session_id"):
         if len(getattr(command, name)) > ID_LENGTH_MAX:
             raise InvalidFieldError(name, f"must be at most {ID_LENGTH_MAX} characters")
@@ -273,19 +278,28 @@ def _check(command: RouteCommand) -> None:
             command.preference.latency_usd_per_second,
             0,
         )
-    _check_features(command)
+    check_features(command.numeric_features, command.categorical_features)
 
 
-def _check_features(command: RouteCommand) -> None:
-    for name in ("numeric_features", "categorical_features"):
-        features = getattr(command, name)
+def check_prompt(prompt: str) -> None:
+    """Raises InvalidFieldError for a prompt that is too long."""
+    if len(prompt.encode()) > PROMPT_BYTES_MAX:
+        raise InvalidFieldError(
+            "prompt",
+            f"must be at most {PROMPT_BYTES_MAX:,} bytes; send its beginning, or an embedding",
+        )
+
+
+def check_features(numeric: Mapping[str, float], categorical: Mapping[str, str]) -> None:
+    """Raises InvalidFieldError for features of the caller's that cannot be taken."""
+    for name, features in (("numeric_features", numeric), ("categorical_features", categorical)):
         if len(features) > FEATURES_MAX:
             raise InvalidFieldError(name, f"must be at most {FEATURES_MAX}")
         if any(len(key) > FEATURE_NAME_LENGTH_MAX for key in features):
             raise InvalidFieldError(name, f"names must be at most {FEATURE_NAME_LENGTH_MAX} characters")
-    for key, value in command.numeric_features.items():
+    for key, value in numeric.items():
         require_number(f"numeric_features[{key}]", value, -1e6, 1e6)
-    for key, text in command.categorical_features.items():
+    for key, text in categorical.items():
         if len(text) > FEATURE_NAME_LENGTH_MAX:
             raise InvalidFieldError(
                 f"categorical_features[{key}]",

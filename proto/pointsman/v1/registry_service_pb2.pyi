@@ -91,7 +91,9 @@ class _RouterModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RouterMode
     ROUTER_MODE_LIVE: _RouterMode.ValueType  # 1
     """Pointsman decides."""
     ROUTER_MODE_SHADOW: _RouterMode.ValueType  # 2
-    """The caller's incumbent_model is obeyed, and Pointsman says what it would have done."""
+    """The caller's incumbent_model is obeyed, but for shadow_explore_share, and Pointsman says what it would have
+    done.
+    """
 
 class RouterMode(_RouterMode, metaclass=_RouterModeEnumTypeWrapper):
     """Whether Pointsman decides or looks on."""
@@ -101,7 +103,9 @@ ROUTER_MODE_UNSPECIFIED: RouterMode.ValueType  # 0
 ROUTER_MODE_LIVE: RouterMode.ValueType  # 1
 """Pointsman decides."""
 ROUTER_MODE_SHADOW: RouterMode.ValueType  # 2
-"""The caller's incumbent_model is obeyed, and Pointsman says what it would have done."""
+"""The caller's incumbent_model is obeyed, but for shadow_explore_share, and Pointsman says what it would have
+done.
+"""
 Global___RouterMode: _TypeAlias = RouterMode  # noqa: Y015
 
 class _ModelState:
@@ -150,6 +154,7 @@ class Router(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     STATISTICS_FIELD_NUMBER: _builtins.int
     SESSION_SWITCH_GAIN_FIELD_NUMBER: _builtins.int
+    SHADOW_EXPLORE_SHARE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"routers/{router}". Letters, digits, ".", "_" and "-"; at most 63 characters after "routers/"."""
     display_name: _builtins.str
@@ -170,6 +175,12 @@ class Router(_message.Message):
     """By how much utility (in units of quality) another model must be better before a session leaves its own,
     over and above what its prompt cache saves; 0.05 by default, since predictions are noisy and a
     conversation should not change its voice for a hair. 0 or more.
+    """
+    shadow_explore_share: _builtins.float
+    """In shadow mode: the share of decisions that may take Pointsman's own draw instead of the incumbent; 0, the
+    default, to 1. It gives each model that Pointsman would draw a probability above 0, without which nothing
+    can be said of it from the log. Where a draw would give up more against the incumbent than exploring may,
+    the share is less for that decision.
     """
     @_builtins.property
     def objective(self) -> Global___Objective:
@@ -222,10 +233,11 @@ class Router(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         statistics: Global___RouterStatistics | None = ...,
         session_switch_gain: _builtins.float | None = ...,
+        shadow_explore_share: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_session_switch_gain", b"_session_switch_gain", "create_time", b"create_time", "exploration", b"exploration", "features", b"features", "objective", b"objective", "reward_rule", b"reward_rule", "session_switch_gain", b"session_switch_gain", "session_ttl", b"session_ttl", "statistics", b"statistics", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_session_switch_gain", b"_session_switch_gain", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "exploration", b"exploration", "features", b"features", "learner", b"learner", "mode", b"mode", "name", b"name", "objective", b"objective", "policy", b"policy", "reward_rule", b"reward_rule", "session_switch_gain", b"session_switch_gain", "session_ttl", b"session_ttl", "statistics", b"statistics", "store_prompts", b"store_prompts", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_session_switch_gain", b"_session_switch_gain", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "exploration", b"exploration", "features", b"features", "learner", b"learner", "mode", b"mode", "name", b"name", "objective", b"objective", "policy", b"policy", "reward_rule", b"reward_rule", "session_switch_gain", b"session_switch_gain", "session_ttl", b"session_ttl", "shadow_explore_share", b"shadow_explore_share", "statistics", b"statistics", "store_prompts", b"store_prompts", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__session_switch_gain: _TypeAlias = _typing.Literal["session_switch_gain"]  # noqa: Y015
     _WhichOneofArgType__session_switch_gain: _TypeAlias = _typing.Literal["_session_switch_gain", b"_session_switch_gain"]  # noqa: Y015
@@ -454,6 +466,8 @@ class RouterStatistics(_message.Message):
     PERIOD_BUDGET_USD_FIELD_NUMBER: _builtins.int
     PERIOD_SPENT_USD_FIELD_NUMBER: _builtins.int
     PERIOD_BUDGET_PER_REQUEST_USD_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
+    IMPORTED_DECISION_COUNT_FIELD_NUMBER: _builtins.int
     decision_count: _builtins.int
     """Decisions that count."""
     reward_count: _builtins.int
@@ -476,6 +490,10 @@ class RouterStatistics(_message.Message):
     """USD a request may now cost on average: what is left, divided by the requests expected until the
     period ends. 0 when nothing is left: then the cheapest model serves.
     """
+    imported_decision_count: _builtins.int
+    """Decisions made elsewhere that were imported; not among decision_count. What was learned from them is in
+    reward_count, and nothing of them in spent_usd and exploration.
+    """
     @_builtins.property
     def exploration(self) -> Global___ExplorationStatistics:
         """What exploring has cost."""
@@ -485,6 +503,10 @@ class RouterStatistics(_message.Message):
         """When the day or month began that the next three are about: that of the last decision. Unset, and the
         three are 0, without a budget for a day or month, and before the first decision under it.
         """
+
+    @_builtins.property
+    def shadow(self) -> Global___ShadowStatistics:
+        """What was proposed beside the incumbent_model that callers named, whether in shadow mode or live."""
 
     def __init__(
         self,
@@ -500,14 +522,83 @@ class RouterStatistics(_message.Message):
         period_budget_usd: _builtins.float = ...,
         period_spent_usd: _builtins.float = ...,
         period_budget_per_request_usd: _builtins.float = ...,
+        shadow: Global___ShadowStatistics | None = ...,
+        imported_decision_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["exploration", b"exploration", "period_start_time", b"period_start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exploration", b"exploration", "period_start_time", b"period_start_time", "shadow", b"shadow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_count", b"decision_count", "exploration", b"exploration", "period_budget_per_request_usd", b"period_budget_per_request_usd", "period_budget_usd", b"period_budget_usd", "period_spent_usd", b"period_spent_usd", "period_start_time", b"period_start_time", "price_of_money", b"price_of_money", "reward_count", b"reward_count", "snapshot", b"snapshot", "spent_usd", b"spent_usd", "utilization", b"utilization"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_count", b"decision_count", "exploration", b"exploration", "imported_decision_count", b"imported_decision_count", "period_budget_per_request_usd", b"period_budget_per_request_usd", "period_budget_usd", b"period_budget_usd", "period_spent_usd", b"period_spent_usd", "period_start_time", b"period_start_time", "price_of_money", b"price_of_money", "reward_count", b"reward_count", "shadow", b"shadow", "snapshot", b"snapshot", "spent_usd", b"spent_usd", "utilization", b"utilization"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RouterStatistics: _TypeAlias = RouterStatistics  # noqa: Y015
+
+@_typing.final
+class ShadowStatistics(_message.Message):
+    """What the router proposed beside its callers' incumbents, over the decisions that count and whose
+    incumbent_model was a model of the router. In a live router the proposal is what was chosen. Means are 0 until
+    there is one.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_COUNT_FIELD_NUMBER: _builtins.int
+    AGREEMENT_COUNT_FIELD_NUMBER: _builtins.int
+    UNSUPPORTED_COUNT_FIELD_NUMBER: _builtins.int
+    PROPOSED_MEAN_QUALITY_FIELD_NUMBER: _builtins.int
+    PROPOSED_MEAN_COST_USD_FIELD_NUMBER: _builtins.int
+    INCUMBENT_MEAN_QUALITY_FIELD_NUMBER: _builtins.int
+    INCUMBENT_MEAN_COST_USD_FIELD_NUMBER: _builtins.int
+    OBSERVED_REWARD_COUNT_FIELD_NUMBER: _builtins.int
+    OBSERVED_MEAN_REWARD_FIELD_NUMBER: _builtins.int
+    OBSERVED_CALL_COUNT_FIELD_NUMBER: _builtins.int
+    OBSERVED_MEAN_COST_USD_FIELD_NUMBER: _builtins.int
+    decision_count: _builtins.int
+    """The decisions."""
+    agreement_count: _builtins.int
+    """Those in which the proposed model was the incumbent."""
+    unsupported_count: _builtins.int
+    """Those in which the proposed model or the incumbent could not have been drawn: no log can tell which of the
+    two would have been better there.
+    """
+    proposed_mean_quality: _builtins.float
+    """Mean quality of the proposed models, as predicted when it was decided."""
+    proposed_mean_cost_usd: _builtins.float
+    """Mean cost of the proposed models in USD, as predicted when it was decided."""
+    incumbent_mean_quality: _builtins.float
+    """Mean quality of the incumbents on the same queries, as predicted then."""
+    incumbent_mean_cost_usd: _builtins.float
+    """Mean cost of the incumbents on the same queries in USD, as predicted then."""
+    observed_reward_count: _builtins.int
+    """Decisions in which the incumbent served and a reward is known."""
+    observed_mean_reward: _builtins.float
+    """The mean of those rewards. Where the incumbent does not always serve, only of the queries it was drawn for."""
+    observed_call_count: _builtins.int
+    """Calls of incumbents whose cost is known."""
+    observed_mean_cost_usd: _builtins.float
+    """The mean of those costs, in USD."""
+    def __init__(
+        self,
+        *,
+        decision_count: _builtins.int = ...,
+        agreement_count: _builtins.int = ...,
+        unsupported_count: _builtins.int = ...,
+        proposed_mean_quality: _builtins.float = ...,
+        proposed_mean_cost_usd: _builtins.float = ...,
+        incumbent_mean_quality: _builtins.float = ...,
+        incumbent_mean_cost_usd: _builtins.float = ...,
+        observed_reward_count: _builtins.int = ...,
+        observed_mean_reward: _builtins.float = ...,
+        observed_call_count: _builtins.int = ...,
+        observed_mean_cost_usd: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreement_count", b"agreement_count", "decision_count", b"decision_count", "incumbent_mean_cost_usd", b"incumbent_mean_cost_usd", "incumbent_mean_quality", b"incumbent_mean_quality", "observed_call_count", b"observed_call_count", "observed_mean_cost_usd", b"observed_mean_cost_usd", "observed_mean_reward", b"observed_mean_reward", "observed_reward_count", b"observed_reward_count", "proposed_mean_cost_usd", b"proposed_mean_cost_usd", "proposed_mean_quality", b"proposed_mean_quality", "unsupported_count", b"unsupported_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShadowStatistics: _TypeAlias = ShadowStatistics  # noqa: Y015
 
 @_typing.final
 class ExplorationStatistics(_message.Message):
@@ -669,6 +760,7 @@ class ModelStatistics(_message.Message):
     ERROR_COUNT_FIELD_NUMBER: _builtins.int
     HEALTHY_FIELD_NUMBER: _builtins.int
     EXPLORATION_FIELD_NUMBER: _builtins.int
+    IMPORTED_DECISION_COUNT_FIELD_NUMBER: _builtins.int
     decision_count: _builtins.int
     """Decisions for it that count."""
     reward_count: _builtins.int
@@ -687,6 +779,8 @@ class ModelStatistics(_message.Message):
     """Calls reported as failed."""
     healthy: _builtins.bool
     """Whether its calls have been working."""
+    imported_decision_count: _builtins.int
+    """Decisions for it that were made elsewhere and imported; not among decision_count."""
     @_builtins.property
     def exploration(self) -> Global___ExplorationStatistics:
         """What exploring it has cost."""
@@ -704,10 +798,11 @@ class ModelStatistics(_message.Message):
         error_count: _builtins.int = ...,
         healthy: _builtins.bool = ...,
         exploration: Global___ExplorationStatistics | None = ...,
+        imported_decision_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["exploration", b"exploration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_count", b"closed_count", "decision_count", b"decision_count", "error_count", b"error_count", "exploration", b"exploration", "healthy", b"healthy", "mean_cost_usd", b"mean_cost_usd", "mean_latency_seconds", b"mean_latency_seconds", "mean_reward", b"mean_reward", "missing_reward_rate", b"missing_reward_rate", "reward_count", b"reward_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_count", b"closed_count", "decision_count", b"decision_count", "error_count", b"error_count", "exploration", b"exploration", "healthy", b"healthy", "imported_decision_count", b"imported_decision_count", "mean_cost_usd", b"mean_cost_usd", "mean_latency_seconds", b"mean_latency_seconds", "mean_reward", b"mean_reward", "missing_reward_rate", b"missing_reward_rate", "reward_count", b"reward_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -116,19 +116,19 @@ class _DispositionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Dispositi
     DISPOSITION_RECORDED: _Disposition.ValueType  # 1
     """On disk, and it counts."""
     DISPOSITION_DUPLICATE: _Disposition.ValueType  # 2
-    """Its report_id was there already; nothing changed."""
+    """Its report_id, or an imported decision's request_id, was there already; nothing changed."""
     DISPOSITION_LATE: _Disposition.ValueType  # 3
     """The decision's window had closed: kept, not learned from."""
 
 class Disposition(_Disposition, metaclass=_DispositionEnumTypeWrapper):
-    """What became of a report."""
+    """What became of a report, or of an imported decision."""
 
 DISPOSITION_UNSPECIFIED: Disposition.ValueType  # 0
 """Not set: the report failed, see its status."""
 DISPOSITION_RECORDED: Disposition.ValueType  # 1
 """On disk, and it counts."""
 DISPOSITION_DUPLICATE: Disposition.ValueType  # 2
-"""Its report_id was there already; nothing changed."""
+"""Its report_id, or an imported decision's request_id, was there already; nothing changed."""
 DISPOSITION_LATE: Disposition.ValueType  # 3
 """The decision's window had closed: kept, not learned from."""
 Global___Disposition: _TypeAlias = Disposition  # noqa: Y015
@@ -264,7 +264,7 @@ class RouteRequest(_message.Message):
     """
     incumbent_model: _builtins.str
     """The model that the caller's own rule would call. In a router whose mode is shadow the answer
-    obeys it; in a live one it is logged beside the decision.
+    obeys it, but for the router's shadow_explore_share; in a live one it is logged beside the decision.
     """
     defer_activation: _builtins.bool
     """The decision is asked ahead and perhaps never used: it counts (cost, missing rewards) only once
@@ -416,6 +416,7 @@ class Candidate(_message.Message):
     EXCLUSION_FIELD_NUMBER: _builtins.int
     EXCLUSION_DETAIL_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
+    PROPOSED_PROBABILITY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's id."""
     probability: _builtins.float
@@ -434,6 +435,10 @@ class Candidate(_message.Message):
     """What the draw was made on: quality less what cost and latency are worth, the pacer's price of
     money included.
     """
+    proposed_probability: _builtins.float
+    """In shadow mode: with what probability the policy itself would draw it. probability is what it comes to
+    together with the incumbent.
+    """
     def __init__(
         self,
         *,
@@ -445,10 +450,11 @@ class Candidate(_message.Message):
         exclusion: Global___Exclusion.ValueType = ...,
         exclusion_detail: _builtins.str = ...,
         score: _builtins.float = ...,
+        proposed_probability: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclusion", b"exclusion", "exclusion_detail", b"exclusion_detail", "model", b"model", "predicted_cost_usd", b"predicted_cost_usd", "predicted_latency_seconds", b"predicted_latency_seconds", "predicted_quality", b"predicted_quality", "probability", b"probability", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclusion", b"exclusion", "exclusion_detail", b"exclusion_detail", "model", b"model", "predicted_cost_usd", b"predicted_cost_usd", "predicted_latency_seconds", b"predicted_latency_seconds", "predicted_quality", b"predicted_quality", "probability", b"probability", "proposed_probability", b"proposed_probability", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -849,6 +855,46 @@ class Decision(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class CategoricalFeaturesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class NumericFeaturesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     DECISION_ID_FIELD_NUMBER: _builtins.int
     ROUTER_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
@@ -873,6 +919,9 @@ class Decision(_message.Message):
     STICKY_FIELD_NUMBER: _builtins.int
     PROBE_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
+    SHADOW_EXPLORE_SHARE_FIELD_NUMBER: _builtins.int
+    CATEGORICAL_FEATURES_FIELD_NUMBER: _builtins.int
+    NUMERIC_FEATURES_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """Its id."""
     router: _builtins.str
@@ -884,9 +933,9 @@ class Decision(_message.Message):
     model: _builtins.str
     """The chosen model's id."""
     probability: _builtins.float
-    """The propensity of that choice."""
+    """The propensity of that choice; 0 if it is not known, which only an imported decision's may be."""
     policy: _builtins.str
-    """The policy that decided."""
+    """The policy that decided; "imported" if it was made elsewhere."""
     snapshot: _builtins.str
     """The snapshot it used."""
     active: _builtins.bool
@@ -911,6 +960,8 @@ class Decision(_message.Message):
     """True when the session kept its model, and so nothing was drawn."""
     probe: _builtins.bool
     """True when its call was to see whether a model that had been failing works again."""
+    shadow_explore_share: _builtins.float
+    """In shadow mode: with what probability the policy's draw was taken instead of the incumbent."""
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
         """Every model of the router as the decision saw it."""
@@ -925,7 +976,7 @@ class Decision(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """Until when reports count."""
+        """Until when reports count. Unset for an imported decision, of which later reports are all late."""
 
     @_builtins.property
     def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___Report]:
@@ -934,6 +985,14 @@ class Decision(_message.Message):
     @_builtins.property
     def explanation(self) -> Global___Explanation:
         """What the predicted qualities are made of, by what is known now."""
+
+    @_builtins.property
+    def categorical_features(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The caller's own categories, as they were sent."""
+
+    @_builtins.property
+    def numeric_features(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """The caller's own numbers, as they were sent."""
 
     def __init__(
         self,
@@ -962,10 +1021,13 @@ class Decision(_message.Message):
         sticky: _builtins.bool = ...,
         probe: _builtins.bool = ...,
         explanation: Global___Explanation | None = ...,
+        shadow_explore_share: _builtins.float = ...,
+        categorical_features: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        numeric_features: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_reward", b"_reward", "cost_usd", b"cost_usd", "create_time", b"create_time", "expire_time", b"expire_time", "explanation", b"explanation", "reward", b"reward"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_reward", b"_reward", "active", b"active", "candidates", b"candidates", "cost_usd", b"cost_usd", "create_time", b"create_time", "decision_id", b"decision_id", "expire_time", b"expire_time", "explanation", b"explanation", "fallback_models", b"fallback_models", "feature_version", b"feature_version", "incumbent_model", b"incumbent_model", "model", b"model", "policy", b"policy", "price_of_money", b"price_of_money", "probability", b"probability", "probe", b"probe", "prompt", b"prompt", "proposed_model", b"proposed_model", "reports", b"reports", "request_id", b"request_id", "reward", b"reward", "router", b"router", "session_id", b"session_id", "snapshot", b"snapshot", "sticky", b"sticky"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_reward", b"_reward", "active", b"active", "candidates", b"candidates", "categorical_features", b"categorical_features", "cost_usd", b"cost_usd", "create_time", b"create_time", "decision_id", b"decision_id", "expire_time", b"expire_time", "explanation", b"explanation", "fallback_models", b"fallback_models", "feature_version", b"feature_version", "incumbent_model", b"incumbent_model", "model", b"model", "numeric_features", b"numeric_features", "policy", b"policy", "price_of_money", b"price_of_money", "probability", b"probability", "probe", b"probe", "prompt", b"prompt", "proposed_model", b"proposed_model", "reports", b"reports", "request_id", b"request_id", "reward", b"reward", "router", b"router", "session_id", b"session_id", "shadow_explore_share", b"shadow_explore_share", "snapshot", b"snapshot", "sticky", b"sticky"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_usd: _TypeAlias = _typing.Literal["cost_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_usd: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015
@@ -1131,3 +1193,273 @@ class Report(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__learned_reward) -> _WhichOneofReturnType__learned_reward | None: ...
 
 Global___Report: _TypeAlias = Report  # noqa: Y015
+
+@_typing.final
+class ImportDecisionsRequest(_message.Message):
+    """Decisions made elsewhere, with what came of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUTER_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    router: _builtins.str
+    """The router that takes them over, as "routers/{router}"; empty means "routers/default"."""
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportedDecision]:
+        """The decisions, taken in this order; at most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        router: _builtins.str = ...,
+        decisions: _abc.Iterable[Global___ImportedDecision] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "router", b"router"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportDecisionsRequest: _TypeAlias = ImportDecisionsRequest  # noqa: Y015
+
+@_typing.final
+class ImportedDecision(_message.Message):
+    """One decision made elsewhere. Of the query at least one of prompt, embedding, features, numeric_features and
+    categorical_features must be set, of what came of it at least one of reward, usage, latency and error. Models
+    are named by their id or their full name.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class NumericFeaturesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class CategoricalFeaturesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    NUMERIC_FEATURES_FIELD_NUMBER: _builtins.int
+    CATEGORICAL_FEATURES_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    PROPENSITY_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    REWARD_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    LATENCY_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    INCUMBENT_MODEL_FIELD_NUMBER: _builtins.int
+    EVENT_TIME_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes the import idempotent: a row whose request_id its router knows already, from an import or from Route,
+    answers DISPOSITION_DUPLICATE and changes nothing. Required; at most 128 characters.
+    """
+    prompt: _builtins.str
+    """As in RouteRequest."""
+    model: _builtins.str
+    """The model that was called."""
+    propensity: _builtins.float
+    """With what probability it was drawn, in (0, 1]; unset if that is not known. Then the row is learned from, but
+    tells nothing of another policy.
+    """
+    reward: _builtins.float
+    """Quality of the answer, in [0, 1]."""
+    error: Global___ModelError.ValueType
+    """Why the call failed, if it did."""
+    session_id: _builtins.str
+    """The session, if any. Kept; later decisions of the session are not bound by it."""
+    incumbent_model: _builtins.str
+    """What the caller's own rule would have called, if it was not what was called."""
+    @_builtins.property
+    def embedding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """As in RouteRequest."""
+
+    @_builtins.property
+    def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Instead of prompt and embedding: the whole vector of features, as a decision of a router with the same
+        features has it. Ends with 1.
+        """
+
+    @_builtins.property
+    def numeric_features(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """As in RouteRequest."""
+
+    @_builtins.property
+    def categorical_features(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """As in RouteRequest."""
+
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportedCandidate]:
+        """The models that it was chosen from, itself among them; empty means that only it is known."""
+
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """What the call used."""
+
+    @_builtins.property
+    def latency(self) -> _duration_pb2.Duration:
+        """How long the call took."""
+
+    @_builtins.property
+    def event_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was decided. Kept with the report; what is learned goes by the order of the import."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        prompt: _builtins.str = ...,
+        embedding: _abc.Iterable[_builtins.float] | None = ...,
+        features: _abc.Iterable[_builtins.float] | None = ...,
+        numeric_features: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        categorical_features: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        model: _builtins.str = ...,
+        propensity: _builtins.float | None = ...,
+        candidates: _abc.Iterable[Global___ImportedCandidate] | None = ...,
+        reward: _builtins.float | None = ...,
+        usage: Global___Usage | None = ...,
+        latency: _duration_pb2.Duration | None = ...,
+        error: Global___ModelError.ValueType = ...,
+        session_id: _builtins.str = ...,
+        incumbent_model: _builtins.str = ...,
+        event_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_propensity", b"_propensity", "_reward", b"_reward", "event_time", b"event_time", "latency", b"latency", "propensity", b"propensity", "reward", b"reward", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_propensity", b"_propensity", "_reward", b"_reward", "candidates", b"candidates", "categorical_features", b"categorical_features", "embedding", b"embedding", "error", b"error", "event_time", b"event_time", "features", b"features", "incumbent_model", b"incumbent_model", "latency", b"latency", "model", b"model", "numeric_features", b"numeric_features", "prompt", b"prompt", "propensity", b"propensity", "request_id", b"request_id", "reward", b"reward", "session_id", b"session_id", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__propensity: _TypeAlias = _typing.Literal["propensity"]  # noqa: Y015
+    _WhichOneofArgType__propensity: _TypeAlias = _typing.Literal["_propensity", b"_propensity"]  # noqa: Y015
+    _WhichOneofReturnType__reward: _TypeAlias = _typing.Literal["reward"]  # noqa: Y015
+    _WhichOneofArgType__reward: _TypeAlias = _typing.Literal["_reward", b"_reward"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__propensity) -> _WhichOneofReturnType__propensity | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reward) -> _WhichOneofReturnType__reward | None: ...
+
+Global___ImportedDecision: _TypeAlias = ImportedDecision  # noqa: Y015
+
+@_typing.final
+class ImportedCandidate(_message.Message):
+    """A model that an imported decision was chosen from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    PROPENSITY_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model."""
+    propensity: _builtins.float
+    """With what probability it would have been drawn, in [0, 1]; unset if that is not known. Where every candidate
+    has one they sum to 1.
+    """
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        propensity: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_propensity", b"_propensity", "propensity", b"propensity"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_propensity", b"_propensity", "model", b"model", "propensity", b"propensity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__propensity: _TypeAlias = _typing.Literal["propensity"]  # noqa: Y015
+    _WhichOneofArgType__propensity: _TypeAlias = _typing.Literal["_propensity", b"_propensity"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__propensity) -> _WhichOneofReturnType__propensity | None: ...
+
+Global___ImportedCandidate: _TypeAlias = ImportedCandidate  # noqa: Y015
+
+@_typing.final
+class ImportDecisionsResponse(_message.Message):
+    """One result for each decision, in the order of the request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportResult]:
+        """The results."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___ImportResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportDecisionsResponse: _TypeAlias = ImportDecisionsResponse  # noqa: Y015
+
+@_typing.final
+class ImportResult(_message.Message):
+    """The fate of one imported decision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISPOSITION_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    disposition: Global___Disposition.ValueType
+    """RECORDED or DUPLICATE; unspecified if it was refused."""
+    code: _builtins.int
+    """The canonical status code, 0 if it went well."""
+    message: _builtins.str
+    """What was wrong, if anything; begins with the field at fault."""
+    reason: _builtins.str
+    """The reason as in google.rpc.ErrorInfo, if it was refused."""
+    def __init__(
+        self,
+        *,
+        disposition: Global___Disposition.ValueType = ...,
+        code: _builtins.int = ...,
+        message: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "disposition", b"disposition", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportResult: _TypeAlias = ImportResult  # noqa: Y015

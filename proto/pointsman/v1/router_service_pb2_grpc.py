@@ -61,6 +61,11 @@ class RouterServiceStub:
                 request_serializer=pointsman_dot_v1_dot_router__service__pb2.GetDecisionRequest.SerializeToString,
                 response_deserializer=pointsman_dot_v1_dot_router__service__pb2.GetDecisionResponse.FromString,
                 _registered_method=True)
+        self.ImportDecisions = channel.unary_unary(
+                '/pointsman.v1.RouterService/ImportDecisions',
+                request_serializer=pointsman_dot_v1_dot_router__service__pb2.ImportDecisionsRequest.SerializeToString,
+                response_deserializer=pointsman_dot_v1_dot_router__service__pb2.ImportDecisionsResponse.FromString,
+                _registered_method=True)
 
 
 class RouterServiceServicer:
@@ -110,6 +115,16 @@ class RouterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportDecisions(self, request, context):
+        """Takes over decisions made elsewhere, at most 1,000, each with what came of it. They are logged and learned
+        from as the router's own are, but no budget is charged, no circuit or exploration book moves, and they are
+        counted apart. Each row has a result of its own; where the call fails, some may be stored, and it can be
+        sent again: those are duplicates then. Errors: INVALID_ARGUMENT, NOT_FOUND (router), RESOURCE_EXHAUSTED, UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RouterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -137,6 +152,11 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     servicer.GetDecision,
                     request_deserializer=pointsman_dot_v1_dot_router__service__pb2.GetDecisionRequest.FromString,
                     response_serializer=pointsman_dot_v1_dot_router__service__pb2.GetDecisionResponse.SerializeToString,
+            ),
+            'ImportDecisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportDecisions,
+                    request_deserializer=pointsman_dot_v1_dot_router__service__pb2.ImportDecisionsRequest.FromString,
+                    response_serializer=pointsman_dot_v1_dot_router__service__pb2.ImportDecisionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -276,6 +296,33 @@ class RouterService:
             '/pointsman.v1.RouterService/GetDecision',
             pointsman_dot_v1_dot_router__service__pb2.GetDecisionRequest.SerializeToString,
             pointsman_dot_v1_dot_router__service__pb2.GetDecisionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportDecisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pointsman.v1.RouterService/ImportDecisions',
+            pointsman_dot_v1_dot_router__service__pb2.ImportDecisionsRequest.SerializeToString,
+            pointsman_dot_v1_dot_router__service__pb2.ImportDecisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

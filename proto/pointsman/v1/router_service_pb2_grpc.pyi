@@ -56,6 +56,12 @@ class RouterServiceStub:
     """Reads one decision, with what was reported of it so far, and why it was made.
     Errors: INVALID_ARGUMENT, NOT_FOUND.
     """
+    ImportDecisions: _grpc.UnaryUnaryMultiCallable[_router_service_pb2.ImportDecisionsRequest, _router_service_pb2.ImportDecisionsResponse]
+    """Takes over decisions made elsewhere, at most 1,000, each with what came of it. They are logged and learned
+    from as the router's own are, but no budget is charged, no circuit or exploration book moves, and they are
+    counted apart. Each row has a result of its own; where the call fails, some may be stored, and it can be
+    sent again: those are duplicates then. Errors: INVALID_ARGUMENT, NOT_FOUND (router), RESOURCE_EXHAUSTED, UNAVAILABLE.
+    """
 
 @_typing.type_check_only
 class RouterServiceAsyncStub(RouterServiceStub):
@@ -84,6 +90,12 @@ class RouterServiceAsyncStub(RouterServiceStub):
     GetDecision: _aio.UnaryUnaryMultiCallable[_router_service_pb2.GetDecisionRequest, _router_service_pb2.GetDecisionResponse]  # type: ignore[assignment]
     """Reads one decision, with what was reported of it so far, and why it was made.
     Errors: INVALID_ARGUMENT, NOT_FOUND.
+    """
+    ImportDecisions: _aio.UnaryUnaryMultiCallable[_router_service_pb2.ImportDecisionsRequest, _router_service_pb2.ImportDecisionsResponse]  # type: ignore[assignment]
+    """Takes over decisions made elsewhere, at most 1,000, each with what came of it. They are logged and learned
+    from as the router's own are, but no budget is charged, no circuit or exploration book moves, and they are
+    counted apart. Each row has a result of its own; where the call fails, some may be stored, and it can be
+    sent again: those are duplicates then. Errors: INVALID_ARGUMENT, NOT_FOUND (router), RESOURCE_EXHAUSTED, UNAVAILABLE.
     """
 
 class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -140,6 +152,18 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_router_service_pb2.GetDecisionResponse, _abc.Awaitable[_router_service_pb2.GetDecisionResponse]]:
         """Reads one decision, with what was reported of it so far, and why it was made.
         Errors: INVALID_ARGUMENT, NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ImportDecisions(
+        self,
+        request: _router_service_pb2.ImportDecisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_router_service_pb2.ImportDecisionsResponse, _abc.Awaitable[_router_service_pb2.ImportDecisionsResponse]]:
+        """Takes over decisions made elsewhere, at most 1,000, each with what came of it. They are logged and learned
+        from as the router's own are, but no budget is charged, no circuit or exploration book moves, and they are
+        counted apart. Each row has a result of its own; where the call fails, some may be stored, and it can be
+        sent again: those are duplicates then. Errors: INVALID_ARGUMENT, NOT_FOUND (router), RESOURCE_EXHAUSTED, UNAVAILABLE.
         """
 
 def add_RouterServiceServicer_to_server(servicer: RouterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
