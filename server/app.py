@@ -177,6 +177,7 @@ class App:
             self._promote,
             self._evaluation.find,
             partial(read_transitions, self._engine),
+            self._reader.snapshot_infos,
         )
         policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(policies, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
