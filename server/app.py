@@ -135,9 +135,10 @@ class App:
         """Finishes what is in flight, learns it, saves a snapshot, and ends."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._settings.grace_seconds)
-        await asyncio.to_thread(self._evaluation.stop)
+        # The learner first: what the evaluation saves is a position of the log that its snapshot need not know.
         if self._learner is not None:
             await asyncio.to_thread(self._learner.stop)
+        await asyncio.to_thread(self._evaluation.stop)
         self._log.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._engine.dispose()
