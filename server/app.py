@@ -135,9 +135,10 @@ class App:
         """Finishes what is in flight, learns it, saves a snapshot, and ends."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._settings.grace_seconds)
-        await asyncio.to_thread(self._evaluation.stop)
+        # The learner first: what the evaluation saves is a position of the log that its snapshot need not know.
         if self._learner is not None:
             await asyncio.to_thread(self._learner.stop)
+        await asyncio.to_thread(self._evaluation.stop)
         self._log.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._engine.dispose()
@@ -177,6 +178,7 @@ class App:
             self._promote,
             self._evaluation.find,
             partial(read_transitions, self._engine),
+            self._reader.snapshot_infos,
         )
         policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(policies, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

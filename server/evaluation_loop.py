@@ -27,11 +27,13 @@ from server.views import CandidateViews
 
 logger = logging.getLogger(__name__)
 
-_PAGE = 128
+_PAGE = 64
 _RETRY_SECONDS = 1.0
 _IDLE_SECONDS_MAX = 60.0
 _GATHER_SECONDS = 0.1
-_PAUSE_SECONDS_MAX = 0.2
+# While requests come in: nine tenths of the time are theirs.
+_PAUSES_BUSY = 9.0
+_PAUSE_SECONDS_MAX = 1.0
 # Saving and watching may take this share of the time.
 _UPKEEP_SHARE = 0.05
 _WATCH_SECONDS = 1.0
@@ -56,7 +58,8 @@ class Found:
 
 
 class EvaluationLoop:
-    """Runs in a thread of its own, half of the time at most, and may lag behind: nothing waits for it.
+    """Runs in a thread of its own, and may lag behind: nothing waits for it. Half of the time it pauses, and nine
+    tenths while the log grows.
 
     `notify` wakes it when something was committed. `on_health` hears whether it works, `on_alarm` whether the
     live policies are as good as each model alone, as far as is known, and `on_found` what was found of a router
@@ -176,7 +179,7 @@ class EvaluationLoop:
             if self._stopping:
                 return
             if advanced:
-                time.sleep(min(spent, _PAUSE_SECONDS_MAX))
+                self._give_way(spent)
             else:
                 self._rest(min(save.seconds, watch.seconds))
 
@@ -195,6 +198,12 @@ class EvaluationLoop:
             name = entry.canary.spec.id if entry and entry.canary else ""
             view = evaluation.view(name, fold.seq) if evaluation is not None and name else None
             self._candidate_views.publish(router, name, view)
+
+    def _give_way(self, spent_seconds: float) -> None:
+        """Leaves the processor to those who are waited for: longer while the log grows, for then they work too."""
+        growing = self._wake.is_set()
+        self._wake.clear()
+        time.sleep(min(spent_seconds * (_PAUSES_BUSY if growing else 1.0), _PAUSE_SECONDS_MAX))
 
     def _rest(self, seconds: float) -> None:
         """Waits for the log to grow, or for something else to be due."""

@@ -66,5 +66,5 @@ def test_the_services_are_those_of_the_contract() -> None:
     policies = policy_service_pb2.DESCRIPTOR.services_by_name["PolicyService"]
     assert set(policies.methods_by_name) == {
         *("CreatePolicy", "GetPolicy", "ListPolicies", "RetirePolicy", "GetEvaluation"),
-        *("PromotePolicy", "ListTransitions", "GetPromotionSettings", "UpdatePromotionSettings"),
+        *("PromotePolicy", "ListTransitions", "ListSnapshots", "GetPromotionSettings", "UpdatePromotionSettings"),
     }

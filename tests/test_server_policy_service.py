@@ -8,7 +8,7 @@ import grpc
 import pytest
 from pointsman.v1 import policy_service_pb2 as pb
 from pointsman.v1 import registry_service_pb2 as registry_pb
-from servers import Disk, Running, refusal, running_app
+from servers import Disk, Running, eventually, refusal, running_app
 from sqlalchemy import select
 
 from policy.candidates import CandidateSpec, FeaturePart, Rule, Threshold
@@ -210,3 +210,27 @@ def test_a_policy_leaves_the_learner_as_it_is(disk: Disk) -> None:
     disk.change("default", policy_store.create_policy("default", SPECS[0], Cause()))
     assert fold.advance(100) == 1
     assert fold.learner("default").fingerprint() == before
+
+
+async def test_snapshots_are_listed_by_position_with_their_size(
+    url: str, featuriser: Featuriser, disk: Disk
+) -> None:
+    async with running_app(url, featuriser, snapshot_seconds=0.01) as server:
+        await server.create_models(a={})
+
+        async def several() -> bool:
+            await server.route(prompt="hello")
+            return len(disk.reader.all_snapshots()) == 3
+
+        await eventually(several)
+    async with running_app(url, featuriser, snapshot_seconds=3600) as server:
+        first = await server.policies.ListSnapshots(pb.ListSnapshotsRequest(page_size=2))
+        rest = await server.policies.ListSnapshots(pb.ListSnapshotsRequest(page_token=first.next_page_token))
+        kept = disk.reader.all_snapshots()
+        assert [each.name for each in (*first.snapshots, *rest.snapshots)] == [
+            f"routers/default/snapshots/{each.seq}" for each in kept
+        ]
+        assert [each.size_bytes for each in first.snapshots] == [len(each.state) for each in kept[:2]]
+        assert first.snapshots[0].create_time.seconds > 0
+        none = await refusal(server.policies.ListSnapshots(pb.ListSnapshotsRequest(parent="routers/none")))
+        assert none.reason == "ROUTER_NOT_FOUND"

@@ -309,7 +309,7 @@ async def test_a_router_goes_back_by_itself_once_the_former_policy_is_known_to_b
     # Quality may be known to be lost before utility is, whose bounds are wider.
     low, high = json.loads(record.evidence_json)["utility_gain"]
     assert low > 0.0 or (high > 0.0 and "quality" in record.reason)
-    assert f"{live[0]} is live: its" in caplog.text
+    assert f"{live[0]} is live: {record.reason}" in caplog.text
     for _ in range(3):
         await traffic(server, random, 20, good=1.0, bad=0.0)
         await evaluated(server)

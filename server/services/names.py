@@ -25,6 +25,11 @@ def policy_name(router_id: str, policy_id: str) -> str:
     return f"{_ROUTERS}{router_id}{_POLICIES}{policy_id}"
 
 
+def snapshot_name(router_id: str, seq: int) -> str:
+    """The full name of a snapshot."""
+    return f"{_ROUTERS}{router_id}/snapshots/{seq}"
+
+
 def promotion_name(router_id: str) -> str:
     """The full name of a router's promotion settings."""
     return f"{_ROUTERS}{router_id}{_PROMOTION}"

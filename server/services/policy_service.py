@@ -14,7 +14,7 @@ from policy.promotion import PolicyState
 from server.errors import EvaluationUnavailableError, PolicyNotFoundError, RouterNotFoundError, StaleEtagError
 from server.registry import PolicyEntry, Registry, RouterEntry
 from server.services.evaluations import evaluation_to_proto, requirements_from_proto
-from server.services.names import parse_policy_name, parse_promotion, parse_router
+from server.services.names import parse_policy_name, parse_promotion, parse_router, snapshot_name
 from server.services.pages import page_of, page_size
 from server.services.policies import (
     STATES,
@@ -25,7 +25,9 @@ from server.services.policies import (
     transition_to_proto,
 )
 from server.services.status import Context, translated
+from server.services.times import timestamp
 from server.storage.policy_store import Cause
+from server.storage.reader import SnapshotInfo
 from server.usecases.change_policies import ChangePolicies
 from server.usecases.promote_policy import Find, PromoteCommand, PromotePolicy
 
@@ -40,12 +42,14 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
         promote: PromotePolicy,
         find: Find,
         transitions: Callable[[int, tuple[int, str], int], Sequence[Any]],
+        snapshots: Callable[[str], Sequence[SnapshotInfo]],
     ) -> None:
         self._registry = registry
         self._change = change
         self._promote = promote
         self._find = find
         self._transitions = transitions
+        self._snapshots = snapshots
 
     @translated
     async def CreatePolicy(self, request: pb.CreatePolicyRequest, context: Context) -> pb.CreatePolicyResponse:
@@ -132,6 +136,24 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
             transitions=[transition_to_proto(each) for each in rows[:size]],
             next_page_token=f"{last.seq}:{last.policy}" if last else "",
         )
+
+    @translated
+    async def ListSnapshots(self, request: pb.ListSnapshotsRequest, context: Context) -> pb.ListSnapshotsResponse:
+        """Lists the learner's saved states."""
+        router_id = self._router(parse_router("parent", request.parent)).router.id
+        found = await asyncio.to_thread(self._snapshots, router_id)
+        # Of one length, so that they are in order as texts, too.
+        keys = [f"{each.seq:019}" for each in found]
+        page, token = page_of(found, keys, request.page_size, request.page_token)
+        shown = [
+            pb.Snapshot(
+                name=snapshot_name(router_id, each.seq),
+                create_time=timestamp(each.time_us),
+                size_bytes=each.size,
+            )
+            for each in page
+        ]
+        return pb.ListSnapshotsResponse(snapshots=shown, next_page_token=token)
 
     @translated
     async def GetEvaluation(self, request: pb.GetEvaluationRequest, context: Context) -> pb.GetEvaluationResponse:

@@ -38,6 +38,15 @@ class StoredSnapshot:
     state: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """Of a saved state: its position, when it was saved, and its size in bytes."""
+
+    seq: int
+    time_us: int
+    size: int
+
+
 class LogReader:
     """Reads what has been committed. Safe to use from any thread."""
 
@@ -167,6 +176,14 @@ class LogReader:
         )
         with self._engine.connect() as connection:
             return [_load_snapshot(row) for row in connection.execute(query)]
+
+    def snapshot_infos(self, router: str) -> list[SnapshotInfo]:
+        """The router's snapshots, oldest first, without what they hold."""
+        size = func.length(snapshots.c.state)
+        query = select(snapshots.c.seq, snapshots.c.time_us, size.label("size"))
+        mine = query.where(snapshots.c.router == router).order_by(snapshots.c.seq)
+        with self._engine.connect() as connection:
+            return [SnapshotInfo(row.seq, row.time_us, row.size) for row in connection.execute(mine)]
 
     def all_snapshots(self) -> list[StoredSnapshot]:
         """Every snapshot kept, oldest first."""

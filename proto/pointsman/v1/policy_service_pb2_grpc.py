@@ -75,6 +75,11 @@ class PolicyServiceStub:
                 request_serializer=pointsman_dot_v1_dot_policy__service__pb2.ListTransitionsRequest.SerializeToString,
                 response_deserializer=pointsman_dot_v1_dot_policy__service__pb2.ListTransitionsResponse.FromString,
                 _registered_method=True)
+        self.ListSnapshots = channel.unary_unary(
+                '/pointsman.v1.PolicyService/ListSnapshots',
+                request_serializer=pointsman_dot_v1_dot_policy__service__pb2.ListSnapshotsRequest.SerializeToString,
+                response_deserializer=pointsman_dot_v1_dot_policy__service__pb2.ListSnapshotsResponse.FromString,
+                _registered_method=True)
         self.GetEvaluation = channel.unary_unary(
                 '/pointsman.v1.PolicyService/GetEvaluation',
                 request_serializer=pointsman_dot_v1_dot_policy__service__pb2.GetEvaluationRequest.SerializeToString,
@@ -152,6 +157,13 @@ class PolicyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSnapshots(self, request, context):
+        """Lists the learner's saved states of a router, oldest first. Errors: NOT_FOUND (router).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetEvaluation(self, request, context):
         """What is known of a router's candidates and of the plain policies they are compared with.
         Errors: NOT_FOUND, UNAVAILABLE (the evaluation has yet to reach the router, or has died).
@@ -202,6 +214,11 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.ListTransitions,
                     request_deserializer=pointsman_dot_v1_dot_policy__service__pb2.ListTransitionsRequest.FromString,
                     response_serializer=pointsman_dot_v1_dot_policy__service__pb2.ListTransitionsResponse.SerializeToString,
+            ),
+            'ListSnapshots': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSnapshots,
+                    request_deserializer=pointsman_dot_v1_dot_policy__service__pb2.ListSnapshotsRequest.FromString,
+                    response_serializer=pointsman_dot_v1_dot_policy__service__pb2.ListSnapshotsResponse.SerializeToString,
             ),
             'GetEvaluation': grpc.unary_unary_rpc_method_handler(
                     servicer.GetEvaluation,
@@ -426,6 +443,33 @@ class PolicyService:
             '/pointsman.v1.PolicyService/ListTransitions',
             pointsman_dot_v1_dot_policy__service__pb2.ListTransitionsRequest.SerializeToString,
             pointsman_dot_v1_dot_policy__service__pb2.ListTransitionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSnapshots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pointsman.v1.PolicyService/ListSnapshots',
+            pointsman_dot_v1_dot_policy__service__pb2.ListSnapshotsRequest.SerializeToString,
+            pointsman_dot_v1_dot_policy__service__pb2.ListSnapshotsResponse.FromString,
             options,
             channel_credentials,
             insecure,

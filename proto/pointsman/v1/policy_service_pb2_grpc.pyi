@@ -63,6 +63,8 @@ class PolicyServiceStub:
     """Changes that, as a whole. Errors: INVALID_ARGUMENT, NOT_FOUND (router), ABORTED (stale etag)."""
     ListTransitions: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ListTransitionsRequest, _policy_service_pb2.ListTransitionsResponse]
     """Lists what has been done with a router's policies, oldest first. Errors: NOT_FOUND (router)."""
+    ListSnapshots: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ListSnapshotsRequest, _policy_service_pb2.ListSnapshotsResponse]
+    """Lists the learner's saved states of a router, oldest first. Errors: NOT_FOUND (router)."""
     GetEvaluation: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.GetEvaluationRequest, _policy_service_pb2.GetEvaluationResponse]
     """What is known of a router's candidates and of the plain policies they are compared with.
     Errors: NOT_FOUND, UNAVAILABLE (the evaluation has yet to reach the router, or has died).
@@ -103,6 +105,8 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     """Changes that, as a whole. Errors: INVALID_ARGUMENT, NOT_FOUND (router), ABORTED (stale etag)."""
     ListTransitions: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ListTransitionsRequest, _policy_service_pb2.ListTransitionsResponse]  # type: ignore[assignment]
     """Lists what has been done with a router's policies, oldest first. Errors: NOT_FOUND (router)."""
+    ListSnapshots: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ListSnapshotsRequest, _policy_service_pb2.ListSnapshotsResponse]  # type: ignore[assignment]
+    """Lists the learner's saved states of a router, oldest first. Errors: NOT_FOUND (router)."""
     GetEvaluation: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.GetEvaluationRequest, _policy_service_pb2.GetEvaluationResponse]  # type: ignore[assignment]
     """What is known of a router's candidates and of the plain policies they are compared with.
     Errors: NOT_FOUND, UNAVAILABLE (the evaluation has yet to reach the router, or has died).
@@ -188,6 +192,14 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_policy_service_pb2.ListTransitionsResponse, _abc.Awaitable[_policy_service_pb2.ListTransitionsResponse]]:
         """Lists what has been done with a router's policies, oldest first. Errors: NOT_FOUND (router)."""
+
+    @_abc_1.abstractmethod
+    def ListSnapshots(
+        self,
+        request: _policy_service_pb2.ListSnapshotsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.ListSnapshotsResponse, _abc.Awaitable[_policy_service_pb2.ListSnapshotsResponse]]:
+        """Lists the learner's saved states of a router, oldest first. Errors: NOT_FOUND (router)."""
 
     @_abc_1.abstractmethod
     def GetEvaluation(
