@@ -19,7 +19,7 @@ from policy.features import HASHED, STRUCTURE
 from policy.join import Joined
 from policy.learner import RouterLearner
 from policy.log import DecisionRecord, ReportRecord
-from policy.policies import Outlook, Policy, greedy, parse_policy
+from policy.policies import Fixed, Outlook, Policy, greedy, parse_policy, uniform
 
 UNCHARGED_MAX = 50_000
 
@@ -108,7 +108,10 @@ def contender(spec: CandidateSpec, router: Router) -> Contender:
 
 
 class Plain:
-    """A candidate that needs no learner: all it goes by is in the logged decision."""
+    """A candidate that needs no learner: all it goes by is in the logged decision.
+
+    In an imported one nothing was predicted: there, what would go by predictions leaves the decision as it was.
+    """
 
     def __init__(self, spec: CandidateSpec) -> None:
         self._spec = spec
@@ -121,8 +124,14 @@ class Plain:
             if model not in sight.outlook.ids:
                 return sight.logged
         elif not model:
-            return self._policy(sight.outlook)
+            return sight.logged if self._blind(sight) else self._policy(sight.outlook)
         return [float(each == model) for each in sight.outlook.ids]
+
+    def _blind(self, sight: Sight) -> bool:
+        """Whether it would choose by predictions, and there are none."""
+        if isinstance(self._policy, Fixed) and self._policy.model in sight.eligible:
+            return False
+        return sight.decision.choice.imported and self._policy is not uniform
 
     def on_registry(self, router: Router) -> None: ...
 
