@@ -23,6 +23,7 @@ from server.evaluate.candidates_file import read_candidates
 from server.evaluate.fields import Fields
 from server.evaluate.log_file import LogFile, LogFileError
 from server.evaluate.source import Logged
+from server.json_lines import UnreadableFileError
 
 
 def line(**changes: Any) -> dict[str, Any]:
@@ -151,7 +152,8 @@ def test_features_are_made_only_for_those_who_learn(tmp_path: Path, featuriser: 
 @pytest.mark.parametrize(
     ("row", "named"),
     [
-        ("{", "is not JSON"),
+        ("{", "line: is not JSON"),
+        ('{"reward": ' + "1" * 5000 + "}", "line: is not JSON"),
         ([], "line: must be a JSON object"),
         (line(model=None), "model: must be 1 to 127"),
         (line(model=3), "model: must be a text"),
@@ -160,6 +162,9 @@ def test_features_are_made_only_for_those_who_learn(tmp_path: Path, featuriser: 
         (line(cost_usd=-1), "cost_usd: "),
         (line(propensities={"a": 0.7, "b": 0.7}), "propensities: must have a sum of 1"),
         (line(propensities={"b": 1.0}), "propensities: must be above 0 for the chosen model 'a'"),
+        (line(propensities={"a": 0.5, "": 0.5}), "propensities: must be 1 to 127"),
+        (line(propensities=None, propensity=5e-324), "propensity: must be 1e-12 or more"),
+        (line(propensities=None, candidates={"a": {"excluded": True}}), "candidates: must have one that"),
         (line(propensities={"a": 2}), "propensities[a]: "),
         (line(propensity=0.5), "propensity: must be the chosen model's 0.75"),
         (line(propensity=1.5), "propensity: "),
@@ -167,6 +172,7 @@ def test_features_are_made_only_for_those_who_learn(tmp_path: Path, featuriser: 
         (line(candidates={"a": 1}), "candidates[a]: must be a JSON object"),
         (line(candidates={"a": {"quality": "x"}}), "candidates[a].quality: must be a number"),
         (line(categorical={"topic": 1}), "categorical[topic]: must be a text"),
+        (line(numeric={"length": 10**400}), "numeric[length]: must be a finite number"),
         (line(numeric={"length": "long"}), "numeric[length]: must be a number"),
         (line(features=[]), "features: must be a list"),
         (line(features=[1.0]), "features: must have 2 numbers"),
@@ -196,8 +202,16 @@ def test_a_file_that_is_none_is_said_so(tmp_path: Path) -> None:
         "cut.jsonl.gz": "cannot be read",
         "empty.jsonl": "has no decisions",
     }.items():
-        with pytest.raises(LogFileError, match=message):
+        with pytest.raises(UnreadableFileError, match=message):
             read(tmp_path / name)
+
+
+def test_an_incumbent_that_was_excluded_and_obeyed_keeps_its_propensity(tmp_path: Path) -> None:
+    obeyed = {"a": {"excluded": True, "probability": 0.9}, "b": {"probability": 0.1}}
+    path = written(tmp_path / "log.jsonl", [line(propensities=None, candidates=obeyed, proposed_model="b")])
+    (decision,) = decisions(path)
+    assert decision.choice.probability == 0.9
+    assert run(path).exit_code == 0
 
 
 def test_with_a_budget_alone_the_price_of_money_has_to_be_in_the_log(tmp_path: Path) -> None:
@@ -205,6 +219,14 @@ def test_with_a_budget_alone_the_price_of_money_has_to_be_in_the_log(tmp_path: P
     assert "price_of_money" in run(path, "--budget-usd-per-request", "0.001").output
     priced = written(tmp_path / "priced.jsonl", [line(price_of_money=20.0)])
     assert run(priced, "--budget-usd-per-request", "0.001").exit_code == 0
+
+
+def test_a_log_is_not_written_over_the_file_that_is_played(tmp_path: Path) -> None:
+    path = tmp_path / "world.jsonl"
+    path.write_text("{}")
+    done = CliRunner().invoke(replay, [str(path), "--log", str(path)])
+    assert "--log: is FILE itself" in done.output
+    assert path.read_text() == "{}"
 
 
 def test_candidates_are_read_from_yaml(tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ from policy.settlement import Limits
 from policy.verdict import Requirements
 from server.cli.progress import progress
 from server.evaluate.candidates_file import read_candidates
-from server.evaluate.log_file import LogFile, LogFileError
+from server.evaluate.log_file import LogFile
 from server.evaluate.plot import plot_league
 from server.evaluate.report import league, notes, values
 from server.evaluate.source import feed
+from server.json_lines import UnreadableFileError
 
 
 @click.command()
@@ -91,7 +92,7 @@ def evaluate(
     candidates = [*map(_named, named), *(read_candidates(listed) if listed else ())]
     try:
         evaluation = _evaluated(file, router_name, Router("log", spec), candidates, settings)
-    except LogFileError as error:
+    except UnreadableFileError as error:
         raise click.ClickException(str(error)) from error
     results = evaluation.results()
     if as_json:
