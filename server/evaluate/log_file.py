@@ -115,7 +115,8 @@ class LogFile:
 
     def _grow(self, fields: Fields, models: list[str]) -> None:
         """Adds models that the router did not have, and takes the length of the callers' embeddings."""
-        new = [model for model in models if model not in {each.id for each in self._router.models}]
+        known = {each.id for each in self._router.models}
+        new = [model for model in models if model not in known]
         size = len(fields.numbers("features")) or self._router.spec.embedding_dimensions
         if not new and size == self._router.spec.embedding_dimensions:
             return
