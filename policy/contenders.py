@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -45,7 +46,7 @@ class Sight:
         outlook = Outlook(
             ids=tuple([each.model for each in candidates]),
             scores=[-np.inf if each.exclusion else each.score for each in candidates],
-            costs_usd=[each.cost_usd for each in candidates],
+            costs_usd=[0.0 if math.isnan(each.cost_usd) else each.cost_usd for each in candidates],
             costs_known=(True,) * count,
             rewards=(0,) * count,
             fallen=nothing,

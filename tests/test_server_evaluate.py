@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def test_what_was_not_predicted_is_the_mean_of_what_came_before(tmp_path: Path) 
     first, second, third = decisions(written(tmp_path / "log.jsonl", rows))
     of_a = [each.choice.candidates[0] for each in (first, second, third)]
     assert [each.quality for each in of_a] == pytest.approx([0.5, 0.2, 0.3])
-    assert [each.cost_usd for each in of_a] == pytest.approx([0.0, 0.002, 0.003])
+    assert [each.cost_usd for each in of_a] == pytest.approx([math.nan, 0.002, 0.003], nan_ok=True)
 
 
 def test_what_was_predicted_and_excluded_is_taken_from_the_line(tmp_path: Path) -> None:
@@ -219,6 +220,15 @@ def test_with_a_budget_alone_the_price_of_money_has_to_be_in_the_log(tmp_path: P
     assert "price_of_money" in run(path, "--budget-usd-per-request", "0.001").output
     priced = written(tmp_path / "priced.jsonl", [line(price_of_money=20.0)])
     assert run(priced, "--budget-usd-per-request", "0.001").exit_code == 0
+
+
+def test_a_log_without_costs_says_nothing_of_cost_and_utility(tmp_path: Path) -> None:
+    free = [line(cost_usd=None, model=model) for model in "abab"]
+    found = json.loads(run(written(tmp_path / "log.jsonl", free), "--json").output)
+    (fixed,) = [each for each in found["candidates"] if each["id"] == "fixed:a"]
+    assert fixed["estimates"]["quality"]["events"] == 4
+    assert fixed["estimates"]["cost_usd"]["missing"] == fixed["estimates"]["utility"]["missing"] == 4
+    assert fixed["estimates"]["cost_usd"]["dr"]["candidate"]["value"] is None
 
 
 def test_a_log_is_not_written_over_the_file_that_is_played(tmp_path: Path) -> None:

@@ -150,7 +150,8 @@ class LogFile:
         fields = said or Fields({})
         seen = self._seen.get(model) or _Seen()
         quality = fields.number("quality", -10.0, 10.0, seen.quality)
-        cost = fields.number("cost_usd", 0.0, 1e6, seen.cost_usd)
+        # What nobody told is not known to be 0: a call without usage would be taken to have cost that.
+        cost = fields.number("cost_usd", 0.0, 1e6, seen.cost_usd if seen.costs else math.nan)
         latency = fields.number("latency_seconds", 0.0, 1e6, seen.latency_seconds)
         excluded = fields.truth("excluded")
         # An incumbent is obeyed even where it would be excluded.
