@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from policy.features import HASHED, STRUCTURE
 from policy.join import Joined
 from policy.learner import RouterLearner
 from policy.log import DecisionRecord, ReportRecord
-from policy.policies import Outlook, Policy, greedy, parse_policy
+from policy.policies import Fixed, Outlook, Policy, greedy, parse_policy, uniform
 from policy.view import PolicyView
 
 UNCHARGED_MAX = 50_000
@@ -46,7 +47,7 @@ class Sight:
         outlook = Outlook(
             ids=tuple([each.model for each in candidates]),
             scores=[-np.inf if each.exclusion else each.score for each in candidates],
-            costs_usd=[each.cost_usd for each in candidates],
+            costs_usd=[0.0 if math.isnan(each.cost_usd) else each.cost_usd for each in candidates],
             costs_known=(True,) * count,
             rewards=(0,) * count,
             fallen=nothing,
@@ -154,14 +155,27 @@ def _eligible(outlook: Outlook) -> list[str]:
 
 
 class Plain:
-    """A candidate that needs no learner: all it goes by is in the logged decision."""
+    """A candidate that needs no learner: all it goes by is in the logged decision.
+
+    In an imported one nothing was predicted: there, what would go by predictions leaves the decision as it was.
+    """
 
     def __init__(self, spec: CandidateSpec) -> None:
         self._spec = spec
         self._policy: Policy | None = None if spec.policy == INCUMBENT else parse_policy(spec.policy)
 
     def answer(self, sight: Sight) -> Sequence[float]:
+        if self._blind(sight):
+            return sight.logged
         return plain_answer(self._spec, self._policy, sight.decision, sight.outlook, sight.logged)
+
+    def _blind(self, sight: Sight) -> bool:
+        """Whether it would choose by predictions, and there are none."""
+        if not sight.decision.choice.imported or self._policy in (None, uniform):
+            return False
+        if isinstance(self._policy, Fixed) and self._policy.model in sight.eligible:
+            return False
+        return not self._spec.ruled(sight.decision, sight.eligible)
 
     def on_registry(self, router: Router) -> None: ...
 

@@ -6,7 +6,7 @@ import io
 import json
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from policy.candidates import CANDIDATES_MAX, CandidateSpec, comparators
 from policy.confidence import Bounds
 from policy.contenders import Build, Contender, Learning, Sight, contender
-from policy.domain import InvalidFieldError, RewardJoin, Router, require_number
+from policy.domain import Candidate, InvalidFieldError, RewardJoin, Router, require_number
 from policy.estimators import LEVEL
 from policy.evidence import Events, LeftOut, Metric
 from policy.join import Joined
@@ -72,7 +72,8 @@ class Evaluation:
     Left out, and counted, are sticky and exploit-only decisions and those without a propensity. One that another
     model has served counts only if the drawn one is known to have failed, and then only as an error. One
     without a reward says nothing of quality and utility, but of cost and errors. Shadow decisions are taken at
-    their true propensity of 1, so that they say nothing of other models, which the support shows.
+    their true propensities; an incumbent that was obeyed without exploring has 1, so that it says nothing of
+    other models, which the support shows.
 
     The same records in the same order give the same bits, wherever `state` and `restore` come in between.
     Memory is bounded: events are kept as sums, and pending decisions up to a number. Raises InvalidFieldError
@@ -159,6 +160,7 @@ class Evaluation:
         self._counts["decisions"] += 1
         self._counts["shadow"] += bool(decision.choice.proposed_model)
         self._counts["incumbents"] += bool(decision.incumbent_model)
+        decision = _with_alternatives(decision, self._router)
         sight = Sight.of(decision)
         answers = [entry.contender.answer(sight) for entry in self._entries.values()]
         reason = _left_out(decision)
@@ -338,6 +340,20 @@ class Evaluation:
         self._answered_upto = meta["answered_upto"]
         self._pending = OrderedDict((values["seq"], Pending.load(values)) for values in meta["pending"])
         self._batch = [Pending.load(values) for values in meta["batch"]]
+
+
+def _with_alternatives(decision: DecisionRecord, router: Router) -> DecisionRecord:
+    """An imported decision that is told without its candidates may have been any of the router's models.
+
+    With the drawn one as its only candidate every contender would have chosen that as well, with all of its
+    probability.
+    """
+    choice = decision.choice
+    if not choice.imported or len(choice.candidates) > 1 or choice.probability >= 1.0:
+        return decision
+    others = [model.id for model in router.models if model.id != choice.model]
+    candidates = (*choice.candidates, *(Candidate(model, 0.0, 0.0, 0.0, 0.0, 0.0) for model in others))
+    return replace(decision, choice=replace(choice, candidates=candidates))
 
 
 def _left_out(decision: DecisionRecord) -> LeftOut | None:

@@ -50,9 +50,9 @@ class Results:
     """What an evaluation has found so far.
 
     Of `decisions` answered, `settled` have become events, `pending` have not yet, `evicted` were given up since
-    too many were pending, and `abandoned` were asked ahead and never used. `shadow` are those in which an
-    incumbent was obeyed, with its true propensity of 1, and `incumbents` those that one was named in. `revised`
-    are the reports that changed a reward after it was settled, which are not entered.
+    too many were pending, and `abandoned` were asked ahead and never used. `shadow` are those made in shadow
+    mode, with an incumbent to obey, and `incumbents` those that one was named in. `revised` are the reports that
+    changed a reward which was entered no more, since it was settled or left out.
     """
 
     decisions: int

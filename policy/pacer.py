@@ -23,6 +23,7 @@ _PRICE_LOW, _PRICE_HIGH = 1e-7, 1e3
 _STEPS_FAR, _STEPS_NEAR = 40, 24
 _CLOSE = 0.002
 _UNPLANNED_MAX = 2.0
+_RAISED = 1.05
 _MEAN_EVERY = 32
 
 SpendAt = Callable[[float], tuple[float, float]]
@@ -56,6 +57,7 @@ class Pacer:
     planned_sum: float = 100.0
     repays: bool = True
     unplanned: float = 0.0
+    patience: float = _UNPLANNED_MAX
 
     def commit(self, predicted: float, expected: float) -> None:
         """A decision was made at this predicted cost, `expected` over all that could have been drawn."""
@@ -72,9 +74,11 @@ class Pacer:
         """Whether the decisions since the last plan were to spend some budgets more than it said.
 
         Where models are of about the same worth at the price of money, a little more that is learned moves
-        many queries at once to a model that costs a hundred times as much.
+        many queries at once to a model that costs a hundred times as much. Where it is not the price that
+        spends, but incumbents, sessions or requests that allow nothing cheaper, no plan helps: after each that
+        was of no use, twice as much is waited for, until all goes by plan again.
         """
-        return self.unplanned > _UNPLANNED_MAX
+        return self.unplanned > self.patience
 
     def settle(self, predicted: float, real: float) -> None:
         """The real cost of a committed decision has become known."""
@@ -120,8 +124,12 @@ class Pacer:
         `dearest` is the mean cost of a call of the dearest model.
         """
         self.dearest = dearest
+        before, self.price = self.price, self._solve(spend_at)
+        if self.due and self.price <= _RAISED * before:
+            self.patience *= 2.0
+        elif self.unplanned <= _UNPLANNED_MAX:
+            self.patience = _UNPLANNED_MAX
         self.unplanned = 0.0
-        self.price = self._solve(spend_at)
         mean, square = spend_at(self.price)
         self.planned, self.spread = mean, math.sqrt(max(0.0, square - mean * mean))
 

@@ -155,7 +155,7 @@ class Pending:
 
     def close(self, missing_reward: float | None) -> None:
         """What never came is settled: a call without usage is taken to have cost what was predicted, as it is
-        charged, unless it failed.
+        charged, unless it failed. What is nan was not predicted, and stays unknown.
         """
         if math.isnan(self.reward) and missing_reward is not None:
             self.reward = missing_reward
@@ -224,8 +224,8 @@ def _sums_to_one(shares: FloatArray) -> npt.NDArray[np.bool_]:
 
 
 def _predictions(group: Sequence[Pending], bounds: Mapping[Metric, Bounds]) -> FloatArray:
-    """(events, models, metrics), within the bounds; of errors nothing is predicted."""
-    three = np.array([row.predictions for row in group])
+    """(events, models, metrics), within the bounds; of errors, and of what is nan, nothing is predicted."""
+    three = np.nan_to_num(np.array([row.predictions for row in group]))
     money = np.array([[row.money] for row in group])
     latency = np.array([[row.latency_price] for row in group])
     quality = three[:, :, 0].clip(0.0, 1.0)

@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 
 from policy.candidates import CandidateSpec, Rule, Threshold
 from policy.confidence import Contrast
-from policy.domain import IMPORTED, InvalidFieldError, LearnerKind, ModelError, RewardJoin, RewardRule
+from policy.domain import IMPORTED, Candidate, InvalidFieldError, LearnerKind, ModelError, RewardJoin, RewardRule
 from policy.evaluation import EVENTS_IN_A_BATCH, Evaluation, EvaluationSettings, OrderError
 from policy.evidence import LeftOut, Metric
 from policy.league import DIFFERENCES, Results
@@ -476,3 +476,32 @@ def test_an_imported_decision_is_settled_by_its_one_report_and_costs_a_learning_
     assert (results.settled, results.pending) == (60, 0)
     assert results.candidate("own").support.left_out[LeftOut.NO_REWARD] == 1
     assert results.candidate("uniform").estimates[Metric.COST_USD].events == 60
+
+
+def unpredicted(record: Record, keep: Sequence[str] = MODELS) -> Record:
+    """The record as an import makes it of a row with these candidates: nothing was predicted."""
+    told_of = [each for each in record.decision.choice.candidates if each.model in keep]
+    candidates = tuple(Candidate(each.model, each.probability, 0.0, 0.0, 0.0, 0.0) for each in told_of)
+    return with_choice(record, policy=IMPORTED, candidates=candidates)
+
+
+def test_an_imported_decision_told_without_its_candidates_may_have_been_any_of_the_models() -> None:
+    """Else each contender would choose the drawn model, and be weighed as if it alone did."""
+    of = log(22, 4000)
+    results = played([unpredicted(each, [each.decision.choice.model]) for each in of.records])
+    for name, true in zip(MODELS, of.means.mean(axis=0), strict=True):
+        found = results.candidate(f"fixed:{name}")
+        assert found.value(Metric.QUALITY) == pytest.approx(true, abs=0.05)  # Three standard deviations.
+        assert found.support.weight_mean == pytest.approx(1.0, abs=0.1)
+
+
+def test_where_nothing_was_predicted_nothing_is_chosen_by_predictions() -> None:
+    records = [unpredicted(each) for each in log(23, 50).records]
+    evaluation = Evaluation(router(), settings=SETTINGS)
+    for each in records:
+        evaluation.on_decision(each.decision)
+        answers = evaluation.answers(each.decision)
+        as_it_was = {one.model: one.probability for one in each.decision.choice.candidates}
+        assert answers["cheapest"] == answers["dearest"] == as_it_was
+        assert answers["fixed:dear"] == {"cheap": 0.0, "middle": 0.0, "dear": 1.0}
+        assert answers["uniform"]["cheap"] == pytest.approx(1 / 3)

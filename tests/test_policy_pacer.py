@@ -250,3 +250,20 @@ def test_what_is_beyond_the_plan_stays_the_same_in_usd_when_the_budget_changes()
     assert not pacer.due
     pacer.rescale(0.5)
     assert pacer.due
+
+
+def test_where_no_plan_helps_ever_fewer_are_made_until_all_goes_by_plan_again() -> None:
+    pacer = Pacer()
+    pacer.plan(spend_at, DEAR)
+    early = 0
+    for decision in range(1, 3201):
+        pacer.commit(DEAR, pacer.planned + 100.0)  # As where every caller's incumbent is dear.
+        early += pacer.due
+        if pacer.due or decision % 32 == 0:
+            pacer.plan(spend_at, DEAR)
+    assert early < 20
+    pacer.plan(spend_at, DEAR)
+    pacer.commit(CHEAP, pacer.planned)
+    pacer.plan(spend_at, DEAR)
+    pacer.commit(CHEAP, pacer.planned + 2.1)
+    assert pacer.due

@@ -81,6 +81,8 @@ def test_routers_and_models_are_read_in_the_order_of_the_file(tmp_path: Path) ->
         ("- a", "mapping"),
         ("routers: {default: {objective: {budget_usd_per_request: 0}}}", "budget_usd_per_request"),
         ("a: [", "is not YAML"),
+        ("a: 2026-13-45", "is not YAML"),
+        ("[" * 5000, "is not YAML"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_said_with_the_file_and_the_place(

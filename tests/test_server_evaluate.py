@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from server.evaluate.candidates_file import read_candidates
 from server.evaluate.fields import Fields
 from server.evaluate.log_file import LogFile, LogFileError
 from server.evaluate.source import Logged
+from server.json_lines import UnreadableFileError
 
 
 def line(**changes: Any) -> dict[str, Any]:
@@ -106,7 +108,7 @@ def test_what_was_not_predicted_is_the_mean_of_what_came_before(tmp_path: Path) 
     first, second, third = decisions(written(tmp_path / "log.jsonl", rows))
     of_a = [each.choice.candidates[0] for each in (first, second, third)]
     assert [each.quality for each in of_a] == pytest.approx([0.5, 0.2, 0.3])
-    assert [each.cost_usd for each in of_a] == pytest.approx([0.0, 0.002, 0.003])
+    assert [each.cost_usd for each in of_a] == pytest.approx([math.nan, 0.002, 0.003], nan_ok=True)
 
 
 def test_what_was_predicted_and_excluded_is_taken_from_the_line(tmp_path: Path) -> None:
@@ -151,7 +153,8 @@ def test_features_are_made_only_for_those_who_learn(tmp_path: Path, featuriser: 
 @pytest.mark.parametrize(
     ("row", "named"),
     [
-        ("{", "is not JSON"),
+        ("{", "line: is not JSON"),
+        ('{"reward": ' + "1" * 5000 + "}", "line: is not JSON"),
         ([], "line: must be a JSON object"),
         (line(model=None), "model: must be 1 to 127"),
         (line(model=3), "model: must be a text"),
@@ -160,6 +163,9 @@ def test_features_are_made_only_for_those_who_learn(tmp_path: Path, featuriser: 
         (line(cost_usd=-1), "cost_usd: "),
         (line(propensities={"a": 0.7, "b": 0.7}), "propensities: must have a sum of 1"),
         (line(propensities={"b": 1.0}), "propensities: must be above 0 for the chosen model 'a'"),
+        (line(propensities={"a": 0.5, "": 0.5}), "propensities: must be 1 to 127"),
+        (line(propensities=None, propensity=5e-324), "propensity: must be 1e-12 or more"),
+        (line(propensities=None, candidates={"a": {"excluded": True}}), "candidates: must have one that"),
         (line(propensities={"a": 2}), "propensities[a]: "),
         (line(propensity=0.5), "propensity: must be the chosen model's 0.75"),
         (line(propensity=1.5), "propensity: "),
@@ -167,6 +173,7 @@ def test_features_are_made_only_for_those_who_learn(tmp_path: Path, featuriser: 
         (line(candidates={"a": 1}), "candidates[a]: must be a JSON object"),
         (line(candidates={"a": {"quality": "x"}}), "candidates[a].quality: must be a number"),
         (line(categorical={"topic": 1}), "categorical[topic]: must be a text"),
+        (line(numeric={"length": 10**400}), "numeric[length]: must be a finite number"),
         (line(numeric={"length": "long"}), "numeric[length]: must be a number"),
         (line(features=[]), "features: must be a list"),
         (line(features=[1.0]), "features: must have 2 numbers"),
@@ -196,8 +203,16 @@ def test_a_file_that_is_none_is_said_so(tmp_path: Path) -> None:
         "cut.jsonl.gz": "cannot be read",
         "empty.jsonl": "has no decisions",
     }.items():
-        with pytest.raises(LogFileError, match=message):
+        with pytest.raises(UnreadableFileError, match=message):
             read(tmp_path / name)
+
+
+def test_an_incumbent_that_was_excluded_and_obeyed_keeps_its_propensity(tmp_path: Path) -> None:
+    obeyed = {"a": {"excluded": True, "probability": 0.9}, "b": {"probability": 0.1}}
+    path = written(tmp_path / "log.jsonl", [line(propensities=None, candidates=obeyed, proposed_model="b")])
+    (decision,) = decisions(path)
+    assert decision.choice.probability == 0.9
+    assert run(path).exit_code == 0
 
 
 def test_with_a_budget_alone_the_price_of_money_has_to_be_in_the_log(tmp_path: Path) -> None:
@@ -205,6 +220,23 @@ def test_with_a_budget_alone_the_price_of_money_has_to_be_in_the_log(tmp_path: P
     assert "price_of_money" in run(path, "--budget-usd-per-request", "0.001").output
     priced = written(tmp_path / "priced.jsonl", [line(price_of_money=20.0)])
     assert run(priced, "--budget-usd-per-request", "0.001").exit_code == 0
+
+
+def test_a_log_without_costs_says_nothing_of_cost_and_utility(tmp_path: Path) -> None:
+    free = [line(cost_usd=None, model=model) for model in "abab"]
+    found = json.loads(run(written(tmp_path / "log.jsonl", free), "--json").output)
+    (fixed,) = [each for each in found["candidates"] if each["id"] == "fixed:a"]
+    assert fixed["estimates"]["quality"]["events"] == 4
+    assert fixed["estimates"]["cost_usd"]["missing"] == fixed["estimates"]["utility"]["missing"] == 4
+    assert fixed["estimates"]["cost_usd"]["dr"]["candidate"]["value"] is None
+
+
+def test_a_log_is_not_written_over_the_file_that_is_played(tmp_path: Path) -> None:
+    path = tmp_path / "world.jsonl"
+    path.write_text("{}")
+    done = CliRunner().invoke(replay, [str(path), "--log", str(path)])
+    assert "--log: is FILE itself" in done.output
+    assert path.read_text() == "{}"
 
 
 def test_candidates_are_read_from_yaml(tmp_path: Path) -> None:

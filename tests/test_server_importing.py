@@ -30,6 +30,7 @@ async def two(server: Running) -> Running:
 BAD_IN_THE_FILE: list[tuple[Any, str]] = [
     ("{", "INVALID_ARGUMENT: line: is not JSON"),
     ("[1]", "INVALID_ARGUMENT: line: must be a JSON object"),
+    ({"prompt": "x" * (5 << 20)}, "INVALID_ARGUMENT: line: must be of at most 4,194,304 bytes"),
     ({"reward": "high"}, "INVALID_ARGUMENT: reward: must be a number, not 'high'"),
     ({"reward": True}, "INVALID_ARGUMENT: reward: must be a number, not True"),
     ({"reward": 10**400}, "INVALID_ARGUMENT: reward: must be a finite number"),

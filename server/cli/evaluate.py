@@ -15,8 +15,9 @@ from policy.verdict import Requirements
 from server.cli.league import plot_results, show_live, show_results
 from server.cli.progress import progress
 from server.evaluate.candidates_file import read_candidates
-from server.evaluate.log_file import LogFile, LogFileError
+from server.evaluate.log_file import LogFile
 from server.evaluate.source import feed
+from server.json_lines import UnreadableFileError
 
 
 @click.command()
@@ -95,7 +96,7 @@ def evaluate(
     candidates = [*map(_named, named), *(read_candidates(listed) if listed else ())]
     try:
         evaluation = _evaluated(file, router_name, Router("log", spec), candidates, settings)
-    except LogFileError as error:
+    except UnreadableFileError as error:
         raise click.ClickException(str(error)) from error
     show_results(evaluation.results(), evaluation.bounds, level, as_json)
     if plot:

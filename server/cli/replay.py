@@ -102,6 +102,8 @@ def replay(
         raise click.UsageError("--budget-usd-per-request: --frontier and --plot choose the budgets themselves")
     if log and (wants_frontier or plot or target):
         raise click.UsageError("--log: is of one run in this process, not of --frontier, --plot or --target")
+    if log and log.exists() and file.exists() and log.samefile(file):
+        raise click.UsageError("--log: is FILE itself, which would be lost")
     if seed < 0:
         raise click.UsageError("--seed: must be 0 or more")
     parse_policy(policy)

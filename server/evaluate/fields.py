@@ -10,6 +10,7 @@ from policy.domain import MODELS_PER_ROUTER_MAX, InvalidFieldError, require_mode
 
 _TEXT_MAX = 1 << 20
 _FEATURES_MAX = 4096
+_NUMBER_MAX = 1e300
 
 
 class Fields:
@@ -92,7 +93,7 @@ class Fields:
     def _number(self, name: str, value: Any, low: float, high: float) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._error(name, f"must be a number, not {value!r}")
-        require_number(self._place + name, value, low, high)
+        require_number(self._place + name, value, max(low, -_NUMBER_MAX), min(high, _NUMBER_MAX))
         return float(value)
 
     def _error(self, name: str, message: str) -> InvalidFieldError:

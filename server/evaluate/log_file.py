@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -24,20 +21,23 @@ from policy.domain import (
     ModelError,
     ModelSpec,
     Router,
+    require_model_id,
 )
 from policy.features import Featuriser
 from policy.log import DecisionRecord, ReportRecord, Usage
 from server.evaluate.fields import Fields
 from server.evaluate.source import Logged
+from server.json_lines import UnreadableFileError, numbered_lines, parsed
 
 _FIRST_SEQ = 1_000_000  # Above the uid of any model.
 _SECOND_US = 1_000_000
 _SUM_TOLERANCE = 1e-6
+_PROPENSITY_MIN = 1e-12
 _PRIOR_QUALITY = 0.5
 _NO_FEATURES: Features = np.zeros(0, dtype=np.float32)
 
 
-class LogFileError(Exception):
+class LogFileError(UnreadableFileError):
     """A file that cannot be evaluated. The message names the file, the line and the field."""
 
 
@@ -83,12 +83,10 @@ class LogFile:
         self._first_name = ""
 
     def __iter__(self) -> Iterator[Logged]:
-        """Raises LogFileError, at the line at fault."""
-        for number, line in self._text():
+        """Raises UnreadableFileError; at a line at fault, LogFileError."""
+        for number, line in numbered_lines(self._path):
             try:
-                logged = self._logged(number, Fields(json.loads(line)))
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise LogFileError(f"{self._path}:{number}: is not JSON: {error}") from error
+                logged = self._logged(number, Fields(parsed(line)))
             except InvalidFieldError as error:
                 raise LogFileError(f"{self._path}:{number}: {error}") from error
             if logged is not None:
@@ -96,22 +94,6 @@ class LogFile:
                 yield logged
         if not self._lines:
             raise LogFileError(f"{self._path}: has no decisions" + (f" of {self._name!r}" if self._name else ""))
-
-    def _text(self) -> Iterator[tuple[int, str]]:
-        try:
-            with self._path.open("rb") as raw:
-                zipped = raw.read(2) == b"\x1f\x8b"
-            opened: IO[str] = (
-                gzip.open(self._path, "rt", encoding="utf-8") if zipped else self._path.open(encoding="utf-8")
-            )
-            with opened as lines:
-                for number, line in enumerate(lines, 1):
-                    if line.strip():
-                        yield number, line
-        except (OSError, EOFError) as error:
-            raise LogFileError(f"{self._path}: cannot be read: {error}") from error
-        except UnicodeDecodeError as error:
-            raise LogFileError(f"{self._path}: is not UTF-8: {error}") from error
 
     def _logged(self, number: int, fields: Fields) -> Logged | None:
         name = fields.text("router")
@@ -133,7 +115,8 @@ class LogFile:
 
     def _grow(self, fields: Fields, models: list[str]) -> None:
         """Adds models that the router did not have, and takes the length of the callers' embeddings."""
-        new = [model for model in models if model not in {each.id for each in self._router.models}]
+        known = {each.id for each in self._router.models}
+        new = [model for model in models if model not in known]
         size = len(fields.numbers("features")) or self._router.spec.embedding_dimensions
         if not new and size == self._router.spec.embedding_dimensions:
             return
@@ -150,12 +133,16 @@ class LogFile:
     def _candidates(self, fields: Fields, chosen: str) -> tuple[Candidate, ...]:
         said = fields.objects("candidates")
         propensities = fields.mapping("propensities")
+        for model in propensities:
+            require_model_id("propensities", model)
         known = [each.id for each in self._router.models]
         models = list(dict.fromkeys(said or [*known, *propensities, chosen]))
         if chosen not in models:
             raise InvalidFieldError("candidates", f"must have the chosen model {chosen!r}")
         fill = 0.0 if propensities else math.nan
         found = [self._candidate(model, said.get(model), propensities.get(model, fill)) for model in models]
+        if all(each.exclusion for each in found):
+            raise InvalidFieldError("candidates", "must have one that is not excluded")
         propensity = fields.number("propensity", 0.0, 1.0)
         return _with_propensity(found, chosen, propensity)
 
@@ -163,10 +150,12 @@ class LogFile:
         fields = said or Fields({})
         seen = self._seen.get(model) or _Seen()
         quality = fields.number("quality", -10.0, 10.0, seen.quality)
-        cost = fields.number("cost_usd", 0.0, 1e6, seen.cost_usd)
+        # What nobody told is not known to be 0: a call without usage would be taken to have cost that.
+        cost = fields.number("cost_usd", 0.0, 1e6, seen.cost_usd if seen.costs else math.nan)
         latency = fields.number("latency_seconds", 0.0, 1e6, seen.latency_seconds)
         excluded = fields.truth("excluded")
-        probability = 0.0 if excluded else fields.number("probability", 0.0, 1.0, propensity)
+        # An incumbent is obeyed even where it would be excluded.
+        probability = fields.number("probability", 0.0, 1.0, 0.0 if excluded else propensity)
         score = fields.number("score", -math.inf, math.inf, quality)
         return Candidate(
             model, probability, quality, cost, latency, score, Exclusion.NOT_ALLOWED if excluded else None
@@ -249,7 +238,7 @@ def _known(value: float) -> float | None:
 def _with_propensity(candidates: list[Candidate], chosen: str, propensity: float) -> tuple[Candidate, ...]:
     """The candidates with the chosen one's propensity, where the line says it apart. Raises InvalidFieldError."""
     said = next(each.probability for each in candidates if each.model == chosen)
-    told = any(each.exclusion is None and not math.isnan(each.probability) for each in candidates)
+    told = any(each.probability >= (0.0 if each.exclusion is None else _PROPENSITY_MIN) for each in candidates)
     if not math.isnan(propensity):
         if not math.isnan(said) and abs(said - propensity) > _SUM_TOLERANCE:
             raise InvalidFieldError("propensity", f"must be the chosen model's {said:g}, not {propensity:g}")
@@ -257,6 +246,8 @@ def _with_propensity(candidates: list[Candidate], chosen: str, propensity: float
             replace(each, probability=propensity if each.model == chosen else each.probability)
             for each in candidates
         ]
+    if 0.0 < propensity < _PROPENSITY_MIN:
+        raise InvalidFieldError("propensity", f"must be {_PROPENSITY_MIN:g} or more, or 0 if it is not known")
     if not told:
         if propensity == 1.0:  # Then nothing else could have been drawn.
             candidates = [replace(each, probability=float(each.model == chosen)) for each in candidates]
@@ -264,6 +255,6 @@ def _with_propensity(candidates: list[Candidate], chosen: str, propensity: float
     total = sum(each.probability for each in candidates)
     if not abs(total - 1.0) <= _SUM_TOLERANCE:
         raise InvalidFieldError("propensities", f"must have a sum of 1, not {total:g}")
-    if not any(each.model == chosen and each.probability > 0.0 for each in candidates):
+    if not any(each.model == chosen and each.probability >= _PROPENSITY_MIN for each in candidates):
         raise InvalidFieldError("propensities", f"must be above 0 for the chosen model {chosen!r}")
     return tuple(candidates)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from policy.domain import InvalidFieldError
-from server.json_lines import UnreadableFileError, numbered_lines
+from server.json_lines import UnreadableFileError, numbered_lines, parsed
 
 _PARQUET_MAGIC = b"PAR1"
 _PARQUET_ROWS = 1000
@@ -27,6 +26,8 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 
 def _is_parquet(path: Path) -> bool:
+    if not path.is_file():
+        return False  # What was read of a pipe is gone.
     try:
         with path.open("rb") as raw:
             return raw.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC
@@ -37,9 +38,9 @@ def _is_parquet(path: Path) -> bool:
 def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
     for number, line in numbered_lines(path):
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            yield number, InvalidFieldError("line", f"is not JSON: {error}")
+            row = parsed(line)
+        except InvalidFieldError as error:
+            yield number, error
             continue
         yield number, row if isinstance(row, dict) else InvalidFieldError("line", "must be a JSON object")
 

@@ -127,10 +127,15 @@ def _batches(rows: Iterable[tuple[int, Row]], tally: Tally) -> Iterator[list[tup
 
 
 def _sendable(line: int, row: Row) -> _Sendable:
+    if isinstance(row, InvalidFieldError):
+        return row
     try:
-        return row if isinstance(row, InvalidFieldError) else imported_decision(line, row)
+        message = imported_decision(line, row)
     except InvalidFieldError as refusal:
         return refusal
+    if message.ByteSize() > BATCH_BYTES:  # The server would take none of its batch.
+        return InvalidFieldError("line", f"must be of at most {BATCH_BYTES:,} bytes")
+    return message
 
 
 def _count(tally: Tally, line: int, result: pb.ImportResult) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from policy.domain import (
     require_number,
 )
 from policy.simulation import Outcome
-from server.json_lines import UnreadableFileError, numbered_lines
+from server.json_lines import UnreadableFileError, numbered_lines, parsed
 
 _PROMPT_MAX = 1 << 20
 
@@ -54,9 +53,7 @@ def _read(path: Path, on_line: Callable[[], object]) -> ReplayFile:
     rows: list[ReplayRow] = []
     for number, line in numbered_lines(path):
         try:
-            row = _row(json.loads(line))
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise ReplayFileError(f"{path}:{number}: is not JSON: {error}") from error
+            row = _row(parsed(line))
         except InvalidFieldError as error:
             raise ReplayFileError(f"{path}:{number}: {error}") from error
         if rows and row.outcomes.keys() != rows[0].outcomes.keys():
