@@ -68,13 +68,7 @@ def decide(
     forecast = _forecast(view, router, query, session)
     phases = _phases(forecast.aligned, now_us, probed)
     reasons = _exclusions(router, query, forecast, phases, now_us)
-    eligible = [index for index, reason in enumerate(reasons) if reason is None]
-    if not eligible:
-        named = zip(router.models, reasons, strict=True)
-        raise NoCandidateError(
-            router.id,
-            {model.id: f"{why[0].name}: {why[1]}" for model, why in named if why},
-        )
+    eligible = _eligible(router, reasons)
     outlook = _outlook(view, router, forecast, reasons)
     policy = greedy if query.preference.exploit_only else parse_policy(router.spec.policy)
     probabilities = policy(outlook)
@@ -108,6 +102,15 @@ def decide(
         probe=bool(works) and phases[index] is Phase.HALF_OPEN,
         shadow=shadow,
     )
+
+
+def _eligible(router: Router, reasons: Sequence[Reason | None]) -> list[int]:
+    """The indices of the models that may be chosen. Raises NoCandidateError if there are none."""
+    found = [index for index, reason in enumerate(reasons) if reason is None]
+    if not found:
+        named = zip(router.models, reasons, strict=True)
+        raise NoCandidateError(router.id, {model.id: f"{why[0].name}: {why[1]}" for model, why in named if why})
+    return found
 
 
 def _shadow(

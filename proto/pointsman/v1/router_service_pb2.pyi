@@ -1327,7 +1327,9 @@ class ImportedDecision(_message.Message):
 
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportedCandidate]:
-        """The models that it was chosen from, itself among them; empty means that only it is known."""
+        """The models that it was chosen from, itself among them; empty means that only it is known, and that an
+        evaluation takes any of the router's models for possible.
+        """
 
     @_builtins.property
     def usage(self) -> Global___Usage:
