@@ -182,6 +182,10 @@ class CostLearner:
         """Forgets a model."""
         del self._models[model]
 
+    def rename(self, names: Mapping[str, str]) -> None:
+        """What is known of each of these models is known of the other from here on; all have to be there."""
+        self._models = {names[model]: own for model, own in self._models.items()}
+
     def learn(
         self,
         features: FloatArray,

@@ -6,7 +6,7 @@ import io
 import json
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -18,6 +18,7 @@ from policy.contenders import Build, Contender, Learning, Sight, contender
 from policy.domain import Candidate, InvalidFieldError, RewardJoin, Router, require_number
 from policy.estimators import LEVEL
 from policy.evidence import Events, LeftOut, Metric
+from policy.guard import Crossed, Guard
 from policy.join import Joined
 from policy.league import Results, Tally
 from policy.log import DecisionRecord, ReportRecord
@@ -25,7 +26,7 @@ from policy.settlement import Limits, Pending, events
 from policy.verdict import Requirements
 from policy.view import PolicyView
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 EVENTS_IN_A_BATCH = 256
 
 _COUNTS = ("decisions", "settled", "evicted", "abandoned", "shadow", "incumbents", "revised")
@@ -91,6 +92,9 @@ class Evaluation:
         self._router = router
         self._settings = settings or EvaluationSettings()
         self._bounds = self._settings.limits.bounds(router)
+        self._requirements = self._settings.requirements
+        self._guard = Guard()
+        self._guard.require(self._requirements)
         self._build = build
         self._entries: dict[str, _Entry] = {}
         self._pending: OrderedDict[int, Pending] = OrderedDict()
@@ -132,11 +136,25 @@ class Evaluation:
                     entered.begin_with(learned[name])
         self._line_up()
 
-    def restart(self) -> None:
-        """The live policy is another from here on: what was found of differences to the former one is put away.
+    def on_requirements(self, requirements: Requirements, seq: int) -> None:
+        """By these the candidates are judged from this position on. A factor that was not followed before is
+        followed from here on, by sequences that begin without events.
+        """
+        if requirements == self._requirements:
+            return
+        self._requirements = requirements
+        self._guard.require(requirements)
+        self._enter_events()
+        for entry in self._entries.values():
+            entry.tally.follow(requirements, seq)
+
+    def restart(self, seq: int, *, promoted: bool) -> None:
+        """The live policy is another from this position on: what was found of differences to the former one is
+        put away. Whether it was `promoted` is for the guard.
 
         What the candidates have learned stays. Decisions of the former live policy are settled no more.
         """
+        self._guard.begin(seq, promoted=promoted)
         for entry in self._entries.values():
             entry.tally = self._blank_tally()
         self._pending.clear()
@@ -179,6 +197,7 @@ class Evaluation:
             raise OrderError(f"a report at {report.seq} is on a decision after it, at {decision.seq}")
         for entry in self._entries.values():
             entry.contender.on_report(report, decision)
+        self._guard.on_report(report, decision)
         if report.late:
             return
         pending = self._pending.get(decision.seq)
@@ -213,6 +232,11 @@ class Evaluation:
         return {name: dict(zip(pending.models, row, strict=True)) for name, row in rows}
 
     @property
+    def crossed(self) -> Crossed | None:
+        """The guardrail that the live policy has crossed since it was promoted, None if none."""
+        return self._guard.crossed
+
+    @property
     def bounds(self) -> Mapping[Metric, Bounds]:
         """Between what each metric was declared to lie, for the sequences."""
         return self._bounds
@@ -243,10 +267,13 @@ class Evaluation:
         self._counts["settled"] += 1
         self._batch.append(pending)
         if len(self._batch) == EVENTS_IN_A_BATCH:
-            batch, self._batch = self._batch, []
-            for name, found in events(batch, self._bounds):
-                if name in self._entries:
-                    self._entries[name].tally.add(found)
+            self._enter_events()
+
+    def _enter_events(self) -> None:
+        batch, self._batch = self._batch, []
+        for name, found in events(batch, self._bounds):
+            if name in self._entries:
+                self._entries[name].tally.add(found)
 
     def _leave_out(self, reason: LeftOut, lineup: Sequence[str]) -> None:
         for name in lineup:
@@ -274,7 +301,7 @@ class Evaluation:
         self._entries[spec.id] = _Entry(spec, comparator, self._build(spec, self._router), self._blank_tally())
 
     def _blank_tally(self) -> Tally:
-        return Tally(self._settings.requirements, self._bounds, self._settings.level)
+        return Tally(self._requirements, self._bounds, self._settings.level)
 
     def _line_up(self) -> None:
         self._lineup = tuple(self._entries)
@@ -286,6 +313,8 @@ class Evaluation:
             "counts": self._counts,
             "answered_upto": self._answered_upto,
             "lineup": self._lineup,
+            "requirements": asdict(self._requirements),
+            "guard": self._guard.state(),
             "bounds": {metric: [each.low, each.high] for metric, each in self._bounds.items()},
             "pending": [each.dump() for each in self._pending.values()],
             "batch": [each.dump() for each in self._batch],
@@ -325,6 +354,9 @@ class Evaluation:
             raise ValueError(f"the state is of other candidates: {', '.join(meta['lineup'])}")
         # As they were declared, whatever the registry has become since.
         self._bounds = {Metric(name): Bounds(*ends) for name, ends in meta["bounds"].items()}
+        self._requirements = Requirements(**meta["requirements"])
+        self._guard.require(self._requirements)
+        self._guard.restore(meta["guard"])
         ordered = {name: self._entries[name] for name in meta["lineup"]}
         self._entries = {}
         for number, entry in enumerate(ordered.values()):

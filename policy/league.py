@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from policy.candidates import INCUMBENT, CandidateSpec
 from policy.confidence import Bounds, ConfidenceSequence, Contrast
@@ -24,7 +26,8 @@ class CandidateResult:
     """What is known of one candidate.
 
     `estimates` hold at one time chosen beforehand; `sequences` at all times at once, and the verdict is by
-    those. `clipped` are the events with a value beyond what was declared possible, for each metric.
+    those. `since` is the position from which on a sequence counts, where that is later than the others. `clipped`
+    are the events with a value beyond what was declared possible, for each metric.
     """
 
     spec: CandidateSpec
@@ -34,6 +37,7 @@ class CandidateResult:
     clipped: Mapping[Metric, int]
     support: Support
     verdict: Verdict
+    since: Mapping[Contrast, int] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -103,14 +107,23 @@ class Tally:
     """The events of one candidate: estimates and sequences."""
 
     def __init__(self, requirements: Requirements, bounds: Mapping[Metric, Bounds], level: float) -> None:
-        self._requirements = requirements
-        self._level = level
+        self._level, self._bounds = level, bounds
         self.estimators = Estimators(METRICS)
-        contrasts = dict.fromkeys((*requirements.contrasts, *DIFFERENCES))
-        self._sequences = {
-            contrast: ConfidenceSequence(contrast, bounds[contrast.metric], level, keeps_narrowest=False)
-            for contrast in contrasts
-        }
+        self._sequences: dict[Contrast, ConfidenceSequence] = {}
+        self._since: dict[Contrast, int] = {}
+        self.follow(requirements)
+
+    def follow(self, requirements: Requirements, seq: int = 0) -> None:
+        """Judges by these from this position of the log on: what is not followed yet is followed from there on,
+        what they do not ask for is not any more.
+        """
+        self._requirements = requirements
+        wanted = dict.fromkeys((*requirements.contrasts, *DIFFERENCES))
+        self._since = {each: self._since.get(each, 0) if each in self._sequences else seq for each in wanted}
+        self._sequences = {each: self._sequences.get(each) or self._blank(each) for each in wanted}
+
+    def _blank(self, contrast: Contrast) -> ConfidenceSequence:
+        return ConfidenceSequence(contrast, self._bounds[contrast.metric], self._level, keeps_narrowest=False)
 
     def add(self, events: Events) -> None:
         """Takes events, in the order in which they were settled."""
@@ -137,6 +150,7 @@ class Tally:
             clipped={contrast.metric: each.clipped for contrast, each in self._sequences.items()},
             support=support,
             verdict=judge(self._requirements, support, sequences),
+            since={contrast: seq for contrast, seq in self._since.items() if seq},
         )
 
     def state(self) -> ArrayState:
@@ -144,13 +158,14 @@ class Tally:
         found = {f"estimators {name}": array for name, array in self.estimators.state().items()}
         for number, sequence in enumerate(self._sequences.values()):
             found |= {f"sequence{number} {name}": array for name, array in sequence.state().items()}
-        return found
+        return {**found, "since": np.array(list(self._since.values()))}
 
     def restore(self, state: ArrayState) -> None:
         """Takes back what `state` gave, of a tally made alike."""
         self.estimators.restore(_part(state, "estimators "))
         for number, sequence in enumerate(self._sequences.values()):
             sequence.restore(_part(state, f"sequence{number} "))
+        self._since = dict(zip(self._sequences, state["since"].tolist(), strict=True))
 
 
 def _part(state: ArrayState, prefix: str) -> ArrayState:

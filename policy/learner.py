@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -21,14 +21,15 @@ from policy.join import Joined
 from policy.log import DecisionRecord, ReportRecord
 from policy.pacer import ContextWindow
 from policy.pacing import Pacing
-from policy.planning import Outlooks, learned_shares
+from policy.planning import Outlooks, spend_curve
 from policy.quality import ArrayState, QualityLearner
+from policy.recall import Learned, Span, forgotten, matched, taken_over
 from policy.ridge import RidgeQuality
 from policy.shadow import Compared
 from policy.view import ModelRecord, PolicyView, RouterRecord
 from policy.vowpal import VowpalQuality
 
-STATE_VERSION = 9
+STATE_VERSION = 11
 
 _PLAN_EVERY = 32
 _PLAN_EVERY_EARLY = 4
@@ -51,7 +52,7 @@ class RouterLearner:
         self._pacing = Pacing(router.spec.objective)
         self._record = RouterRecord()
         self._told_seq = 0
-        self._restarted_seq = 0
+        self._forgotten: list[Span] = []
         self._models: dict[str, ModelRecord] = {}
         self._levels: dict[str, Level] = {}
         self._by_id: dict[str, Model] = {}
@@ -79,6 +80,25 @@ class RouterLearner:
         self._by_id = {model.id: model for model in router.models}
         self._pacing.change(router.spec.objective)
         self._plan()
+
+    def recall(self, router: Router, known: RouterLearner, *, own: bool) -> None:
+        """The router is this from here on, and what is known of its models is what `known` knows: see
+        `policy.recall`. It must have the router's kind of learner and its features; it is used up.
+
+        With `own` it is this router's learner as it was before. A reward that is revised later and is not in what
+        is known then, is as new to it as a first.
+        """
+        learned = taken_over(known._learned, matched(known._router, router, own=own), self._learned)
+        self._quality, self._cost = learned.quality, learned.cost
+        self._levels, self._models, self._record.rewards = learned.levels, learned.records, learned.rewards
+        self._forgotten = forgotten(known._forgotten if own else [], known._told_seq if own else 0, self._told_seq)
+        self._router = replace(self._router, spec=router.spec)
+        self.on_registry(router)
+
+    @property
+    def _learned(self) -> Learned:
+        record = self._record
+        return Learned(self._quality, self._cost, self._levels, self._models, record.decisions, record.rewards)
 
     def on_decision(self, decision: DecisionRecord) -> None:
         """A decision was logged."""
@@ -217,11 +237,11 @@ class RouterLearner:
     def _learn_reported(self, vector: FloatArray, model: Model, report: ReportRecord, reward: float) -> None:
         """Learns the reward that a report has brought, or revises the one that it replaces.
 
-        If that one was learned before the learner of quality was restarted, it is gone with the old
-        learner, and the reward is as new to this one as a first.
+        If that one was learned before the learner of quality was restarted, or went back, it is gone, and the
+        reward is as new as a first.
         """
         replaced = report.replaces_reward
-        if replaced is None or report.replaces_seq <= self._restarted_seq:
+        if replaced is None or any(after < report.replaces_seq <= upto for after, upto in self._forgotten):
             self._learn(vector, model, reward)
             return
         self._quality.revise(vector, model.key, replaced, reward)
@@ -242,7 +262,7 @@ class RouterLearner:
 
     def _restart_quality(self) -> None:
         """Another kind of learner, or other features: rewards before this are not known to it."""
-        self._restarted_seq = self._told_seq
+        self._forgotten = [(0, self._told_seq)]
         size = self._router.spec.embedding_dimensions + STRUCTURE + HASHED + 1
         self._window = ContextWindow(size, COST_FEATURES)
         self._quality = _new_quality(self._router.spec.learner, size)
@@ -282,14 +302,7 @@ class RouterLearner:
             loss_max=loss_limit(self._record.exploration_owed, self._router.spec.exploration.max_utility_loss),
             exploration=self._router.spec.exploration,
         )
-        relative = cost / budget
-        squares = relative * relative
-
-        def spend_at(price: float) -> tuple[float, float]:
-            shares = learned_shares(outlooks, price / budget + 1.0 / objective.value_usd)
-            return float((shares * relative).sum()) / rows, float((shares * squares).sum()) / rows
-
-        self._pacing.plan(spend_at, float(relative.mean(axis=0).max()))
+        self._pacing.plan(spend_curve(outlooks, objective.value_usd), float((cost / budget).mean(axis=0).max()))
 
     @property
     def router(self) -> Router:
@@ -320,7 +333,7 @@ class RouterLearner:
             "models": {key: asdict(record) for key, record in self._models.items()},
             "added": self._window.added,
             "told_seq": self._told_seq,
-            "restarted_seq": self._restarted_seq,
+            "forgotten": self._forgotten,
         }
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -354,7 +367,8 @@ class RouterLearner:
         )
         window.input_tokens, window.added = arrays["window input_tokens"], meta["added"]
         learner._pacing.restore(meta["pacing"], _part(arrays, "pacing "))
-        learner._told_seq, learner._restarted_seq = meta["told_seq"], meta["restarted_seq"]
+        learner._told_seq = meta["told_seq"]
+        learner._forgotten = [(after, upto) for after, upto in meta["forgotten"]]
         record = meta["record"]
         books = {"explored": Explored(**record["explored"]), "compared": Compared(**record["compared"])}
         learner._record = RouterRecord(**{**record, **books})

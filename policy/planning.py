@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from policy.domain import Exploration, FloatArray
 from policy.exploration import gap_weight
+from policy.pacer import SpendAt
 from policy.policies import (
     BURN_IN_BUDGET_SHARE,
     BURN_IN_PROBABILITY_MAX,
@@ -47,6 +48,18 @@ def learned_shares(outlooks: Outlooks, money: float) -> FloatArray:
         if extra is not None:
             shares = shares * (1.0 - extra.sum(axis=1, keepdims=True)) + extra
     return _limited(shares, scores, outlooks.loss_max)
+
+
+def spend_curve(outlooks: Outlooks, value_usd: float) -> SpendAt:
+    """What the queries cost in budgets, which are `outlooks.unit_usd`, where quality is worth `value_usd`."""
+    relative = outlooks.costs_usd / outlooks.unit_usd
+    squares, rows = relative * relative, len(relative)
+
+    def spend_at(price: float) -> tuple[float, float]:
+        shares = learned_shares(outlooks, price / outlooks.unit_usd + 1.0 / value_usd)
+        return float((shares * relative).sum()) / rows, float((shares * squares).sum()) / rows
+
+    return spend_at
 
 
 def _retrials(outlooks: Outlooks, scores: FloatArray) -> FloatArray | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -37,8 +38,8 @@ class Promotion:
     """By what a router's candidates are judged, and whether they are promoted automatically.
 
     With an `automatic_canary_share` above 0 they are, and a canary serves for `canary_seconds` at least before
-    it may become live. The factors of `requirements` have to be those that evaluations follow, or None.
-    Raises InvalidFieldError.
+    it may become live. The factors of `requirements` are above 1, or None: the live policy is held to them as
+    well, and is no cheaper than itself. Raises InvalidFieldError.
     """
 
     requirements: Requirements = Requirements()
@@ -49,16 +50,32 @@ class Promotion:
         require_number("automatic_canary_share", self.automatic_canary_share, 0.0, 0.99)
         require_number("canary_time", self.canary_seconds, 0.0, WINDOW_SECONDS_MAX)
         for name in ("cost_factor_max", "latency_factor_max"):
-            value, followed = getattr(self.requirements, name), getattr(Requirements(), name)
-            if value not in (None, followed):
-                raise InvalidFieldError(f"requirements.{name}", f"must be {followed:g} or unset, not {value:g}")
+            value = getattr(self.requirements, name)
+            if value is not None:
+                require_number(f"requirements.{name}", value, 1.0, 1000.0, above=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A snapshot that the learner has gone back to: its id, and the SHA-256 of its state in hexadecimal.
+
+    `position` is that of the router's log up to which it was learned, None of one that was imported.
+    """
+
+    snapshot: str
+    digest: str
+    position: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyRecord(RegistryRecord):
-    """A record of the log: the router and the candidates that are evaluated from this position on."""
+    """A record of the log: the router, the candidates that are evaluated from this position on, and what is asked
+    of them (None: what was before). With `restored` the learner knows from here on what it knew then.
+    """
 
     candidates: tuple[CandidateSpec, ...] = ()
+    requirements: Requirements | None = None
+    restored: Restored | None = None
 
 
 def require_canary_share(value: float) -> None:
@@ -127,6 +144,23 @@ def better_fixed(results: Results) -> str:
     }
     best = max(gains, key=gains.__getitem__, default="")
     return best if best and gains[best] > 0.0 else ""
+
+
+def gain_over_fixed(results: Results) -> tuple[float, Interval] | None:
+    """The live policy's mean utility less that of the model alone that looks best, with the ends of its sequence.
+
+    None before there is anything to compare. The estimate is the doubly robust one.
+    """
+    estimates = {
+        each.id: (each.estimates[Metric.UTILITY].dr.difference.value, each.sequences[Contrast(Metric.UTILITY)])
+        for each in results.candidates
+        if each.comparator and each.spec.policy.startswith("fixed:")
+    }
+    known = {name: each for name, each in estimates.items() if not math.isnan(each[0])}
+    if not known:
+        return None
+    value, interval = max(known.values(), key=lambda each: each[0])
+    return -value, Interval(-interval.high, -interval.low)
 
 
 def reason_to_go_back(former_policy: CandidateResult, requirements: Requirements) -> str:

@@ -57,6 +57,10 @@ class QualityLearner(ABC):
         """Forgets a model; nothing else changes."""
 
     @abstractmethod
+    def rename(self, names: Mapping[str, str]) -> None:
+        """What is known of each of these models is known of the other from here on; all have to be there."""
+
+    @abstractmethod
     def learn(self, features: FloatArray, model: str, reward: float) -> None:
         """Learns one reward. Raises KeyError for a model that was not added."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -157,6 +157,9 @@ class RidgeQuality(QualityLearner):
 
     def remove(self, model: str) -> None:
         del self._models[model]
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        self._models = {names[model]: own for model, own in self._models.items()}
 
     def learn(self, features: FloatArray, model: str, reward: float) -> None:
         own = self._models[model]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,23 @@ class VowpalQuality(QualityLearner):
         for place in places.astype(int).tolist():
             for offset in range(self._workspace.get_stride()):
                 self._workspace.set_weight(place, offset, 0.0)
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Moves the weights to the places of the new names. Where two models share a place, one's is lost."""
+        moved = {old: new for old, new in names.items() if _name(old) != _name(new)}
+        workspace, offsets = self._workspace, range(self._workspace.get_stride())
+        found = {}
+        for old in moved:
+            places = self._places(old).astype(int).tolist()
+            found[old] = [[workspace.get_weight(place, offset) for offset in offsets] for place in places]
+            for place in places:
+                for offset in offsets:
+                    workspace.set_weight(place, offset, 0.0)
+        for old, new in moved.items():
+            for place, weights in zip(self._places(new).astype(int).tolist(), found[old], strict=True):
+                for offset, weight in enumerate(weights):
+                    workspace.set_weight(place, offset, weight)
+        self._models = [names[model] for model in self._models]
 
     def _places(self, model: str) -> npt.NDArray[np.uint64]:
         """Where the model's weights are in the table: its own, and those of its pairs with a feature."""

@@ -27,6 +27,7 @@ from server.clock import new_decision_id, now_us
 from server.config_file import DeclaredRouter
 from server.evaluation_loop import EvaluationLoop, Found
 from server.learner_loop import LearnerLoop
+from server.metrics import Metrics
 from server.registry import Registry
 from server.services.policy_service import PolicyService
 from server.services.registry_service import RegistryService
@@ -47,6 +48,7 @@ from server.usecases.import_decisions import ImportDecisions
 from server.usecases.promote_policy import PromotePolicy
 from server.usecases.report_reward import ReportReward
 from server.usecases.route import Route
+from server.usecases.snapshots import Snapshots
 from server.usecases.steward import Steward
 from server.views import CandidateViews, Views
 
@@ -92,10 +94,16 @@ class App:
         )
         self._promote = PromotePolicy(self._registry, self._change, self._evaluation.find)
         self._steward = Steward(self._registry, self._promote, now_us)
+        self._metrics = Metrics(self._registry, self._views)
         self._server = self._build_server(featuriser or Featuriser())
         self._tasks: set[asyncio.Task[Any]] = set()
         self._learner: LearnerLoop | None = None
         self.port = 0
+
+    @property
+    def metrics_port(self) -> int:
+        """Where metrics are answered, 0 if nowhere."""
+        return self._metrics.port
 
     async def start(self, declared: list[DeclaredRouter]) -> None:
         """Migrates, applies what a file declares, and serves. Raises OSError if the address is taken."""
@@ -124,6 +132,10 @@ class App:
             raise OSError(
                 f"cannot listen on {address}: it is taken by another server, or no address of this machine"
             ) from error
+        if self._settings.metrics_port is not None:
+            self._metrics.serve(self._settings.metrics_host, self._settings.metrics_port)
+            if not _is_loopback(self._settings.metrics_host):
+                logger.warning("metrics on %s: anyone who reaches it may read them", self._settings.metrics_host)
         learner.start()
         self._learner = learner
         self._evaluation.start()
@@ -139,6 +151,7 @@ class App:
         if self._learner is not None:
             await asyncio.to_thread(self._learner.stop)
         await asyncio.to_thread(self._evaluation.stop)
+        await asyncio.to_thread(self._metrics.stop)
         self._log.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._engine.dispose()
@@ -168,7 +181,7 @@ class App:
         )
         get_decision = GetDecision(self._reader, self._registry, self._views)
         take_over = ImportDecisions(self._registry, featuriser, self._log, now_us, new_decision_id)
-        data_plane = RouterService(route, ReportReward(self._log), get_decision, take_over)
+        data_plane = RouterService(route, ReportReward(self._log, self._metrics.counted), get_decision, take_over)
         control_plane = RegistryService(self._registry, self._views, self._change)
         router_service_pb2_grpc.add_RouterServiceServicer_to_server(data_plane, server)
         registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(control_plane, server)
@@ -178,7 +191,7 @@ class App:
             self._promote,
             self._evaluation.find,
             partial(read_transitions, self._engine),
-            self._reader.snapshot_infos,
+            Snapshots(self._engine, self._registry, self._change, self._log),
         )
         policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(policies, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -210,6 +223,7 @@ class App:
 
     def _look_after(self, router_id: str, found: Found) -> None:
         """From the evaluation's thread, which does not wait for it."""
+        self._metrics.noted(router_id, found)
         self._loop.call_soon_threadsafe(lambda: self._spawn(self._steward(router_id, found)))
 
     def _set_health(self, healthy: bool, *services: str) -> None:

@@ -12,8 +12,9 @@ from zipfile import BadZipFile
 from policy.domain import Choice
 from policy.exploration import draw
 from policy.join import joined
-from policy.learner import RouterLearner
+from policy.learner import RouterLearner, StateVersionError
 from policy.log import DecisionRecord, ReportRecord
+from policy.promotion import PolicyRecord
 from policy.shadow import explores, mixed
 from server.learner_fold import LearnerFold
 from server.storage.codec import DamagedRecordError
@@ -74,6 +75,8 @@ def _check_records(reader: LogReader, result: Audit, on_progress: Callable[[int]
         for record in page.records:
             if isinstance(record, DecisionRecord):
                 _check_draw(record, result)
+            elif isinstance(record, PolicyRecord) and record.restored and record.router:
+                reader.recalled(record.router.uid, record.restored)
         rewarded = [each for each in page.records if isinstance(each, ReportRecord)]
         _check_revisions([each for each in rewarded if each.learned_reward is not None], reader, result)
         on_progress(page.upto - seq)
@@ -160,13 +163,17 @@ def _check_snapshots(reader: LogReader, result: Audit, on_progress: Callable[[in
             if not advanced:
                 break  # It is from beyond the end of the log.
             on_progress(advanced)
+        verdict = _is_snapshot(stored, fold)
+        if verdict is None:
+            continue
         result.snapshots += 1
-        if not _is_snapshot(stored, fold):
+        if not verdict:
             result.snapshots_wrong += 1
             result.blame(f"snapshot {stored.seq} of routers/{stored.router.id} is not what the log gives")
 
 
-def _is_snapshot(stored: StoredSnapshot, fold: LearnerFold) -> bool:
+def _is_snapshot(stored: StoredSnapshot, fold: LearnerFold) -> bool | None:
+    """Whether the log gives this snapshot; None for one of another version, which cannot be compared."""
     learner = fold.learner(stored.router.id)
     if learner is None or learner.router != stored.router:
         return False
@@ -174,6 +181,8 @@ def _is_snapshot(stored: StoredSnapshot, fold: LearnerFold) -> bool:
         return False
     try:
         kept = RouterLearner.restore(stored.router, stored.state)
+    except StateVersionError:
+        return None
     except _DAMAGED:
         return False
     return kept.fingerprint() == learner.fingerprint()

@@ -54,6 +54,25 @@ class EvaluationUnavailableError(PointsmanError):
         )
 
 
+class SnapshotNotFoundError(PointsmanError):
+    reason = "SNAPSHOT_NOT_FOUND"
+
+    def __init__(self, router: str, snapshot: str) -> None:
+        super().__init__(
+            f"routers/{router} has no snapshot {snapshot[:80]!r}", {"router": router, "snapshot": snapshot[:80]}
+        )
+
+
+class SnapshotMisfitError(PointsmanError):
+    """Carries what differs in the metadata, by its name."""
+
+    reason = "SNAPSHOT_MISFIT"
+
+    def __init__(self, router: str, differences: Mapping[str, str]) -> None:
+        told = "; ".join(f"{name}: {what}" for name, what in differences.items())
+        super().__init__(f"the snapshot does not fit routers/{router}: {told}", differences)
+
+
 class DecisionNotFoundError(PointsmanError):
     reason = "DECISION_NOT_FOUND"
 

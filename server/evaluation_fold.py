@@ -45,6 +45,11 @@ class EvaluationFold(LogFold[Evaluation]):
         """From which position on the router's live policy has been what it is."""
         return self._settings[router].since_seq
 
+    def crossed(self, router: str) -> bool:
+        """Whether the router's live policy has crossed a guardrail since it was promoted."""
+        evaluation = self.follower(router)
+        return evaluation is not None and evaluation.crossed is not None
+
     def candidates(self, router: str) -> tuple[CandidateSpec, ...]:
         """The router's candidates at this position."""
         return self._settings[router].candidates
@@ -71,14 +76,17 @@ class EvaluationFold(LogFold[Evaluation]):
     def _changed(self, follower: Evaluation, router: Router, record: RegistryRecord) -> Evaluation:
         before = self._settings[router.id]
         candidates, since = before.candidates, before.since_seq
-        if other_policy(before.router.spec, router.spec):
-            follower.restart()
+        recorded = record if isinstance(record, PolicyRecord) else None
+        if other_policy(before.router.spec, router.spec) or (recorded and recorded.restored):
+            follower.restart(record.seq, promoted=recorded is not None)
             since = record.seq
         if router != before.router:
             follower.on_registry(router)
-        if isinstance(record, PolicyRecord):
-            candidates = record.candidates
-            follower.on_candidates(candidates, self._learned(before, record))
+        if recorded is not None:
+            candidates = recorded.candidates
+            follower.on_candidates(candidates, self._learned(before, recorded))
+            if recorded.requirements is not None:
+                follower.on_requirements(recorded.requirements, record.seq)
         self._settings[router.id] = _Setting(router, candidates, since)
         return follower
 

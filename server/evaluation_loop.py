@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from policy.confidence import Bounds
 from policy.estimators import LEVEL
 from policy.evidence import Metric
+from policy.guard import Crossed
 from policy.league import Results
 from policy.promotion import Promotion, better_fixed, judged
 from policy.verdict import Requirements
@@ -45,7 +46,8 @@ Submit = Callable[[Transact], object]
 class Found:
     """What an evaluation has found at a position of the log. Since `since` the live policy has been what it is.
 
-    `worse_than` is the standing comparator that is better than the live policy with confidence, empty if none is.
+    `worse_than` is the standing comparator that is better than the live policy with confidence, empty if none is,
+    and `crossed` the guardrail that the live policy has crossed since it was promoted.
     """
 
     position: int
@@ -55,6 +57,7 @@ class Found:
     requirements: Requirements
     level: float
     worse_than: str
+    crossed: Crossed | None = None
 
 
 class EvaluationLoop:
@@ -92,6 +95,7 @@ class EvaluationLoop:
         self._lock = threading.Lock()
         self._fold: EvaluationFold | None = None
         self._alarms: dict[str, str] = {}
+        self._crossed: set[str] = set()
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="evaluation", daemon=True)
@@ -129,6 +133,7 @@ class EvaluationLoop:
                 requirements=requirements,
                 level=LEVEL,
                 worse_than=better_fixed(results),
+                crossed=evaluation.crossed,
             )
 
     def _run(self) -> None:
@@ -167,12 +172,13 @@ class EvaluationLoop:
                 save.changed |= fold.changed
                 watch.changed |= fold.changed
                 self._publish(fold, fold.changed)
+                urgent = {router for router in fold.changed if fold.crossed(router)} - self._crossed
                 fold.changed = set()
             spent = time.perf_counter() - began
             if not healthy and advanced < _PAGE:
                 self._on_health(True)
                 healthy = True
-            if watch.now:
+            if watch.now or urgent:
                 watch.do(self._watch)
             if save.changed and (save.now or self._stopping):
                 save.do(self._save)
@@ -228,7 +234,9 @@ class EvaluationLoop:
         self._submit(Transact(apply))
 
     def _watch(self, routers: set[str]) -> None:
-        """Looks whether a model alone is better than the live policy; says so once, and once when it is over."""
+        """Looks whether a model alone is better than the live policy, or that has crossed a guardrail; says so
+        once, and once when a model alone is no longer better.
+        """
         for router in sorted(routers):
             found = self.find(router)
             name = found.worse_than if found else ""
@@ -237,6 +245,12 @@ class EvaluationLoop:
                 self._alarms[router] = name
             if name and not before:
                 logger.warning("the live policy of routers/%s is worse than %s, with confidence", router, name)
+            crossed = found.crossed if found else None
+            if crossed and router not in self._crossed:
+                logger.warning(
+                    "the live policy of routers/%s has crossed a guardrail: %s", router, crossed.sentence
+                )
+            self._crossed = self._crossed | {router} if crossed else self._crossed - {router}
             if found is not None:
                 self._on_found(router, found)
             if before and not name:

@@ -11,9 +11,9 @@ from typing import Generic, Protocol, TypeVar
 
 from policy.domain import LearnerKind, Router
 from policy.join import Joined, joined
-from policy.learner import RouterLearner
+from policy.learner import RouterLearner, StateVersionError
 from policy.log import DecisionRecord, LogRecord, RegistryRecord, ReportRecord
-from policy.promotion import PolicyRecord
+from policy.promotion import PolicyRecord, Restored
 from policy.view import PolicyView
 from server.storage.reader import LogReader, StoredSnapshot
 from server.storage.tail import LogPage
@@ -225,12 +225,40 @@ class LearnerFold(LogFold[RouterLearner]):
 
     def _changed(self, follower: RouterLearner, router: Router, record: RegistryRecord) -> RouterLearner:
         if isinstance(record, PolicyRecord):
+            if record.restored is not None and self._recall(follower, router, record.restored):
+                return follower
             if router == follower.router:
                 return follower  # A candidate that comes or goes changes nothing of what is learned.
             if router.spec.learner is not follower.router.spec.learner:
                 follower = learned_as(self._reader, follower.router, router.spec.learner, record)
         follower.on_registry(router)
         return follower
+
+    def _recall(self, follower: RouterLearner, router: Router, restored: Restored) -> bool:
+        """Goes back to a snapshot; says whether that could be.
+
+        It cannot for one of another kind of learner, which only a learner that is imagined meets (`learned_as`):
+        that goes on with all it has learned. Nor for one that was imported from another version: then the learner
+        begins anew with what is reported from here on.
+        """
+        stored = self._reader.recalled(router.uid, restored)
+        if stored.router.spec.learner is not router.spec.learner:
+            return False
+        try:
+            known = RouterLearner.restore(stored.router, stored.state)
+        except StateVersionError:
+            known = self._relearned(router, restored)
+        follower.recall(router, known, own=restored.position is not None)
+        return True
+
+    def _relearned(self, router: Router, restored: Restored) -> RouterLearner:
+        """What was saved by another version, learned from the log again, so far as it is in the log."""
+        if restored.position is None:
+            return RouterLearner(router)
+        fold = LearnerFold(self._reader.without_tail(), [])
+        while fold.seq < restored.position and fold.advance(_REPLAY_PAGE, restored.position):
+            pass
+        return fold._followers[router.id]
 
 
 class _OneKind(LearnerFold):

@@ -15,6 +15,7 @@ from server.errors import PointsmanError
 from server.learner_fold import LearnerFold
 from server.storage.codec import dump_router
 from server.storage.reader import LogReader, StoredSnapshot
+from server.storage.retention import kept
 from server.storage.schema import changes, snapshots
 from server.storage.writes import Transact
 from server.views import Views
@@ -22,7 +23,6 @@ from server.views import Views
 logger = logging.getLogger(__name__)
 
 _PAGE = 256
-_SNAPSHOTS_KEPT = 3
 _SNAPSHOT_GAP_MAX = 100_000
 _RETRY_SECONDS = 1.0
 _IDLE_SECONDS_MAX = 60.0
@@ -166,7 +166,7 @@ def _each(parts: list[Callable[[Connection, int, int], None]]) -> Callable[[Conn
 
 
 def _store(router: str, snapshot: StoredSnapshot | None) -> Callable[[Connection, int, int], None]:
-    """Stores the newest snapshot and drops all but the last few; drops all of a deleted router."""
+    """Stores the newest snapshot and thins out those before it; drops all of a deleted router."""
 
     def apply(connection: Connection, _seq: int, time_us: int) -> None:
         mine = snapshots.c.router == router
@@ -184,7 +184,8 @@ def _store(router: str, snapshot: StoredSnapshot | None) -> Callable[[Connection
                 state=snapshot.state,
             )
         )
-        kept = select(snapshots.c.seq).where(mine).order_by(snapshots.c.seq.desc()).limit(_SNAPSHOTS_KEPT)
-        connection.execute(delete(snapshots).where(mine, snapshots.c.seq.not_in(kept)))
+        saved = select(snapshots.c.seq, snapshots.c.time_us).where(mine).order_by(snapshots.c.seq)
+        keep = kept([(row.seq, row.time_us) for row in connection.execute(saved)], time_us)
+        connection.execute(delete(snapshots).where(mine, snapshots.c.seq.not_in(sorted(keep))))
 
     return apply

@@ -46,6 +46,12 @@ class Settings(BaseSettings):
         description="how often the evaluation of candidate policies saves its state; more rarely where saving "
         "would take more than a twentieth of the time",
     )
+    metrics_host: str = Field(
+        "127.0.0.1", description="address to answer Prometheus on, where metrics_port is set"
+    )
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="port of /metrics for Prometheus; 0 takes a free one, none is no metrics"
+    )
     message_bytes_max: int = Field(
         16 << 20, ge=1 << 16, le=(1 << 31) - 1, description="largest gRPC message taken"
     )

@@ -67,4 +67,5 @@ def test_the_services_are_those_of_the_contract() -> None:
     assert set(policies.methods_by_name) == {
         *("CreatePolicy", "GetPolicy", "ListPolicies", "RetirePolicy", "GetEvaluation"),
         *("PromotePolicy", "ListTransitions", "ListSnapshots", "GetPromotionSettings", "UpdatePromotionSettings"),
+        *("ExportSnapshot", "ImportSnapshot", "RestoreSnapshot"),
     }

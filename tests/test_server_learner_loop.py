@@ -82,7 +82,7 @@ async def test_a_snapshot_is_saved_when_the_server_stops(url: str, featuriser: F
     assert fingerprints(LearnerFold(disk.reader, []))["default"] == restored.fingerprint()
 
 
-async def test_snapshots_are_saved_while_serving_and_only_the_last_few_kept(
+async def test_snapshots_are_saved_while_serving_and_only_a_few_kept(
     url: str, featuriser: Featuriser, disk: Disk
 ) -> None:
     seen: set[int] = set()
@@ -92,12 +92,14 @@ async def test_snapshots_are_saved_while_serving_and_only_the_last_few_kept(
         async def many() -> bool:
             await server.route(prompt="hello")
             kept = [each.seq for each in disk.reader.all_snapshots()]
-            assert len(kept) <= 3
+            assert len(kept) <= 5
             seen.update(kept)
             return len(seen) > 5
 
         await eventually(many)
-    assert [each.seq for each in disk.reader.latest_snapshots()] == [max(disk.reader.all_snapshots(), key=seq).seq]
+    assert [each.seq for each in disk.reader.latest_snapshots()] == [
+        max(list(disk.reader.all_snapshots()), key=seq).seq
+    ]
 
 
 def seq(snapshot: Any) -> int:

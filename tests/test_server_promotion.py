@@ -354,7 +354,8 @@ async def test_promotion_settings_read_back_and_a_bad_one_is_refused_by_its_name
         ({"automatic_canary_share": 1.0}, "automatic_canary_share"),
         ({"canary_time": {"seconds": -1}}, "canary_time"),
         ({"requirements": {"utility_margin": -1.0}}, "requirements.utility_margin"),
-        ({"requirements": {"cost_factor_max": 3.0}}, "requirements.cost_factor_max"),
+        ({"requirements": {"cost_factor_max": 1.0}}, "requirements.cost_factor_max"),
+        ({"requirements": {"latency_factor_max": 0.5}}, "requirements.latency_factor_max"),
     ):
         refused = await refusal(settings(server, **fields))
         assert (refused.code, refused.fields) == (

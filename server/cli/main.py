@@ -18,6 +18,7 @@ from server.cli.policies import policies
 from server.cli.replay import replay
 from server.cli.serve import serve
 from server.cli.shadow import shadow
+from server.cli.snapshots import snapshots
 from server.cli.verify import verify
 from server.config_file import ConfigError
 from server.errors import PointsmanError
@@ -31,7 +32,9 @@ def cli() -> None:
     """Pointsman routes each query to the language model that is worth its cost, and learns from rewards."""
 
 
-_COMMANDS = (serve, replay, evaluate, models, policies, explain, shadow, import_decisions, bench, verify)
+_COMMANDS = (
+    *(serve, replay, evaluate, models, policies, snapshots, explain, shadow, import_decisions, bench, verify),
+)
 for command in _COMMANDS:
     cli.add_command(command)
 

@@ -76,7 +76,7 @@ def promote(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def history(where: tuple[str, str], as_json: bool) -> None:
-    """List what has been done with the router's policies, by whom and why."""
+    """List what has been done with the router's policies, promotion settings and snapshots, by whom and why."""
     target, router = where
     found: list[pb.Transition] = []
     with connected(target) as channel:
@@ -97,15 +97,23 @@ def history(where: tuple[str, str], as_json: bool) -> None:
     for each in found:
         grid.add_row(
             each.create_time.ToDatetime().isoformat(" ", "seconds"),
-            each.policy.partition("/policies/")[2],
+            each.policy.partition("/policies/")[2] or _subject(each),
             _state(each.from_state) if each.from_state else "",
-            _state(each.to_state),
+            _state(each.to_state) if each.to_state else _done(each),
             f"{each.canary_share:.1%}" if each.canary_share else "",
             each.actor,
             "forced" if each.forced else "by itself" if each.automatic else "",
             each.reason,
         )
     console().print(grid)
+
+
+def _subject(each: pb.Transition) -> str:
+    return each.snapshot.partition("/")[2].partition("/")[2] or "promotion settings"
+
+
+def _done(each: pb.Transition) -> str:
+    return "restored" if each.snapshot else "changed"
 
 
 def _state(value: pb.PolicyState.ValueType) -> str:

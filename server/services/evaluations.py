@@ -58,6 +58,7 @@ def evaluation_to_proto(router_id: str, found: Found) -> pb.Evaluation:
         requirements=requirements_to_proto(found.requirements),
         candidates=[_candidate_to_proto(each) for each in results.table()],
         live_policy_worse_than=found.worse_than,
+        guardrail_crossed=found.crossed.sentence if found.crossed else "",
         **{field: getattr(results, name) for name, field in _COUNTS.items()},
     )
 
@@ -85,6 +86,7 @@ def _candidate_to_proto(each: CandidateResult) -> pb.CandidateEvaluation:
                 times_live=contrast.times_live,
                 interval=_interval_to_proto(interval),
                 clipped_count=each.clipped[contrast.metric],
+                since_position=str(each.since.get(contrast, "")),
             )
             for contrast, interval in each.sequences.items()
         ],
@@ -191,6 +193,11 @@ def _candidate_from_proto(message: pb.CandidateEvaluation, requirements: Require
         estimates={each.metric: each for each in estimates},
         sequences=sequences,
         clipped={_BY_VALUE[each.metric]: each.clipped_count for each in message.sequences},
+        since={
+            Contrast(_BY_VALUE[each.metric], each.times_live): int(each.since_position)
+            for each in message.sequences
+            if each.since_position
+        },
         support=support,
         verdict=judge(requirements, support, sequences),
     )

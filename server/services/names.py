@@ -7,6 +7,7 @@ from policy.domain import DEFAULT_ROUTER, InvalidFieldError
 _ROUTERS = "routers/"
 _MODELS = "/models/"
 _POLICIES = "/policies/"
+_SNAPSHOTS = "/snapshots/"
 _PROMOTION = "/promotionSettings"
 
 
@@ -25,9 +26,9 @@ def policy_name(router_id: str, policy_id: str) -> str:
     return f"{_ROUTERS}{router_id}{_POLICIES}{policy_id}"
 
 
-def snapshot_name(router_id: str, seq: int) -> str:
+def snapshot_name(router_id: str, snapshot_id: str) -> str:
     """The full name of a snapshot."""
-    return f"{_ROUTERS}{router_id}/snapshots/{seq}"
+    return f"{_ROUTERS}{router_id}{_SNAPSHOTS}{snapshot_id}"
 
 
 def promotion_name(router_id: str) -> str:
@@ -45,10 +46,12 @@ def parse_promotion(field: str, name: str) -> str:
 
 def parse_policy_name(field: str, name: str) -> tuple[str, str]:
     """The ids of the router and the policy of a full name. Raises InvalidFieldError."""
-    router, separator, policy_id = name.removeprefix(_ROUTERS).partition(_POLICIES)
-    if not name.startswith(_ROUTERS) or not separator or not router or "/" in router or not policy_id:
-        raise InvalidFieldError(field, f"must be 'routers/ROUTER/policies/POLICY', not {name[:160]!r}")
-    return router, policy_id
+    return _member(field, name, _POLICIES, "policies/POLICY")
+
+
+def parse_snapshot_name(field: str, name: str) -> tuple[str, str]:
+    """The ids of the router and the snapshot of a full name. Raises InvalidFieldError."""
+    return _member(field, name, _SNAPSHOTS, "snapshots/SNAPSHOT")
 
 
 def parse_router(field: str, name: str) -> str:
@@ -63,10 +66,14 @@ def parse_router(field: str, name: str) -> str:
 
 def parse_model(field: str, name: str) -> tuple[str, str]:
     """The ids of the router and the model of a full name. Raises InvalidFieldError."""
-    router, separator, model_id = name.removeprefix(_ROUTERS).partition(_MODELS)
-    if not name.startswith(_ROUTERS) or not separator or not router or "/" in router or not model_id:
-        raise InvalidFieldError(field, f"must be 'routers/ROUTER/models/MODEL', not {name[:160]!r}")
-    return router, model_id
+    return _member(field, name, _MODELS, "models/MODEL")
+
+
+def _member(field: str, name: str, collection: str, form: str) -> tuple[str, str]:
+    router, separator, member = name.removeprefix(_ROUTERS).partition(collection)
+    if not name.startswith(_ROUTERS) or not separator or not router or "/" in router or not member:
+        raise InvalidFieldError(field, f"must be 'routers/ROUTER/{form}', not {name[:160]!r}")
+    return router, member
 
 
 def short_model(router_id: str, name: str) -> str:

@@ -12,7 +12,7 @@ from policy.domain import InvalidFieldError, LearnerKind
 from policy.promotion import PolicyState, Promotion
 from server.registry import PolicyEntry, RouterEntry
 from server.services.evaluations import requirements_from_proto, requirements_to_proto
-from server.services.names import policy_name, promotion_name, short_model
+from server.services.names import policy_name, promotion_name, short_model, snapshot_name
 from server.services.specs import (
     LEARNER_VALUES,
     LEARNERS,
@@ -34,6 +34,13 @@ STATES = {
     PolicyState.CANARY: pb.POLICY_STATE_CANARY,
     PolicyState.LIVE: pb.POLICY_STATE_LIVE,
     PolicyState.RETIRED: pb.POLICY_STATE_RETIRED,
+}
+
+
+_KINDS = {
+    "policy": pb.TRANSITION_KIND_POLICY,
+    "settings": pb.TRANSITION_KIND_SETTINGS,
+    "snapshot": pb.TRANSITION_KIND_SNAPSHOT,
 }
 
 
@@ -126,17 +133,19 @@ def candidate_to_proto(spec: CandidateSpec) -> pb.Policy:
 def transition_to_proto(row: Any) -> pb.Transition:
     """What was done with a policy, from its row."""
     return pb.Transition(
-        policy=policy_name(row.router, row.policy),
+        policy=policy_name(row.router, row.policy) if row.policy else "",
         position=str(row.seq),
         create_time=timestamp(row.time_us),
         from_state=STATES[PolicyState(row.from_state)] if row.from_state else pb.POLICY_STATE_UNSPECIFIED,
-        to_state=STATES[PolicyState(row.to_state)],
+        to_state=STATES[PolicyState(row.to_state)] if row.to_state else pb.POLICY_STATE_UNSPECIFIED,
         canary_share=row.canary_share,
         forced=row.forced,
         automatic=row.automatic,
         actor=row.actor,
         reason=row.reason,
         evidence_json="" if row.evidence == "{}" else row.evidence,
+        kind=_KINDS[row.kind],
+        snapshot=snapshot_name(row.router, row.snapshot) if row.snapshot else "",
     )
 
 

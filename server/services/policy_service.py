@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from pointsman.v1 import policy_service_pb2 as pb
@@ -14,7 +14,13 @@ from policy.promotion import PolicyState
 from server.errors import EvaluationUnavailableError, PolicyNotFoundError, RouterNotFoundError, StaleEtagError
 from server.registry import PolicyEntry, Registry, RouterEntry
 from server.services.evaluations import evaluation_to_proto, requirements_from_proto
-from server.services.names import parse_policy_name, parse_promotion, parse_router, snapshot_name
+from server.services.names import (
+    parse_policy_name,
+    parse_promotion,
+    parse_router,
+    parse_snapshot_name,
+    snapshot_name,
+)
 from server.services.pages import page_of, page_size
 from server.services.policies import (
     STATES,
@@ -24,16 +30,20 @@ from server.services.policies import (
     promotion_to_proto,
     transition_to_proto,
 )
-from server.services.status import Context, translated
+from server.services.status import Context, streamed, translated
 from server.services.times import timestamp
+from server.storage.archive import SnapshotInfo
 from server.storage.policy_store import Cause
-from server.storage.reader import SnapshotInfo
+from server.storage.snapshot_file import FILE_BYTES_MAX
 from server.usecases.change_policies import ChangePolicies
 from server.usecases.promote_policy import Find, PromoteCommand, PromotePolicy
+from server.usecases.snapshots import Snapshots
+
+_CHUNK_BYTES = 1 << 20
 
 
 class PolicyService(pb_grpc.PolicyServiceServicer):
-    """Translates; ChangePolicies and PromotePolicy change."""
+    """Translates; ChangePolicies, PromotePolicy and Snapshots change."""
 
     def __init__(
         self,
@@ -42,7 +52,7 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
         promote: PromotePolicy,
         find: Find,
         transitions: Callable[[int, tuple[int, str], int], Sequence[Any]],
-        snapshots: Callable[[str], Sequence[SnapshotInfo]],
+        snapshots: Snapshots,
     ) -> None:
         self._registry = registry
         self._change = change
@@ -120,7 +130,8 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
         if given.etag and given.etag != str(entry.promotion_revision):
             raise StaleEtagError(given.name)
         revision = entry.promotion_revision if given.etag else None
-        changed = await self._change.put_promotion(entry.router.id, promotion_from_proto(given), revision)
+        cause = Cause(_actor(request.actor, context), request.reason)
+        changed = await self._change.put_promotion(entry.router.id, promotion_from_proto(given), revision, cause)
         return pb.UpdatePromotionSettingsResponse(promotion_settings=promotion_to_proto(changed))
 
     @translated
@@ -141,19 +152,51 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
     async def ListSnapshots(self, request: pb.ListSnapshotsRequest, context: Context) -> pb.ListSnapshotsResponse:
         """Lists the learner's saved states."""
         router_id = self._router(parse_router("parent", request.parent)).router.id
-        found = await asyncio.to_thread(self._snapshots, router_id)
+        found = await self._snapshots.list(router_id)
         # Of one length, so that they are in order as texts, too.
-        keys = [f"{each.seq:019}" for each in found]
+        keys = [f"{each.time_us:019}{each.id}" for each in found]
         page, token = page_of(found, keys, request.page_size, request.page_token)
-        shown = [
-            pb.Snapshot(
-                name=snapshot_name(router_id, each.seq),
-                create_time=timestamp(each.time_us),
-                size_bytes=each.size,
-            )
-            for each in page
-        ]
+        shown = [_snapshot_to_proto(router_id, each) for each in page]
         return pb.ListSnapshotsResponse(snapshots=shown, next_page_token=token)
+
+    @streamed
+    async def ExportSnapshot(
+        self, request: pb.ExportSnapshotRequest, context: Context
+    ) -> AsyncIterator[pb.ExportSnapshotResponse]:
+        """Gives a snapshot as a file."""
+        router_id, snapshot_id = parse_snapshot_name("name", request.name)
+        data = await self._snapshots.export(router_id, snapshot_id, request.name)
+        for start in range(0, len(data), _CHUNK_BYTES):
+            yield pb.ExportSnapshotResponse(chunk=data[start : start + _CHUNK_BYTES])
+
+    @translated
+    async def ImportSnapshot(
+        self, request: AsyncIterator[pb.ImportSnapshotRequest], context: Context
+    ) -> pb.ImportSnapshotResponse:
+        """Adds a file that was exported."""
+        router_id, chunks, size = "", [], 0
+        async for part in request:
+            router_id = router_id or parse_router("parent", part.parent)
+            size += len(part.chunk)
+            if size > FILE_BYTES_MAX:
+                raise InvalidFieldError("chunk", f"must be at most {FILE_BYTES_MAX:,} bytes in all")
+            chunks.append(part.chunk)
+        taken = await self._snapshots.take(router_id or parse_router("parent", ""), b"".join(chunks))
+        return pb.ImportSnapshotResponse(snapshot=_snapshot_to_proto(router_id, taken))
+
+    @translated
+    async def RestoreSnapshot(
+        self, request: pb.RestoreSnapshotRequest, context: Context
+    ) -> pb.RestoreSnapshotResponse:
+        """Goes back to a snapshot."""
+        router_id, snapshot_id = parse_snapshot_name("name", request.name)
+        entry = self._router(router_id)
+        if request.etag and request.etag != str(entry.stamp.revision):
+            raise StaleEtagError(f"routers/{router_id}")
+        cause = Cause(_actor(request.actor, context), request.reason)
+        revision = entry.stamp.revision if request.etag else None
+        now = await self._snapshots.restore(router_id, snapshot_id, revision, cause)
+        return pb.RestoreSnapshotResponse(known_models=now.known, new_models=now.new)
 
     @translated
     async def GetEvaluation(self, request: pb.GetEvaluationRequest, context: Context) -> pb.GetEvaluationResponse:
@@ -177,6 +220,15 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
         if entry is None:
             raise PolicyNotFoundError(router_id, policy_id)
         return router_id, policy_id, entry
+
+
+def _snapshot_to_proto(router_id: str, info: SnapshotInfo) -> pb.Snapshot:
+    return pb.Snapshot(
+        name=snapshot_name(router_id, info.id),
+        create_time=timestamp(info.time_us),
+        size_bytes=info.size,
+        source=info.source,
+    )
 
 
 def _revision(name: str, etag: str, entry: PolicyEntry) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import wraps
 from typing import Any, NoReturn, TypeVar
 
@@ -25,6 +25,8 @@ _CODES: dict[type[errors.PointsmanError], int] = {
     errors.ModelNotFoundError: code_pb2.NOT_FOUND,
     errors.PolicyNotFoundError: code_pb2.NOT_FOUND,
     errors.EvaluationUnavailableError: code_pb2.UNAVAILABLE,
+    errors.SnapshotNotFoundError: code_pb2.NOT_FOUND,
+    errors.SnapshotMisfitError: code_pb2.FAILED_PRECONDITION,
     errors.DecisionNotFoundError: code_pb2.NOT_FOUND,
     errors.DecisionExpiredError: code_pb2.FAILED_PRECONDITION,
     errors.NoEligibleModelError: code_pb2.FAILED_PRECONDITION,
@@ -99,6 +101,25 @@ def translated(
     async def answer(self: Any, request: Request, context: Context) -> Response:
         try:
             return await handler(self, request, context)
+        except (InvalidFieldError, errors.PointsmanError) as error:
+            await _abort(context, error)
+        except Exception as error:
+            logger.exception("%s failed", handler.__name__)
+            await _abort(context, error)
+
+    return answer
+
+
+def streamed(
+    handler: Callable[[Any, Request, Context], AsyncIterator[Response]],
+) -> Callable[[Any, Request, Context], AsyncIterator[Response]]:
+    """As `translated`, of a handler that answers with a stream."""
+
+    @wraps(handler)
+    async def answer(self: Any, request: Request, context: Context) -> AsyncIterator[Response]:
+        try:
+            async for part in handler(self, request, context):
+                yield part
         except (InvalidFieldError, errors.PointsmanError) as error:
             await _abort(context, error)
         except Exception as error:

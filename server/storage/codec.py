@@ -23,13 +23,17 @@ from policy.domain import (
     Shadow,
 )
 from policy.log import DecisionRecord, ReportRecord, Usage
-from policy.promotion import Promotion
+from policy.promotion import Promotion, Restored
+from policy.verdict import Requirements
 
 _ROUTER = TypeAdapter(Router)
 _ROUTER_SPEC = TypeAdapter(RouterSpec)
 _MODEL_SPEC = TypeAdapter(ModelSpec)
 _POLICIES: TypeAdapter[tuple[Router, tuple[CandidateSpec, ...]]] = TypeAdapter(
     tuple[Router, tuple[CandidateSpec, ...]]
+)
+_RECORDED: TypeAdapter[tuple[Router, tuple[CandidateSpec, ...], Requirements | None, Restored | None]] = (
+    TypeAdapter(tuple[Router, tuple[CandidateSpec, ...], Requirements | None, Restored | None])
 )
 _PROMOTION = TypeAdapter(Promotion)
 _CANDIDATE = TypeAdapter(CandidateSpec)
@@ -61,6 +65,24 @@ def dump_policies(router: Router, candidates: tuple[CandidateSpec, ...]) -> str:
 def load_policies(text: str) -> tuple[Router, tuple[CandidateSpec, ...]]:
     """The inverse of `dump_policies`."""
     return _POLICIES.validate_json(text)
+
+
+def dump_recorded(
+    router: Router,
+    candidates: tuple[CandidateSpec, ...],
+    requirements: Requirements | None,
+    restored: Restored | None,
+) -> str:
+    """What a record of policies says, as JSON."""
+    return _RECORDED.dump_json((router, candidates, requirements, restored)).decode()
+
+
+def load_recorded(
+    text: str,
+) -> tuple[Router, tuple[CandidateSpec, ...], Requirements | None, Restored | None]:
+    """The inverse of `dump_recorded`; older records have only the first two parts."""
+    parts = json.loads(text)
+    return _RECORDED.validate_python([*parts, *[None] * (4 - len(parts))])
 
 
 def dump_promotion(settings: Promotion) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,12 +10,23 @@ from sqlalchemy import Connection, Engine, delete, insert, select, update
 
 from policy.candidates import CANDIDATES_MAX, CandidateSpec
 from policy.domain import RouterSpec
-from policy.promotion import POLICIES_PER_ROUTER_MAX, PolicyState, Promotion, former, is_former, live_spec
+from policy.promotion import (
+    POLICIES_PER_ROUTER_MAX,
+    PolicyState,
+    Promotion,
+    Restored,
+    former,
+    is_former,
+    live_spec,
+)
 from server.errors import AlreadyExistsError, NotAllowedNowError, PolicyNotFoundError, StaleEtagError
 from server.registry import RouterEntry
-from server.storage.codec import AnyRow, dump_candidate, dump_policies, dump_promotion, dump_spec, load_router_spec
+from server.storage.archive import keep_newest, last_good, refer
+from server.storage.codec import AnyRow, dump_candidate, dump_promotion, dump_recorded, dump_spec, load_router_spec
 from server.storage.registry_store import Change, live_router, load_entry, set_spec
 from server.storage.schema import changes, policies, promotions, transitions
+
+_NO_POLICY: dict[str, Any] = {"policy": "", "from_state": "", "to_state": "", "canary_share": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +98,18 @@ def serve_policy(
 
 
 def go_live(
-    router_id: str, policy_id: str, revision: int | None, cause: Cause, holdback_share: float = 0.0
+    router_id: str,
+    policy_id: str,
+    revision: int | None,
+    cause: Cause,
+    holdback_share: float = 0.0,
+    good_until: int | None = None,
 ) -> Change:
     """Makes a candidate the router's own policy, and the router's own a candidate, to go back to.
 
     With a `holdback_share` that is a canary; it must be 0 if there is another canary. The policy that was live
-    before and the former ones before it are retired.
+    before and the former ones before it are retired. With `good_until` the learner goes back too, to the last
+    snapshot by the policy's kind of learner up to that position, if there is one.
     """
 
     def change(connection: Connection, seq: int, time_us: int) -> RouterEntry | None:
@@ -119,9 +137,31 @@ def go_live(
             raise NotAllowedNowError(f"routers/{router_id} has a canary: {others[0].spec.id}")
         add_policy(connection, router, kept, replaced, seq, time_us, dump_spec(before), holdback_share)
         set_spec(connection, router, after, seq, time_us)
-        return record_policies(connection, router_id, seq, time_us)
+        keep_newest(connection, router)
+        restored = None
+        if good_until is not None:
+            restored = _go_back(connection, router, after, good_until, replaced, seq, time_us)
+        return record_policies(connection, router_id, seq, time_us, restored)
 
     return change
+
+
+def _go_back(
+    connection: Connection,
+    router: AnyRow,
+    spec: RouterSpec,
+    good_until: int,
+    cause: Cause,
+    seq: int,
+    time_us: int,
+) -> Restored | None:
+    """Keeps the last good snapshot for the record that goes back to it; None if there is none."""
+    snapshot_id = last_good(connection, router, good_until, spec.learner)
+    if not snapshot_id:
+        return None
+    restored, _ = refer(connection, router, snapshot_id)
+    note_restored(connection, router, restored, cause, seq, time_us)
+    return restored
 
 
 def _live_spec(row: AnyRow, candidate: CandidateSpec, before: RouterSpec) -> RouterSpec | None:
@@ -144,21 +184,34 @@ def require_evaluated(row: AnyRow) -> None:
         raise NotAllowedNowError(f"routers/{row.router}/policies/{row.id} is {row.state}")
 
 
-def put_promotion(router_id: str, settings: Promotion, revision: int | None) -> Change:
-    """Sets by what a router's candidates are judged."""
+def put_promotion(router_id: str, settings: Promotion, revision: int | None, cause: Cause) -> Change:
+    """Sets by what candidates are judged. The transition's evidence is what was set before, and is now."""
 
     def change(connection: Connection, seq: int, time_us: int) -> RouterEntry | None:
         router = live_router(connection, router_id)
         mine = promotions.c.router_uid == router.uid
-        if revision is not None and load_entry(connection, router_id).promotion_revision != revision:
+        entry = load_entry(connection, router_id)
+        if revision is not None and entry.promotion_revision != revision:
             raise StaleEtagError(f"routers/{router_id}/promotionSettings")
         connection.execute(delete(promotions).where(mine))
         connection.execute(
             insert(promotions).values(router_uid=router.uid, settings=dump_promotion(settings), revision=seq)
         )
+        before, after = (json.loads(dump_promotion(each)) for each in (entry.promotion, settings))
+        evidence = json.dumps({"before": before, "after": after})
+        move = {**_NO_POLICY, "router": router_id, "router_uid": router.uid, "kind": "settings"}
+        _note_transition(connection, move, replace(cause, evidence=evidence), seq, time_us)
         return record_policies(connection, router_id, seq, time_us)
 
     return change
+
+
+def note_restored(
+    connection: Connection, router: AnyRow, restored: Restored, cause: Cause, seq: int, time_us: int
+) -> None:
+    """Writes the transition that goes with the record that goes back to a snapshot."""
+    move = {**_NO_POLICY, "router": router.id, "router_uid": router.uid, "snapshot": restored.snapshot}
+    _note_transition(connection, {**move, "kind": "snapshot"}, cause, seq, time_us)
 
 
 def policy_row(connection: Connection, router_id: str, policy_id: str, revision: int | None) -> AnyRow:
@@ -245,11 +298,15 @@ def _note_transition(connection: Connection, move: dict[str, Any], cause: Cause,
     )
 
 
-def record_policies(connection: Connection, router_id: str, seq: int, time_us: int) -> RouterEntry:
-    """Writes the record of the log: the router as it is now, and its candidates."""
+def record_policies(
+    connection: Connection, router_id: str, seq: int, time_us: int, restored: Restored | None = None
+) -> RouterEntry:
+    """Writes the record of the log: the router as it is now, its candidates, what is asked of them, and to which
+    snapshot the learner goes back, if to any.
+    """
     entry = load_entry(connection, router_id)
     candidates = tuple(each.spec for each in entry.policies.values() if each.state.evaluated)
-    payload = dump_policies(entry.router, candidates)
+    payload = dump_recorded(entry.router, candidates, entry.promotion.requirements, restored)
     connection.execute(
         insert(changes).values(seq=seq, time_us=time_us, kind="policy", router=router_id, payload=payload)
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from operator import attrgetter
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, Table, func, select
 
 from policy.domain import IMPORTED, Router
 from policy.log import (
@@ -17,9 +18,16 @@ from policy.log import (
     ReportRecord,
     TickRecord,
 )
-from policy.promotion import PolicyRecord
-from server.storage.codec import AnyRow, load_decision, load_policies, load_report, load_router
-from server.storage.schema import changes, decisions, log_head, reports, snapshots
+from policy.promotion import PolicyRecord, Restored
+from server.storage.codec import (
+    AnyRow,
+    DamagedRecordError,
+    load_decision,
+    load_recorded,
+    load_report,
+    load_router,
+)
+from server.storage.schema import changes, decisions, log_head, reports, snapshot_archive, snapshots
 from server.storage.tail import LogPage, LogTail
 
 _KEYS_PER_QUERY = 400
@@ -36,15 +44,6 @@ class StoredSnapshot:
     seq: int
     closed_through_us: int
     state: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotInfo:
-    """Of a saved state: its position, when it was saved, and its size in bytes."""
-
-    seq: int
-    time_us: int
-    size: int
 
 
 class LogReader:
@@ -177,19 +176,34 @@ class LogReader:
         with self._engine.connect() as connection:
             return [_load_snapshot(row) for row in connection.execute(query)]
 
-    def snapshot_infos(self, router: str) -> list[SnapshotInfo]:
-        """The router's snapshots, oldest first, without what they hold."""
-        size = func.length(snapshots.c.state)
-        query = select(snapshots.c.seq, snapshots.c.time_us, size.label("size"))
-        mine = query.where(snapshots.c.router == router).order_by(snapshots.c.seq)
+    def all_snapshots(self) -> Iterator[StoredSnapshot]:
+        """Every snapshot kept that was learned from this log, oldest first, one after the other."""
+        own = snapshot_archive.c.seq.is_not(None)
         with self._engine.connect() as connection:
-            return [SnapshotInfo(row.seq, row.time_us, row.size) for row in connection.execute(mine)]
+            saved = connection.execute(select(snapshots.c.seq, snapshots.c.router)).all()
+            kept = connection.execute(select(snapshot_archive.c.seq, snapshot_archive.c.router).where(own)).all()
+        keys = sorted(
+            [(*each, snapshots) for each in saved] + [(*each, snapshot_archive) for each in kept], key=_key
+        )
+        for seq, router, table in keys:
+            query = select(table).where(table.c.seq == seq, table.c.router == router)
+            with self._engine.connect() as connection:
+                row = connection.execute(query).one_or_none()
+            if row is not None:
+                yield _load_snapshot(row)
 
-    def all_snapshots(self) -> list[StoredSnapshot]:
-        """Every snapshot kept, oldest first."""
+    def recalled(self, router_uid: int, restored: Restored) -> StoredSnapshot:
+        """The snapshot that a record goes back to. Raises DamagedRecordError if it is not there as it was then."""
+        mine = (snapshot_archive.c.router_uid == router_uid, snapshot_archive.c.id == restored.snapshot)
         with self._engine.connect() as connection:
-            query = select(snapshots).order_by(snapshots.c.seq, snapshots.c.router)
-            return [_load_snapshot(row) for row in connection.execute(query)]
+            row = connection.execute(select(snapshot_archive).where(*mine)).one_or_none()
+        if row is None or sha256(row.state).hexdigest() != restored.digest:
+            raise DamagedRecordError(f"snapshot {restored.snapshot} is not what a record of the log refers to")
+        return StoredSnapshot(load_router(row.payload), row.seq or 0, row.closed_through_us, row.state)
+
+
+def _key(each: tuple[int, str, Table]) -> tuple[int, str]:
+    return each[0], each[1]
 
 
 def _load_snapshot(row: AnyRow) -> StoredSnapshot:
@@ -200,7 +214,7 @@ def _load_change(row: AnyRow) -> RegistryRecord | TickRecord:
     if row.kind == "tick":
         return TickRecord(row.seq, row.time_us)
     if row.kind == "policy":
-        return PolicyRecord(row.seq, row.time_us, row.router, *load_policies(row.payload))
+        return PolicyRecord(row.seq, row.time_us, row.router, *load_recorded(row.payload))
     router = None if row.payload is None else load_router(row.payload)
     return RegistryRecord(row.seq, row.time_us, row.router, router)
 

@@ -179,6 +179,14 @@ transitions = Table(
     Column("actor", String(256), nullable=False),
     Column("reason", Text, nullable=False),
     Column("evidence", Text, nullable=False, comment="JSON of what was known of it then"),
+    Column(
+        "kind",
+        String(16),
+        nullable=False,
+        server_default="policy",
+        comment="policy, settings or snapshot",
+    ),
+    Column("snapshot", String(63)),
 )
 Index("ix_transitions_router", transitions.c.router_uid, transitions.c.seq)
 
@@ -201,6 +209,22 @@ snapshots = Table(
     Column("seq", BigInteger, primary_key=True, comment="learned up to here, inclusive"),
     Column("time_us", BigInteger, nullable=False),
     Column("closed_through_us", BigInteger, nullable=False),
+    Column("payload", Text, nullable=False, comment="JSON of the router with its models"),
+    Column("state", LargeBinary, nullable=False),
+)
+
+snapshot_archive = Table(
+    "snapshot_archive",
+    metadata,
+    Column("router_uid", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", String(63), primary_key=True),
+    Column("router", String(63), nullable=False),
+    Column("seq", BigInteger, comment="learned up to here; null of an imported one"),
+    Column("time_us", BigInteger, nullable=False),
+    Column("closed_through_us", BigInteger, nullable=False),
+    Column("source", String(160), nullable=False, comment="what was imported; else empty"),
+    Column("digest", String(64), nullable=False, comment="SHA-256 of the state, hexadecimal"),
+    Column("referred", Boolean, nullable=False, comment="the log refers to it: it is never removed"),
     Column("payload", Text, nullable=False, comment="JSON of the router with its models"),
     Column("state", LargeBinary, nullable=False),
 )

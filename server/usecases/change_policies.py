@@ -32,9 +32,12 @@ class ChangePolicies:
         entry = await self._change.apply(router_id, store.create_policy(router_id, spec, cause))
         return entry.policies[spec.id]
 
-    async def put_promotion(self, router_id: str, settings: Promotion, revision: int | None) -> RouterEntry:
+    async def put_promotion(
+        self, router_id: str, settings: Promotion, revision: int | None, cause: Cause
+    ) -> RouterEntry:
         """The router with these promotion settings. Raises RouterNotFoundError, StaleEtagError and as create."""
-        return await self._change.apply(router_id, store.put_promotion(router_id, settings, revision))
+        check_cause(cause)
+        return await self._change.apply(router_id, store.put_promotion(router_id, settings, revision, cause))
 
     async def retire(self, router_id: str, policy_id: str, revision: int | None, cause: Cause) -> PolicyEntry:
         """The policy as retired. Raises as create, and PolicyNotFoundError and StaleEtagError."""

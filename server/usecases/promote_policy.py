@@ -70,11 +70,14 @@ class PromotePolicy:
             cause = replace(cause, evidence=await self._judged(command))
         return await self.move(command, cause)
 
-    async def move(self, command: PromoteCommand, cause: Cause) -> PolicyEntry:
-        """Does it without asking the evaluation. Raises as the call does."""
+    async def move(self, command: PromoteCommand, cause: Cause, good_until: int | None = None) -> PolicyEntry:
+        """Does it without asking the evaluation. With `good_until` the learner goes back to what it knew there.
+
+        Raises as the call does.
+        """
         where = (command.router_id, command.policy_id)
         if command.state is PolicyState.LIVE:
-            change = store.go_live(*where, command.revision, cause, command.holdback_share)
+            change = store.go_live(*where, command.revision, cause, command.holdback_share, good_until)
         else:
             change = store.serve_policy(*where, command.state, command.canary_share, command.revision, cause)
         return (await self._change.apply(command.router_id, change)).policies[command.policy_id]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from policy.domain import TOKENS_MAX, InvalidFieldError, require_number
 from policy.log import ReportRecord
@@ -22,10 +22,14 @@ _DECISION_ID = re.compile(r"[0-9a-f]{32}\Z")
 
 
 class ReportReward:
-    """Stores reports. Each is joined to its decision when it is stored, and learned from after that."""
+    """Stores reports. Each is joined to its decision when it is stored, and learned from after that.
 
-    def __init__(self, log: GroupCommit) -> None:
+    `on_answered` hears each one's disposition.
+    """
+
+    def __init__(self, log: GroupCommit, on_answered: Callable[[str], object] = lambda _: None) -> None:
         self._log = log
+        self._on_answered = on_answered
 
     async def __call__(self, report: ReportRecord, served_router: str = "") -> Disposition:
         """The report's disposition. `served_router` is the one that the served model was named with, if any.
@@ -35,6 +39,7 @@ class ReportReward:
         """
         check_report(report)
         disposition: Disposition = await self._log.submit(ReportWrite(report, served_router))
+        self._on_answered(disposition.value)
         return disposition
 
     async def batch(self, reports: Sequence[tuple[ReportRecord, str]]) -> list[Disposition | Exception]:

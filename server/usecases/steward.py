@@ -42,6 +42,7 @@ class Steward:
     async def _go_back(self, entry: RouterEntry, found: Found) -> bool:
         """Takes the former live policy back if it is known to be better than the one that was promoted.
 
+        Where the live one has crossed a guardrail, the learner too goes back to what it knew before that began.
         One that came back itself is not left in this way again: two policies that are about as good would
         otherwise take turns for ever.
         """
@@ -50,10 +51,15 @@ class Steward:
             return False
         waiting = {name for name, each in entry.policies.items() if is_former(name) and each.state.evaluated}
         result = next((each for each in found.results.candidates if each.id in waiting), None)
-        reason = reason_to_go_back(result, found.requirements) if result is not None else ""
-        if result is None or not reason:
+        if result is None:
             return False
-        await self._move(entry, found, result, PolicyState.LIVE, reason)
+        # The rest of what was found may be of before the promotion; then a later look will tell.
+        crossed = found.crossed if found.since >= live[0].stamp.revision else None
+        reason = crossed.sentence if crossed else reason_to_go_back(result, found.requirements)
+        if not reason:
+            return False
+        good_until = crossed.since if crossed else None
+        await self._move(entry, found, result, PolicyState.LIVE, reason, good_until=good_until)
         return True
 
     async def _walk(self, entry: RouterEntry, found: Found) -> None:
@@ -95,6 +101,7 @@ class Steward:
         state: PolicyState,
         reason: str,
         share: float = 0.0,
+        good_until: int | None = None,
     ) -> None:
         known = evidence(found, result, judge(found.requirements, result.support, result.sequences))
         cause = Cause(ACTOR, reason, automatic=True, evidence=known)
@@ -103,5 +110,5 @@ class Steward:
         command = PromoteCommand(entry.router.id, result.id, state, revision=revision)
         live = state is PolicyState.LIVE
         command = replace(command, holdback_share=share) if live else replace(command, canary_share=share)
-        await self._promote.move(command, cause)
+        await self._promote.move(command, cause, good_until)
         logger.warning("routers/%s: %s is %s: %s", entry.router.id, result.id, state, reason)

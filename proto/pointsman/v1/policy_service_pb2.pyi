@@ -82,6 +82,34 @@ POLICY_STATE_RETIRED: PolicyState.ValueType  # 4
 """It is neither evaluated nor used any more."""
 Global___PolicyState: _TypeAlias = PolicyState  # noqa: Y015
 
+class _TransitionKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TransitionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TransitionKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TRANSITION_KIND_UNSPECIFIED: _TransitionKind.ValueType  # 0
+    """Not set."""
+    TRANSITION_KIND_POLICY: _TransitionKind.ValueType  # 1
+    """With a policy."""
+    TRANSITION_KIND_SETTINGS: _TransitionKind.ValueType  # 2
+    """With the promotion settings."""
+    TRANSITION_KIND_SNAPSHOT: _TransitionKind.ValueType  # 3
+    """A snapshot was restored."""
+
+class TransitionKind(_TransitionKind, metaclass=_TransitionKindEnumTypeWrapper):
+    """With what something was done."""
+
+TRANSITION_KIND_UNSPECIFIED: TransitionKind.ValueType  # 0
+"""Not set."""
+TRANSITION_KIND_POLICY: TransitionKind.ValueType  # 1
+"""With a policy."""
+TRANSITION_KIND_SETTINGS: TransitionKind.ValueType  # 2
+"""With the promotion settings."""
+TRANSITION_KIND_SNAPSHOT: TransitionKind.ValueType  # 3
+"""A snapshot was restored."""
+Global___TransitionKind: _TypeAlias = TransitionKind  # noqa: Y015
+
 class _Metric:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -575,7 +603,7 @@ class PromotePolicyRequest(_message.Message):
     @_builtins.property
     def requirements(self) -> Global___Requirements:
         """By what it is judged; unset means the router's promotion settings. Where it is set, a guardrail that is
-        unset in it is not asked for, and a factor must be one that the evaluation follows, or it is undecided.
+        unset in it is not asked for, and a factor must be that of the settings, or it is undecided.
         """
 
     def __init__(
@@ -645,8 +673,9 @@ class PromotionSettings(_message.Message):
     """Changes with every change."""
     @_builtins.property
     def requirements(self) -> Global___Requirements:
-        """What is asked of a candidate; unset means what is asked by default. Where it is set, a guardrail that is
-        unset in it is not asked for. The factors can be 1.1 (cost) and 1.25 (latency), or unset.
+        """What is asked of a candidate, and of a live policy after its promotion; unset means what is asked by default.
+        Where it is set, a guardrail that is unset in it is not asked for. The factors are above 1. One that is new is
+        followed from now on: what the evaluation knows of it begins without decisions, see Sequence.since_position.
         """
 
     @_builtins.property
@@ -723,6 +752,12 @@ class UpdatePromotionSettingsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PROMOTION_SETTINGS_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    actor: _builtins.str
+    """Who asks, for the record of transitions; empty means the address the request came from."""
+    reason: _builtins.str
+    """Why, for the record of transitions. At most 1,000 characters."""
     @_builtins.property
     def promotion_settings(self) -> Global___PromotionSettings:
         """The settings with their name. If the etag is set it must be the current one."""
@@ -731,10 +766,12 @@ class UpdatePromotionSettingsRequest(_message.Message):
         self,
         *,
         promotion_settings: Global___PromotionSettings | None = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["promotion_settings", b"promotion_settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["promotion_settings", b"promotion_settings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "promotion_settings", b"promotion_settings", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -824,7 +861,7 @@ Global___ListTransitionsResponse: _TypeAlias = ListTransitionsResponse  # noqa: 
 
 @_typing.final
 class Transition(_message.Message):
-    """What was done with a policy."""
+    """What was done with a policy, the promotion settings, or what was learned."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -839,8 +876,10 @@ class Transition(_message.Message):
     ACTOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     EVIDENCE_JSON_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
-    """"routers/{router}/policies/{policy}"."""
+    """"routers/{router}/policies/{policy}"; empty where it was not done with a policy."""
     position: _builtins.str
     """The position in the log; what was done together has the same."""
     from_state: Global___PolicyState.ValueType
@@ -859,8 +898,13 @@ class Transition(_message.Message):
     """Why."""
     evidence_json: _builtins.str
     """What was known of the policy, as a JSON object: the position, the verdict with its reasons, the interval of
-    the gain in utility, the number of events, and what was required. Empty where nothing was asked for.
+    the gain in utility, the number of events, and what was required. Empty where nothing was asked for. Of settings
+    what they were and are, of a snapshot the SHA-256 of its state.
     """
+    kind: Global___TransitionKind.ValueType
+    """With what it was done."""
+    snapshot: _builtins.str
+    """"routers/{router}/snapshots/{snapshot}", of the snapshot that was restored; else empty."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When."""
@@ -879,10 +923,12 @@ class Transition(_message.Message):
         actor: _builtins.str = ...,
         reason: _builtins.str = ...,
         evidence_json: _builtins.str = ...,
+        kind: Global___TransitionKind.ValueType = ...,
+        snapshot: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "automatic", b"automatic", "canary_share", b"canary_share", "create_time", b"create_time", "evidence_json", b"evidence_json", "forced", b"forced", "from_state", b"from_state", "policy", b"policy", "position", b"position", "reason", b"reason", "to_state", b"to_state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "automatic", b"automatic", "canary_share", b"canary_share", "create_time", b"create_time", "evidence_json", b"evidence_json", "forced", b"forced", "from_state", b"from_state", "kind", b"kind", "policy", b"policy", "position", b"position", "reason", b"reason", "snapshot", b"snapshot", "to_state", b"to_state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -948,20 +994,27 @@ Global___ListSnapshotsResponse: _TypeAlias = ListSnapshotsResponse  # noqa: Y015
 
 @_typing.final
 class Snapshot(_message.Message):
-    """A saved state of a router's learner."""
+    """A saved state of a router's learner. The newest three are kept, older ones ever further apart up to 30 days, and
+    for ever those that were restored.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """"routers/{router}/snapshots/{position}": it has learned every record of the log up to that position."""
+    """"routers/{router}/snapshots/{position}": it has learned every record of the log up to that position; or
+    "routers/{router}/snapshots/import-{checksum}".
+    """
     size_bytes: _builtins.int
     """Bytes it takes."""
+    source: _builtins.str
+    """Of an imported one its name where it was exported; else empty."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was saved."""
+        """When it was saved, or imported."""
 
     def __init__(
         self,
@@ -969,14 +1022,173 @@ class Snapshot(_message.Message):
         name: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         size_bytes: _builtins.int = ...,
+        source: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "name", b"name", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "name", b"name", "size_bytes", b"size_bytes", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Snapshot: _TypeAlias = Snapshot  # noqa: Y015
+
+@_typing.final
+class ExportSnapshotRequest(_message.Message):
+    """Which snapshot to export."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"routers/{router}/snapshots/{snapshot}"."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportSnapshotRequest: _TypeAlias = ExportSnapshotRequest  # noqa: Y015
+
+@_typing.final
+class ExportSnapshotResponse(_message.Message):
+    """A part of the file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNK_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    """Bytes that follow on those before."""
+    def __init__(
+        self,
+        *,
+        chunk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportSnapshotResponse: _TypeAlias = ExportSnapshotResponse  # noqa: Y015
+
+@_typing.final
+class ImportSnapshotRequest(_message.Message):
+    """A part of a file to import."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """In the first part: "routers/{router}"; empty means "routers/default". Ignored in the others."""
+    chunk: _builtins.bytes
+    """Bytes that follow on those before. At most 512 MiB in all."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        chunk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportSnapshotRequest: _TypeAlias = ImportSnapshotRequest  # noqa: Y015
+
+@_typing.final
+class ImportSnapshotResponse(_message.Message):
+    """The snapshot as imported."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def snapshot(self) -> Global___Snapshot:
+        """The snapshot."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: Global___Snapshot | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportSnapshotResponse: _TypeAlias = ImportSnapshotResponse  # noqa: Y015
+
+@_typing.final
+class RestoreSnapshotRequest(_message.Message):
+    """Which snapshot to go back to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"routers/{router}/snapshots/{snapshot}"."""
+    reason: _builtins.str
+    """Why, for the record of transitions. At most 1,000 characters."""
+    actor: _builtins.str
+    """Who asks, for the record of transitions; empty means the address the request came from."""
+    etag: _builtins.str
+    """If set it must be the router's current etag."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "etag", b"etag", "name", b"name", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreSnapshotRequest: _TypeAlias = RestoreSnapshotRequest  # noqa: Y015
+
+@_typing.final
+class RestoreSnapshotResponse(_message.Message):
+    """What the router knows now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KNOWN_MODELS_FIELD_NUMBER: _builtins.int
+    NEW_MODELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def known_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The router's models that the snapshot knows, by id."""
+
+    @_builtins.property
+    def new_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The router's models that it does not, which begin anew."""
+
+    def __init__(
+        self,
+        *,
+        known_models: _abc.Iterable[_builtins.str] | None = ...,
+        new_models: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["known_models", b"known_models", "new_models", b"new_models"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreSnapshotResponse: _TypeAlias = RestoreSnapshotResponse  # noqa: Y015
 
 @_typing.final
 class GetEvaluationRequest(_message.Message):
@@ -1048,6 +1260,7 @@ class Evaluation(_message.Message):
     REQUIREMENTS_FIELD_NUMBER: _builtins.int
     CANDIDATES_FIELD_NUMBER: _builtins.int
     LIVE_POLICY_WORSE_THAN_FIELD_NUMBER: _builtins.int
+    GUARDRAIL_CROSSED_FIELD_NUMBER: _builtins.int
     router: _builtins.str
     """"routers/{router}"."""
     position: _builtins.str
@@ -1078,6 +1291,10 @@ class Evaluation(_message.Message):
     """The standing comparator "fixed:{model}" that is better than the live policy with confidence, the best of
     several; empty if there is none. As long as there is one, the health of "pointsman.v1.live_policy" is
     NOT_SERVING.
+    """
+    guardrail_crossed: _builtins.str
+    """The guardrail that the live policy has crossed since it was promoted, in a sentence; empty if none. Where there is
+    a former policy to go back to, the router does.
     """
     @_builtins.property
     def bounds(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricBounds]:
@@ -1110,10 +1327,11 @@ class Evaluation(_message.Message):
         requirements: Global___Requirements | None = ...,
         candidates: _abc.Iterable[Global___CandidateEvaluation] | None = ...,
         live_policy_worse_than: _builtins.str = ...,
+        guardrail_crossed: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["requirements", b"requirements"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abandoned_count", b"abandoned_count", "bounds", b"bounds", "candidates", b"candidates", "decision_count", b"decision_count", "evicted_count", b"evicted_count", "incumbent_count", b"incumbent_count", "level", b"level", "live_policy_worse_than", b"live_policy_worse_than", "pending_count", b"pending_count", "position", b"position", "requirements", b"requirements", "revised_count", b"revised_count", "router", b"router", "settled_count", b"settled_count", "shadow_count", b"shadow_count", "since_position", b"since_position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abandoned_count", b"abandoned_count", "bounds", b"bounds", "candidates", b"candidates", "decision_count", b"decision_count", "evicted_count", b"evicted_count", "guardrail_crossed", b"guardrail_crossed", "incumbent_count", b"incumbent_count", "level", b"level", "live_policy_worse_than", b"live_policy_worse_than", "pending_count", b"pending_count", "position", b"position", "requirements", b"requirements", "revised_count", b"revised_count", "router", b"router", "settled_count", b"settled_count", "shadow_count", b"shadow_count", "since_position", b"since_position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1425,12 +1643,17 @@ class Sequence(_message.Message):
     TIMES_LIVE_FIELD_NUMBER: _builtins.int
     INTERVAL_FIELD_NUMBER: _builtins.int
     CLIPPED_COUNT_FIELD_NUMBER: _builtins.int
+    SINCE_POSITION_FIELD_NUMBER: _builtins.int
     metric: Global___Metric.ValueType
     """The metric."""
     times_live: _builtins.float
     """The multiple."""
     clipped_count: _builtins.int
     """Events whose value was beyond the bounds."""
+    since_position: _builtins.str
+    """The position in the log from which on events are counted, where it is later than the candidate's others, since
+    this was not asked for before; else empty.
+    """
     @_builtins.property
     def interval(self) -> Global___Interval:
         """Where the difference lies, at all times at once."""
@@ -1442,10 +1665,11 @@ class Sequence(_message.Message):
         times_live: _builtins.float = ...,
         interval: Global___Interval | None = ...,
         clipped_count: _builtins.int = ...,
+        since_position: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clipped_count", b"clipped_count", "interval", b"interval", "metric", b"metric", "times_live", b"times_live"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clipped_count", b"clipped_count", "interval", b"interval", "metric", b"metric", "since_position", b"since_position", "times_live", b"times_live"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -80,6 +80,21 @@ class PolicyServiceStub:
                 request_serializer=pointsman_dot_v1_dot_policy__service__pb2.ListSnapshotsRequest.SerializeToString,
                 response_deserializer=pointsman_dot_v1_dot_policy__service__pb2.ListSnapshotsResponse.FromString,
                 _registered_method=True)
+        self.ExportSnapshot = channel.unary_stream(
+                '/pointsman.v1.PolicyService/ExportSnapshot',
+                request_serializer=pointsman_dot_v1_dot_policy__service__pb2.ExportSnapshotRequest.SerializeToString,
+                response_deserializer=pointsman_dot_v1_dot_policy__service__pb2.ExportSnapshotResponse.FromString,
+                _registered_method=True)
+        self.ImportSnapshot = channel.stream_unary(
+                '/pointsman.v1.PolicyService/ImportSnapshot',
+                request_serializer=pointsman_dot_v1_dot_policy__service__pb2.ImportSnapshotRequest.SerializeToString,
+                response_deserializer=pointsman_dot_v1_dot_policy__service__pb2.ImportSnapshotResponse.FromString,
+                _registered_method=True)
+        self.RestoreSnapshot = channel.unary_unary(
+                '/pointsman.v1.PolicyService/RestoreSnapshot',
+                request_serializer=pointsman_dot_v1_dot_policy__service__pb2.RestoreSnapshotRequest.SerializeToString,
+                response_deserializer=pointsman_dot_v1_dot_policy__service__pb2.RestoreSnapshotResponse.FromString,
+                _registered_method=True)
         self.GetEvaluation = channel.unary_unary(
                 '/pointsman.v1.PolicyService/GetEvaluation',
                 request_serializer=pointsman_dot_v1_dot_policy__service__pb2.GetEvaluationRequest.SerializeToString,
@@ -126,8 +141,8 @@ class PolicyServiceServicer:
         """Takes a policy to another state: canary, live, or back to shadow. More traffic is given only to one that
         passes: the lower bound of its gain in utility clears the margin, and every guardrail is held; `force` goes
         without, and is on record. A policy that becomes live becomes the router's own, and the one before it stays
-        as a candidate "previous-{position}", evaluated against the new one; when that is known to be the better,
-        the router goes back by itself. Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (stale etag),
+        as a candidate "previous-{position}", evaluated against the new one; when that is known to be the better, or
+        the new one has crossed a guardrail, the router goes back by itself. Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (stale etag),
         FAILED_PRECONDITION (NOT_PROMOTABLE with the verdict's reasons; or it is live or retired, there is another
         canary, or a router cannot have it as its own), UNAVAILABLE (there is no evaluation to judge by).
         """
@@ -144,14 +159,15 @@ class PolicyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdatePromotionSettings(self, request, context):
-        """Changes that, as a whole. Errors: INVALID_ARGUMENT, NOT_FOUND (router), ABORTED (stale etag).
+        """Changes that, as a whole, and leaves a transition. Errors: INVALID_ARGUMENT, NOT_FOUND (router), ABORTED (stale etag).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListTransitions(self, request, context):
-        """Lists what has been done with a router's policies, oldest first. Errors: NOT_FOUND (router).
+        """Lists what has been done with a router's policies, its promotion settings and its snapshots, oldest first.
+        Errors: NOT_FOUND (router).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,6 +175,36 @@ class PolicyServiceServicer:
 
     def ListSnapshots(self, request, context):
         """Lists the learner's saved states of a router, oldest first. Errors: NOT_FOUND (router).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportSnapshot(self, request, context):
+        """Gives a snapshot as a file, in parts: what was learned of the models, and no query, no price, no books.
+        Errors: NOT_FOUND, FAILED_PRECONDITION (another version of the server saved it).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportSnapshot(self, request_iterator, context):
+        """Adds a file that was exported, from this router or another, to the router's snapshots. It changes nothing
+        before it is restored. The same file again is the same snapshot; of those that were never restored the last three
+        stay. Import only files you trust: the checksum tells of damage, not of who made it.
+        Errors: INVALID_ARGUMENT (no such file, or damaged), NOT_FOUND (router), FAILED_PRECONDITION (SNAPSHOT_MISFIT,
+        with what differs: state_version, feature_version, embedding_dimensions, learner, or no model in common).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreSnapshot(self, request, context):
+        """Goes back to a snapshot: the learner knows of quality, cost and latency what it knew then. Money that was spent
+        stays spent: budgets, pacing, books, counts and circuits stay as they are. With one of the router's own, its
+        policy, learner, exploration and objective are those of then again. It is a record of the log, so that a
+        rebuild from the log comes to the same, and leaves a transition. Errors: NOT_FOUND, ABORTED (stale etag),
+        FAILED_PRECONDITION (SNAPSHOT_MISFIT; or another version of the server saved it).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -219,6 +265,21 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.ListSnapshots,
                     request_deserializer=pointsman_dot_v1_dot_policy__service__pb2.ListSnapshotsRequest.FromString,
                     response_serializer=pointsman_dot_v1_dot_policy__service__pb2.ListSnapshotsResponse.SerializeToString,
+            ),
+            'ExportSnapshot': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportSnapshot,
+                    request_deserializer=pointsman_dot_v1_dot_policy__service__pb2.ExportSnapshotRequest.FromString,
+                    response_serializer=pointsman_dot_v1_dot_policy__service__pb2.ExportSnapshotResponse.SerializeToString,
+            ),
+            'ImportSnapshot': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportSnapshot,
+                    request_deserializer=pointsman_dot_v1_dot_policy__service__pb2.ImportSnapshotRequest.FromString,
+                    response_serializer=pointsman_dot_v1_dot_policy__service__pb2.ImportSnapshotResponse.SerializeToString,
+            ),
+            'RestoreSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreSnapshot,
+                    request_deserializer=pointsman_dot_v1_dot_policy__service__pb2.RestoreSnapshotRequest.FromString,
+                    response_serializer=pointsman_dot_v1_dot_policy__service__pb2.RestoreSnapshotResponse.SerializeToString,
             ),
             'GetEvaluation': grpc.unary_unary_rpc_method_handler(
                     servicer.GetEvaluation,
@@ -470,6 +531,87 @@ class PolicyService:
             '/pointsman.v1.PolicyService/ListSnapshots',
             pointsman_dot_v1_dot_policy__service__pb2.ListSnapshotsRequest.SerializeToString,
             pointsman_dot_v1_dot_policy__service__pb2.ListSnapshotsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pointsman.v1.PolicyService/ExportSnapshot',
+            pointsman_dot_v1_dot_policy__service__pb2.ExportSnapshotRequest.SerializeToString,
+            pointsman_dot_v1_dot_policy__service__pb2.ExportSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportSnapshot(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/pointsman.v1.PolicyService/ImportSnapshot',
+            pointsman_dot_v1_dot_policy__service__pb2.ImportSnapshotRequest.SerializeToString,
+            pointsman_dot_v1_dot_policy__service__pb2.ImportSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pointsman.v1.PolicyService/RestoreSnapshot',
+            pointsman_dot_v1_dot_policy__service__pb2.RestoreSnapshotRequest.SerializeToString,
+            pointsman_dot_v1_dot_policy__service__pb2.RestoreSnapshotResponse.FromString,
             options,
             channel_credentials,
             insecure,

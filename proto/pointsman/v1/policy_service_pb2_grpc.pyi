@@ -50,8 +50,8 @@ class PolicyServiceStub:
     """Takes a policy to another state: canary, live, or back to shadow. More traffic is given only to one that
     passes: the lower bound of its gain in utility clears the margin, and every guardrail is held; `force` goes
     without, and is on record. A policy that becomes live becomes the router's own, and the one before it stays
-    as a candidate "previous-{position}", evaluated against the new one; when that is known to be the better,
-    the router goes back by itself. Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (stale etag),
+    as a candidate "previous-{position}", evaluated against the new one; when that is known to be the better, or
+    the new one has crossed a guardrail, the router goes back by itself. Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (stale etag),
     FAILED_PRECONDITION (NOT_PROMOTABLE with the verdict's reasons; or it is live or retired, there is another
     canary, or a router cannot have it as its own), UNAVAILABLE (there is no evaluation to judge by).
     """
@@ -60,11 +60,31 @@ class PolicyServiceStub:
     Errors: NOT_FOUND (router).
     """
     UpdatePromotionSettings: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.UpdatePromotionSettingsRequest, _policy_service_pb2.UpdatePromotionSettingsResponse]
-    """Changes that, as a whole. Errors: INVALID_ARGUMENT, NOT_FOUND (router), ABORTED (stale etag)."""
+    """Changes that, as a whole, and leaves a transition. Errors: INVALID_ARGUMENT, NOT_FOUND (router), ABORTED (stale etag)."""
     ListTransitions: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ListTransitionsRequest, _policy_service_pb2.ListTransitionsResponse]
-    """Lists what has been done with a router's policies, oldest first. Errors: NOT_FOUND (router)."""
+    """Lists what has been done with a router's policies, its promotion settings and its snapshots, oldest first.
+    Errors: NOT_FOUND (router).
+    """
     ListSnapshots: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ListSnapshotsRequest, _policy_service_pb2.ListSnapshotsResponse]
     """Lists the learner's saved states of a router, oldest first. Errors: NOT_FOUND (router)."""
+    ExportSnapshot: _grpc.UnaryStreamMultiCallable[_policy_service_pb2.ExportSnapshotRequest, _policy_service_pb2.ExportSnapshotResponse]
+    """Gives a snapshot as a file, in parts: what was learned of the models, and no query, no price, no books.
+    Errors: NOT_FOUND, FAILED_PRECONDITION (another version of the server saved it).
+    """
+    ImportSnapshot: _grpc.StreamUnaryMultiCallable[_policy_service_pb2.ImportSnapshotRequest, _policy_service_pb2.ImportSnapshotResponse]
+    """Adds a file that was exported, from this router or another, to the router's snapshots. It changes nothing
+    before it is restored. The same file again is the same snapshot; of those that were never restored the last three
+    stay. Import only files you trust: the checksum tells of damage, not of who made it.
+    Errors: INVALID_ARGUMENT (no such file, or damaged), NOT_FOUND (router), FAILED_PRECONDITION (SNAPSHOT_MISFIT,
+    with what differs: state_version, feature_version, embedding_dimensions, learner, or no model in common).
+    """
+    RestoreSnapshot: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.RestoreSnapshotRequest, _policy_service_pb2.RestoreSnapshotResponse]
+    """Goes back to a snapshot: the learner knows of quality, cost and latency what it knew then. Money that was spent
+    stays spent: budgets, pacing, books, counts and circuits stay as they are. With one of the router's own, its
+    policy, learner, exploration and objective are those of then again. It is a record of the log, so that a
+    rebuild from the log comes to the same, and leaves a transition. Errors: NOT_FOUND, ABORTED (stale etag),
+    FAILED_PRECONDITION (SNAPSHOT_MISFIT; or another version of the server saved it).
+    """
     GetEvaluation: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.GetEvaluationRequest, _policy_service_pb2.GetEvaluationResponse]
     """What is known of a router's candidates and of the plain policies they are compared with.
     Errors: NOT_FOUND, UNAVAILABLE (the evaluation has yet to reach the router, or has died).
@@ -92,8 +112,8 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     """Takes a policy to another state: canary, live, or back to shadow. More traffic is given only to one that
     passes: the lower bound of its gain in utility clears the margin, and every guardrail is held; `force` goes
     without, and is on record. A policy that becomes live becomes the router's own, and the one before it stays
-    as a candidate "previous-{position}", evaluated against the new one; when that is known to be the better,
-    the router goes back by itself. Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (stale etag),
+    as a candidate "previous-{position}", evaluated against the new one; when that is known to be the better, or
+    the new one has crossed a guardrail, the router goes back by itself. Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (stale etag),
     FAILED_PRECONDITION (NOT_PROMOTABLE with the verdict's reasons; or it is live or retired, there is another
     canary, or a router cannot have it as its own), UNAVAILABLE (there is no evaluation to judge by).
     """
@@ -102,11 +122,31 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     Errors: NOT_FOUND (router).
     """
     UpdatePromotionSettings: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.UpdatePromotionSettingsRequest, _policy_service_pb2.UpdatePromotionSettingsResponse]  # type: ignore[assignment]
-    """Changes that, as a whole. Errors: INVALID_ARGUMENT, NOT_FOUND (router), ABORTED (stale etag)."""
+    """Changes that, as a whole, and leaves a transition. Errors: INVALID_ARGUMENT, NOT_FOUND (router), ABORTED (stale etag)."""
     ListTransitions: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ListTransitionsRequest, _policy_service_pb2.ListTransitionsResponse]  # type: ignore[assignment]
-    """Lists what has been done with a router's policies, oldest first. Errors: NOT_FOUND (router)."""
+    """Lists what has been done with a router's policies, its promotion settings and its snapshots, oldest first.
+    Errors: NOT_FOUND (router).
+    """
     ListSnapshots: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ListSnapshotsRequest, _policy_service_pb2.ListSnapshotsResponse]  # type: ignore[assignment]
     """Lists the learner's saved states of a router, oldest first. Errors: NOT_FOUND (router)."""
+    ExportSnapshot: _aio.UnaryStreamMultiCallable[_policy_service_pb2.ExportSnapshotRequest, _policy_service_pb2.ExportSnapshotResponse]  # type: ignore[assignment]
+    """Gives a snapshot as a file, in parts: what was learned of the models, and no query, no price, no books.
+    Errors: NOT_FOUND, FAILED_PRECONDITION (another version of the server saved it).
+    """
+    ImportSnapshot: _aio.StreamUnaryMultiCallable[_policy_service_pb2.ImportSnapshotRequest, _policy_service_pb2.ImportSnapshotResponse]  # type: ignore[assignment]
+    """Adds a file that was exported, from this router or another, to the router's snapshots. It changes nothing
+    before it is restored. The same file again is the same snapshot; of those that were never restored the last three
+    stay. Import only files you trust: the checksum tells of damage, not of who made it.
+    Errors: INVALID_ARGUMENT (no such file, or damaged), NOT_FOUND (router), FAILED_PRECONDITION (SNAPSHOT_MISFIT,
+    with what differs: state_version, feature_version, embedding_dimensions, learner, or no model in common).
+    """
+    RestoreSnapshot: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.RestoreSnapshotRequest, _policy_service_pb2.RestoreSnapshotResponse]  # type: ignore[assignment]
+    """Goes back to a snapshot: the learner knows of quality, cost and latency what it knew then. Money that was spent
+    stays spent: budgets, pacing, books, counts and circuits stay as they are. With one of the router's own, its
+    policy, learner, exploration and objective are those of then again. It is a record of the log, so that a
+    rebuild from the log comes to the same, and leaves a transition. Errors: NOT_FOUND, ABORTED (stale etag),
+    FAILED_PRECONDITION (SNAPSHOT_MISFIT; or another version of the server saved it).
+    """
     GetEvaluation: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.GetEvaluationRequest, _policy_service_pb2.GetEvaluationResponse]  # type: ignore[assignment]
     """What is known of a router's candidates and of the plain policies they are compared with.
     Errors: NOT_FOUND, UNAVAILABLE (the evaluation has yet to reach the router, or has died).
@@ -161,8 +201,8 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         """Takes a policy to another state: canary, live, or back to shadow. More traffic is given only to one that
         passes: the lower bound of its gain in utility clears the margin, and every guardrail is held; `force` goes
         without, and is on record. A policy that becomes live becomes the router's own, and the one before it stays
-        as a candidate "previous-{position}", evaluated against the new one; when that is known to be the better,
-        the router goes back by itself. Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (stale etag),
+        as a candidate "previous-{position}", evaluated against the new one; when that is known to be the better, or
+        the new one has crossed a guardrail, the router goes back by itself. Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (stale etag),
         FAILED_PRECONDITION (NOT_PROMOTABLE with the verdict's reasons; or it is live or retired, there is another
         canary, or a router cannot have it as its own), UNAVAILABLE (there is no evaluation to judge by).
         """
@@ -183,7 +223,7 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _policy_service_pb2.UpdatePromotionSettingsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_policy_service_pb2.UpdatePromotionSettingsResponse, _abc.Awaitable[_policy_service_pb2.UpdatePromotionSettingsResponse]]:
-        """Changes that, as a whole. Errors: INVALID_ARGUMENT, NOT_FOUND (router), ABORTED (stale etag)."""
+        """Changes that, as a whole, and leaves a transition. Errors: INVALID_ARGUMENT, NOT_FOUND (router), ABORTED (stale etag)."""
 
     @_abc_1.abstractmethod
     def ListTransitions(
@@ -191,7 +231,9 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _policy_service_pb2.ListTransitionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_policy_service_pb2.ListTransitionsResponse, _abc.Awaitable[_policy_service_pb2.ListTransitionsResponse]]:
-        """Lists what has been done with a router's policies, oldest first. Errors: NOT_FOUND (router)."""
+        """Lists what has been done with a router's policies, its promotion settings and its snapshots, oldest first.
+        Errors: NOT_FOUND (router).
+        """
 
     @_abc_1.abstractmethod
     def ListSnapshots(
@@ -200,6 +242,42 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_policy_service_pb2.ListSnapshotsResponse, _abc.Awaitable[_policy_service_pb2.ListSnapshotsResponse]]:
         """Lists the learner's saved states of a router, oldest first. Errors: NOT_FOUND (router)."""
+
+    @_abc_1.abstractmethod
+    def ExportSnapshot(
+        self,
+        request: _policy_service_pb2.ExportSnapshotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_policy_service_pb2.ExportSnapshotResponse], _abc.AsyncIterator[_policy_service_pb2.ExportSnapshotResponse]]:
+        """Gives a snapshot as a file, in parts: what was learned of the models, and no query, no price, no books.
+        Errors: NOT_FOUND, FAILED_PRECONDITION (another version of the server saved it).
+        """
+
+    @_abc_1.abstractmethod
+    def ImportSnapshot(
+        self,
+        request_iterator: _MaybeAsyncIterator[_policy_service_pb2.ImportSnapshotRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.ImportSnapshotResponse, _abc.Awaitable[_policy_service_pb2.ImportSnapshotResponse]]:
+        """Adds a file that was exported, from this router or another, to the router's snapshots. It changes nothing
+        before it is restored. The same file again is the same snapshot; of those that were never restored the last three
+        stay. Import only files you trust: the checksum tells of damage, not of who made it.
+        Errors: INVALID_ARGUMENT (no such file, or damaged), NOT_FOUND (router), FAILED_PRECONDITION (SNAPSHOT_MISFIT,
+        with what differs: state_version, feature_version, embedding_dimensions, learner, or no model in common).
+        """
+
+    @_abc_1.abstractmethod
+    def RestoreSnapshot(
+        self,
+        request: _policy_service_pb2.RestoreSnapshotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.RestoreSnapshotResponse, _abc.Awaitable[_policy_service_pb2.RestoreSnapshotResponse]]:
+        """Goes back to a snapshot: the learner knows of quality, cost and latency what it knew then. Money that was spent
+        stays spent: budgets, pacing, books, counts and circuits stay as they are. With one of the router's own, its
+        policy, learner, exploration and objective are those of then again. It is a record of the log, so that a
+        rebuild from the log comes to the same, and leaves a transition. Errors: NOT_FOUND, ABORTED (stale etag),
+        FAILED_PRECONDITION (SNAPSHOT_MISFIT; or another version of the server saved it).
+        """
 
     @_abc_1.abstractmethod
     def GetEvaluation(
