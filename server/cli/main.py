@@ -14,6 +14,7 @@ from server.cli.evaluate import evaluate
 from server.cli.explain import explain
 from server.cli.import_decisions import import_decisions
 from server.cli.models import models
+from server.cli.paid_shadow import paid_shadow
 from server.cli.policies import policies
 from server.cli.replay import replay
 from server.cli.serve import serve
@@ -31,7 +32,19 @@ def cli() -> None:
     """Pointsman routes each query to the language model that is worth its cost, and learns from rewards."""
 
 
-_COMMANDS = (serve, replay, evaluate, models, policies, explain, shadow, import_decisions, bench, verify)
+_COMMANDS = (
+    serve,
+    replay,
+    evaluate,
+    models,
+    policies,
+    explain,
+    shadow,
+    paid_shadow,
+    import_decisions,
+    bench,
+    verify,
+)
 for command in _COMMANDS:
     cli.add_command(command)
 
