@@ -30,8 +30,8 @@ class Agreement(StrEnum):
     """Whether the pairs and the single calls say the same.
 
     UNSUPPORTED: the candidate would choose models that are not drawn, or not called second, so that one of the two
-    says nothing of it. TOO_FEW: the gap may still be anything, as far as is known. AGREE says no more than that
-    they do not contradict one another; how far apart they may be is what the gap is for.
+    says nothing of it. TOO_FEW: the gap may still be more than half of what lies between the metric's bounds.
+    AGREE says no more than that they do not contradict one another; how far apart they may be says the gap.
     """
 
     TOO_FEW = "too_few"
@@ -74,13 +74,14 @@ class SingleCalls:
         """Holds it against the sequence of the paired difference."""
         ours, theirs = self._sequences[metric].now(_LEVEL), paired.now(_LEVEL)
         gap = Interval(theirs.low - ours.high, theirs.high - ours.low)
+        much = (self._bounds[metric].high - self._bounds[metric].low) / 2.0
         support = self._estimators.support()
         off_policy = self._estimators.estimates(metric, self._level).dr.difference
         if not gap.low <= 0.0 <= gap.high:
             agreement = Agreement.DISAGREE
         elif max(support.unsupported_mean, unsupported_mean) > _UNSUPPORTED_MAX:
             agreement = Agreement.UNSUPPORTED
-        elif gap.width > self._bounds[metric].high - self._bounds[metric].low:
+        elif max(-gap.low, gap.high) > much:
             agreement = Agreement.TOO_FEW
         else:
             agreement = Agreement.AGREE

@@ -92,7 +92,7 @@ class _PairedAgreementEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Paire
     """Not set."""
     PAIRED_AGREEMENT_TOO_FEW: _PairedAgreement.ValueType  # 1
     """There are too few pairs, or too few decisions that are worth anything for the candidate: the gap may still be
-    as wide as the metric's bounds.
+    more than half of what lies between the metric's bounds.
     """
     PAIRED_AGREEMENT_UNSUPPORTED: _PairedAgreement.ValueType  # 2
     """The candidate would choose models that are not drawn, or not named second: they cannot be compared."""
@@ -108,7 +108,7 @@ PAIRED_AGREEMENT_UNSPECIFIED: PairedAgreement.ValueType  # 0
 """Not set."""
 PAIRED_AGREEMENT_TOO_FEW: PairedAgreement.ValueType  # 1
 """There are too few pairs, or too few decisions that are worth anything for the candidate: the gap may still be
-as wide as the metric's bounds.
+more than half of what lies between the metric's bounds.
 """
 PAIRED_AGREEMENT_UNSUPPORTED: PairedAgreement.ValueType  # 2
 """The candidate would choose models that are not drawn, or not named second: they cannot be compared."""
