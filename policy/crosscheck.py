@@ -76,7 +76,7 @@ class SingleCalls:
         gap = Interval(theirs.low - ours.high, theirs.high - ours.low)
         much = (self._bounds[metric].high - self._bounds[metric].low) / 2.0
         support = self._estimators.support()
-        off_policy = self._estimators.estimates(metric, self._level).dr.difference
+        off_policy = self._estimators.estimates(metric, self._level).adr.difference
         if not gap.low <= 0.0 <= gap.high:
             agreement = Agreement.DISAGREE
         elif max(support.unsupported_mean, unsupported_mean) > _UNSUPPORTED_MAX:

@@ -26,7 +26,7 @@ from policy.ridge import RidgeQuality
 from policy.view import ModelRecord, PolicyView, RouterRecord
 from policy.vowpal import VowpalQuality
 
-STATE_VERSION = 10
+STATE_VERSION = 11
 
 _PLAN_EVERY = 32
 _PLAN_EVERY_EARLY = 4

@@ -57,7 +57,7 @@ def pairing(case: Case, seeds: Sequence[int], count: int, every: int, on_run: Ca
         for each in results.paired.candidates:
             tries = found.candidates.setdefault(each.id, Tries())
             interval = _utility(each.differences).estimate.interval
-            single = results.candidate(each.id).estimates[Metric.UTILITY].dr.difference.interval
+            single = results.candidate(each.id).estimates[Metric.UTILITY].adr.difference.interval
             tries.sequences += each.id in wrong
             tries.alarms += each.id in alarmed
             if math.isinf(interval.width):
