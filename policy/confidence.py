@@ -145,12 +145,14 @@ class ConfidenceSequence:
             if self._keeps_narrowest:
                 wealth.note()
 
-    def now(self) -> Interval:
+    def now(self, level: float | None = None) -> Interval:
         """Where the contrast's average over the events so far lies, in the metric's unit.
 
-        Right at all times at once with the probability of the level, also while the values change.
+        Right at all times at once with the probability of the level, also while the values change. Another `level`
+        than the sequence's own may be asked for, the same at every time.
         """
-        return self._interval(self._below.least(), self._above.least())
+        enough = None if level is None else math.log(2.0 / (1.0 - level))
+        return self._interval(self._below.least(enough), self._above.least(enough))
 
     def narrowest(self) -> Interval:
         """The intersection of what `now` was after each `add`: as often right, if the contrast never changes.
@@ -277,12 +279,16 @@ class _Wealth:
         wealth: FloatArray = most + np.log(np.exp(logs - most[:, None]).sum(axis=1))
         return wealth
 
-    def least(self) -> float:
-        """The least mean that is not ruled out, to 1e-12: wealth falls as the mean rises, so it is bracketed."""
+    def least(self, enough: float | None = None) -> float:
+        """The least mean that is not ruled out, to 1e-12: wealth falls as the mean rises, so it is bracketed.
+
+        `enough` is the logarithm of the wealth that rules one out, if not the sequence's own.
+        """
+        enough = self._enough if enough is None else enough
         low, high = -self._times_live, 1.0
         for _ in range(_ROUNDS):
             means = np.linspace(low, high, _SECTIONS + 1)
-            out = self._log_wealth(means) >= self._enough
+            out = self._log_wealth(means) >= enough
             if not out[0]:
                 return low
             last = _SECTIONS if out.all() else int(out.argmin()) - 1

@@ -249,7 +249,7 @@ class Learning:
 
     def on_report(self, report: ReportRecord, decision: DecisionRecord) -> None:
         self._learner.on_report(report, self._as_own(decision))
-        if report.charged_usd is not None:
+        if report.charged_usd is not None and not report.second:
             self._own.pop(decision.seq, None)
 
     def on_close(self, decision: DecisionRecord, joined: Joined) -> None:

@@ -21,6 +21,7 @@ MODELS_PER_ROUTER_MAX = 128
 EMBEDDING_DIMENSIONS_MAX = 4096
 CAPABILITIES_MAX = 64
 WINDOW_SECONDS_MAX = 90 * 86_400.0
+PAID_SHADOW_SHARE_MAX = 0.2
 TOKENS_MAX = 1_000_000_000
 _CACHED_PRICE_SHARE = 0.1
 
@@ -294,6 +295,32 @@ class Exploration:
 
 
 @dataclass(frozen=True, slots=True)
+class PaidShadow:
+    """Second calls: in a `share` of the decisions another model is to be called as well, for a comparison of the
+    two on the same query.
+
+    They are paid for apart from the router's budget, at most `max_usd_per_day` on a calendar day in UTC. With
+    `models` only these are called second. A share of 0 is off.
+    """
+
+    share: float = 0.0
+    max_usd_per_day: float = 0.0
+    models: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_number("paid_shadow.share", self.share, 0, PAID_SHADOW_SHARE_MAX)
+        require_number("paid_shadow.max_usd_per_day", self.max_usd_per_day, 0)
+        if self.share and not self.max_usd_per_day:
+            raise InvalidFieldError(
+                "paid_shadow.max_usd_per_day", "must be above 0 with a share, since second calls are paid for"
+            )
+        if len(self.models) > MODELS_PER_ROUTER_MAX:
+            raise InvalidFieldError("paid_shadow.models", f"must be at most {MODELS_PER_ROUTER_MAX}")
+        for index, model in enumerate(self.models):
+            require_model_id(f"paid_shadow.models[{index}]", model)
+
+
+@dataclass(frozen=True, slots=True)
 class RouterSpec:
     """What the registry says of a router."""
 
@@ -309,6 +336,7 @@ class RouterSpec:
     session_switch_gain: float = 0.05
     mode: RouterMode = RouterMode.LIVE
     shadow_explore_share: float = 0.0
+    paid_shadow: PaidShadow = PaidShadow()
 
     def __post_init__(self) -> None:
         require_number(
@@ -424,13 +452,30 @@ class Shadow:
 
 
 @dataclass(frozen=True, slots=True)
+class Second:
+    """The offer of a second call that a decision made; `policy.second` draws by it.
+
+    With probability `share` there was to be one, of a model drawn by `pool` (candidates,), which has a sum of 1.
+    It is 0 for the model that was chosen, unless no other could be called: then it is certain, and its one call
+    stands for both. `model` is empty where the draw gave none, and where the day's money was used up (`capped`).
+    `most_usd` is what the dearest model was predicted to cost that might have been called, whichever was chosen.
+    """
+
+    share: float
+    pool: tuple[float, ...]
+    most_usd: float
+    model: str = ""
+    capped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
     """What a decision came to: the model, its propensity, and all that led there.
 
     `probability` is in (0, 1]; 0 says that it is not known, which only an imported decision's may be, and
     such a one tells nothing of another policy. `probe` says that the model is called to see whether it works
     again: see `policy.circuit`. `shadow` is of decisions in shadow mode; None in those of the log that are
-    older than it.
+    older than it. `second` is None where no second call could be offered.
     """
 
     model: str
@@ -444,8 +489,32 @@ class Choice:
     proposed_model: str = ""
     probe: bool = False
     shadow: Shadow | None = None
+    second: Second | None = None
 
     @property
     def imported(self) -> bool:
         """Whether it was made elsewhere, by whatever policy was in force there."""
         return self.policy == IMPORTED
+
+    @property
+    def predicted_cost_usd(self) -> float:
+        """What the call was predicted to cost, in USD."""
+        return next(each.cost_usd for each in self.candidates if each.model == self.model)
+
+    @property
+    def second_model(self) -> str:
+        """The model that is to be called as well; empty where none is."""
+        return self.second.model if self.second and self.second.model != self.model else ""
+
+    @property
+    def second_probability(self) -> float:
+        """With what probability that model was named, once the first was chosen; 0 where none was."""
+        if self.second is None or not self.second_model:
+            return 0.0
+        names = [each.model for each in self.candidates]
+        return self.second.share * self.second.pool[names.index(self.second_model)]
+
+    @property
+    def second_cost_usd(self) -> float:
+        """What the second call was predicted to cost, in USD; 0 where there is none."""
+        return next((each.cost_usd for each in self.candidates if each.model == self.second_model), 0.0)

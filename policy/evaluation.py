@@ -22,11 +22,13 @@ from policy.guard import Crossed, Guard
 from policy.join import Joined
 from policy.league import Results, Tally
 from policy.log import DecisionRecord, ReportRecord
+from policy.paired import PairedComparison
+from policy.quality import ArrayState
 from policy.settlement import Limits, Pending, events
 from policy.verdict import Requirements
 from policy.view import PolicyView
 
-STATE_VERSION = 3
+STATE_VERSION = 4
 EVENTS_IN_A_BATCH = 256
 
 _COUNTS = ("decisions", "settled", "evicted", "abandoned", "shadow", "incumbents", "revised")
@@ -74,7 +76,7 @@ class Evaluation:
     model has served counts only if the drawn one is known to have failed, and then only as an error. One
     without a reward says nothing of quality and utility, but of cost and errors. Shadow decisions are taken at
     their true propensities; an incumbent that was obeyed without exploring has 1, so that it says nothing of
-    other models, which the support shows.
+    other models, which the support shows. Second calls are compared apart, and are no events of these.
 
     The same records in the same order give the same bits, wherever `state` and `restore` come in between.
     Memory is bounded: events are kept as sums, and pending decisions up to a number. Raises InvalidFieldError
@@ -101,6 +103,7 @@ class Evaluation:
         self._batch: list[Pending] = []
         self._counts = dict.fromkeys(_COUNTS, 0)
         self._answered_upto = from_seq
+        self._paired = self._new_comparison()
         self._compare()
         specs = list(candidates)
         if len(specs) > CANDIDATES_MAX:
@@ -158,6 +161,7 @@ class Evaluation:
         for entry in self._entries.values():
             entry.tally = self._blank_tally()
         self._pending.clear()
+        self._paired.restart()
         self._batch = []
         self._counts = dict.fromkeys(_COUNTS, 0)
 
@@ -185,7 +189,9 @@ class Evaluation:
         if reason is not None:
             self._leave_out(reason, self._lineup)
             return
-        self._pending[decision.seq] = Pending.of(decision, self._router.spec, self._bounds, self._lineup, answers)
+        pending = Pending.of(decision, self._router.spec, self._bounds, self._lineup, answers)
+        self._pending[decision.seq] = pending
+        self._paired.begin(decision, pending)
         if len(self._pending) > self._settings.pending_max:
             self._pending.popitem(last=False)
             self._counts["evicted"] += 1
@@ -200,12 +206,15 @@ class Evaluation:
         self._guard.on_report(report, decision)
         if report.late:
             return
+        joins_first = self._router.spec.reward_rule.join is RewardJoin.FIRST
+        self._paired.on_report(report, decision.seq, joins_first)
+        if report.second:
+            return
         pending = self._pending.get(decision.seq)
         if pending is None:
             self._counts["revised"] += report.replaces_reward is not None
             return
         pending.note(report)
-        joins_first = self._router.spec.reward_rule.join is RewardJoin.FIRST
         if decision.choice.imported or (pending.complete and joins_first):
             self._settle(self._pending.pop(decision.seq))
 
@@ -214,13 +223,15 @@ class Evaluation:
         self._require_answered(decision)
         for entry in self._entries.values():
             entry.contender.on_close(decision, joined)
+        missing_reward = self._router.spec.reward_rule.missing_reward
+        self._paired.on_close(decision.seq, joined.active, missing_reward)
         pending = self._pending.pop(decision.seq, None)
         if pending is None:
             return
         if not joined.active:
             self._counts["abandoned"] += 1
             return
-        pending.close(self._router.spec.reward_rule.missing_reward)
+        pending.close(missing_reward)
         self._settle(pending)
 
     def answers(self, decision: DecisionRecord) -> Mapping[str, Mapping[str, float]]:
@@ -250,7 +261,8 @@ class Evaluation:
             entry.tally.with_events(waiting.get(name, ())).result(entry.spec, entry.comparator)
             for name, entry in self._entries.items()
         )
-        return Results(**self._counts, pending=len(self._pending), candidates=candidates)
+        paired = self._paired.results()
+        return Results(**self._counts, pending=len(self._pending), candidates=candidates, paired=paired)
 
     def _require_answered(self, decision: DecisionRecord) -> None:
         if decision.seq > self._answered_upto:
@@ -265,6 +277,7 @@ class Evaluation:
         elif np.isnan(pending.reward):
             self._leave_out(LeftOut.NO_REWARD, pending.lineup)
         self._counts["settled"] += 1
+        self._paired.settle(pending)
         self._batch.append(pending)
         if len(self._batch) == EVENTS_IN_A_BATCH:
             self._enter_events()
@@ -305,9 +318,14 @@ class Evaluation:
 
     def _line_up(self) -> None:
         self._lineup = tuple(self._entries)
+        self._paired.line_up(self._lineup)
+
+    def _new_comparison(self) -> PairedComparison:
+        return PairedComparison(self._bounds, self._settings.level, self._settings.pending_max)
 
     def state(self) -> bytes:
         """The whole state but the router, the candidates and the settings, pending decisions included."""
+        paired, paired_arrays = self._paired.state()
         meta: dict[str, Any] = {
             "version": STATE_VERSION,
             "counts": self._counts,
@@ -318,11 +336,13 @@ class Evaluation:
             "bounds": {metric: [each.low, each.high] for metric, each in self._bounds.items()},
             "pending": [each.dump() for each in self._pending.values()],
             "batch": [each.dump() for each in self._batch],
+            "paired": paired,
         }
         arrays = {"meta": np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)}
+        arrays |= _prefixed("paired ", paired_arrays)
         for number, entry in enumerate(self._entries.values()):
             arrays[f"{number} contender"] = np.frombuffer(entry.contender.state(), dtype=np.uint8)
-            arrays |= {f"{number} tally {name}": array for name, array in entry.tally.state().items()}
+            arrays |= _prefixed(f"{number} tally ", entry.tally.state())
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
         return buffer.getvalue()
@@ -363,10 +383,9 @@ class Evaluation:
             self._enter(entry.spec, entry.comparator)
             entered = self._entries[entry.spec.id]
             entered.contender.restore(self._router, arrays[f"{number} contender"].tobytes())
-            prefix = f"{number} tally "
-            entered.tally.restore(
-                {name.removeprefix(prefix): each for name, each in arrays.items() if name.startswith(prefix)}
-            )
+            entered.tally.restore(_part(arrays, f"{number} tally "))
+        self._paired = self._new_comparison()
+        self._paired.restore(meta["paired"], _part(arrays, "paired "))
         self._line_up()
         self._counts = {name: int(meta["counts"][name]) for name in _COUNTS}
         self._answered_upto = meta["answered_upto"]
@@ -386,6 +405,14 @@ def _with_alternatives(decision: DecisionRecord, router: Router) -> DecisionReco
     others = [model.id for model in router.models if model.id != choice.model]
     candidates = (*choice.candidates, *(Candidate(model, 0.0, 0.0, 0.0, 0.0, 0.0) for model in others))
     return replace(decision, choice=replace(choice, candidates=candidates))
+
+
+def _prefixed(prefix: str, state: ArrayState) -> dict[str, Any]:
+    return {f"{prefix}{name}": array for name, array in state.items()}
+
+
+def _part(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): each for name, each in arrays.items() if name.startswith(prefix)}
 
 
 def _left_out(decision: DecisionRecord) -> LeftOut | None:

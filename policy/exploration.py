@@ -60,11 +60,15 @@ def unit_draw(decision_id: str) -> float:
 
 
 def draw(decision_id: str, probabilities: Sequence[float]) -> int:
-    """The index drawn for this decision: the first whose cumulated probability exceeds the decision's number.
+    """The index drawn for this decision, by the number that belongs to it."""
+    return picked(unit_draw(decision_id), probabilities)
 
-    Models of probability 0 are never drawn, whatever rounding does to the sum.
+
+def picked(threshold: float, probabilities: Sequence[float]) -> int:
+    """The first index whose cumulated probability exceeds a threshold in [0, 1).
+
+    Models of probability 0 are never picked, whatever rounding does to the sum.
     """
-    threshold = unit_draw(decision_id)
     cumulated = 0.0
     last = -1
     for index, probability in enumerate(probabilities):

@@ -22,10 +22,12 @@ class Taught:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What is known of a decision from its reports so far.
+    """What is known of a decision's call, or of its second call, from its reports so far.
 
     `reward` is the one told last, of whichever model; `taught` has each model's. `served_model` is
-    empty unless one was told. `reports` are those that came in time.
+    empty unless one was told. `reports` are those that came in time. `second` is the same of the second call, None
+    where nothing was reported of it; the two have nothing to do with each other, but that a report on either
+    makes the decision count.
     """
 
     active: bool
@@ -34,11 +36,25 @@ class Joined:
     served_model: str = ""
     taught: Mapping[str, Taught] = field(default_factory=dict)
     reports: Sequence[ReportRecord] = ()
+    second: Joined | None = None
+
+    def call(self, second: bool) -> Joined:
+        """What is known of the decision's own call, or of its second one."""
+        return (self.second or Joined(self.active)) if second else self
 
 
 def joined(deferred: bool, reports: Iterable[ReportRecord]) -> Joined:
     """What the reports stored so far make of a decision. Late ones make nothing."""
     in_time = [report for report in reports if not report.late]
+    active = not deferred or bool(in_time)
+    second = [report for report in in_time if report.second]
+    if not second:
+        return _joined(active, in_time, None)
+    return _joined(active, [report for report in in_time if not report.second], _joined(active, second, None))
+
+
+def _joined(active: bool, in_time: Sequence[ReportRecord], second: Joined | None) -> Joined:
+    """What these reports on one call make of it."""
     reward, charged, served = None, None, ""
     taught: dict[str, Taught] = {}
     for report in in_time:
@@ -48,7 +64,7 @@ def joined(deferred: bool, reports: Iterable[ReportRecord]) -> Joined:
         if report.charged_usd is not None:
             charged = (charged or 0.0) + report.charged_usd
         served = report.served_model or served
-    return Joined(not deferred or bool(in_time), reward, charged, served, taught, in_time)
+    return Joined(active, reward, charged, served, taught, in_time, second)
 
 
 def resolve(
@@ -60,10 +76,11 @@ def resolve(
 ) -> ReportRecord:
     """The report with its part in the join filled in.
 
-    `prices` are those of the model the report is about, None if it is gone. Rewards of one decision
-    are joined by the rule as it is now, for each model that served by itself; every usage is charged,
-    since every call costs.
+    `chosen_model` is that of the call which the report is on, the second one's of a report on it. `prices` are
+    those of the model the report is about, None if it is gone. Rewards of one call are joined by the rule
+    as it is now, for each model that served by itself; every usage is charged, since every call costs.
     """
+    state = state.call(report.second)
     subject = report.served_model or chosen_model
     if report.late:
         return replace(report, subject=subject)

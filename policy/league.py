@@ -13,6 +13,7 @@ from policy.candidates import INCUMBENT, CandidateSpec
 from policy.confidence import Bounds, ConfidenceSequence, Contrast
 from policy.estimators import Estimators, MetricEstimates, Support
 from policy.evidence import Events, Interval, Metric
+from policy.paired import Paired
 from policy.quality import ArrayState
 from policy.settlement import METRICS
 from policy.verdict import Requirements, Verdict, judge
@@ -56,7 +57,8 @@ class Results:
     Of `decisions` answered, `settled` have become events, `pending` have not yet, `evicted` were given up since
     too many were pending, and `abandoned` were asked ahead and never used. `shadow` are those made in shadow
     mode, with an incumbent to obey, and `incumbents` those that one was named in. `revised` are the reports that
-    changed a reward which was entered no more, since it was settled or left out.
+    changed a reward which was entered no more, since it was settled or left out. `paired` is what second calls
+    say.
     """
 
     decisions: int
@@ -68,6 +70,7 @@ class Results:
     incumbents: int
     revised: int
     candidates: tuple[CandidateResult, ...]
+    paired: Paired = Paired()
 
     def table(self) -> tuple[CandidateResult, ...]:
         """The candidates, the highest utility first, or quality where no utility is known; without the incumbent

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policy.books import Explored, expected_loss, loss_limit, owed_after
-from policy.circuit import Circuit
+from policy.books import expected_loss, loss_limit, owed_after
 from policy.cost import CostLearner
 from policy.domain import FloatArray, LearnerKind, Model, Router
 from policy.drift import Level
@@ -25,11 +24,10 @@ from policy.planning import Outlooks, spend_curve
 from policy.quality import ArrayState, QualityLearner
 from policy.recall import Learned, Span, forgotten, matched, taken_over
 from policy.ridge import RidgeQuality
-from policy.shadow import Compared
 from policy.view import ModelRecord, PolicyView, RouterRecord
 from policy.vowpal import VowpalQuality
 
-STATE_VERSION = 11
+STATE_VERSION = 12
 
 _PLAN_EVERY = 32
 _PLAN_EVERY_EARLY = 4
@@ -133,9 +131,7 @@ class RouterLearner:
         own = not decision.choice.imported
         if own:
             self._account(report, decision)
-        model = self._by_id.get(report.subject)
-        if model is not None and model.uid > decision.seq:
-            model = None  # It was removed since, and this is another of the same id.
+        model = self._model_at(report.subject, decision.seq)
         if model is None:
             return
         record = self._models[model.key]
@@ -157,9 +153,15 @@ class RouterLearner:
             self._learn_reported(vector, model, report, report.learned_reward)
 
     def _account(self, report: ReportRecord, decision: DecisionRecord) -> None:
-        """What a report on one of the router's own decisions has to do with money and the statistics."""
+        """What a report on one of the router's own decisions has to do with money and the statistics.
+
+        A second call has books of its own: it is paid for apart, and serves nobody.
+        """
         if report.activates:
             self._activate(decision, report.time_us)
+        if report.second:
+            self._record.second = self._record.second.reported(report)
+            return
         if report.charged_usd is not None:
             self._charge(report.charged_usd, report, decision)
         if decision.incumbent_model:
@@ -171,18 +173,29 @@ class RouterLearner:
             return
         if joined.charged_usd is None:
             self._record.charged += 1
-            self._record.spent_usd += _predicted_cost_usd(decision)
-            self._pacing.close(decision, _predicted_cost_usd(decision))
-        model = self._by_id.get(joined.served_model or decision.choice.model)
-        if model is None or model.uid > decision.seq:
-            return
-        record = self._models[model.key]
-        record.closed += 1
-        if joined.reward is None:
-            record.missing += 1
-            missing_reward = self._router.spec.reward_rule.missing_reward
-            if missing_reward is not None:
-                self._learn(decision.features.astype(np.float64), model, missing_reward)
+            self._record.spent_usd += decision.choice.predicted_cost_usd
+            self._pacing.close(decision, decision.choice.predicted_cost_usd)
+        model = self._model_at(joined.served_model or decision.choice.model, decision.seq)
+        if model is not None:
+            record = self._models[model.key]
+            record.closed += 1
+            if joined.reward is None:
+                record.missing += 1
+                self._learn_missing(decision, model)
+        self._close_second(decision, joined)
+
+    def _close_second(self, decision: DecisionRecord, joined: Joined) -> None:
+        """One of which nothing was reported was not made, as far as is known."""
+        told = joined.call(second=True)
+        self._record.second = self._record.second.closed(decision.choice, len(told.reports), told.charged_usd)
+        model = self._model_at(told.served_model or decision.choice.second_model, decision.seq)
+        if model is not None and told.reports and told.reward is None:
+            self._learn_missing(decision, model)
+
+    def _learn_missing(self, decision: DecisionRecord, model: Model) -> None:
+        missing_reward = self._router.spec.reward_rule.missing_reward
+        if missing_reward is not None:
+            self._learn(decision.features.astype(np.float64), model, missing_reward)
 
     def view(self, snapshot: int) -> PolicyView:
         """What is known now, for decisions; `snapshot` is the position of the log it stands for."""
@@ -206,14 +219,20 @@ class RouterLearner:
         same_size = len(decision.features) == self._window.features.shape[1]
         return same_size and decision.router_uid == self._router.uid
 
+    def _model_at(self, model_id: str, seq: int) -> Model | None:
+        """The model of this id then, None if it was removed since, whether or not another has its name now."""
+        model = self._by_id.get(model_id)
+        return None if model is None or model.uid > seq else model
+
     def _record_of(self, decision: DecisionRecord) -> ModelRecord | None:
-        """That of the chosen model, None if it was removed since, whether or not another has its name now."""
-        model = self._by_id.get(decision.choice.model)
-        return None if model is None or model.uid > decision.seq else self._models[model.key]
+        """That of the chosen model, None if it is gone."""
+        model = self._model_at(decision.choice.model, decision.seq)
+        return None if model is None else self._models[model.key]
 
     def _activate(self, decision: DecisionRecord, time_us: int) -> None:
         self._record.decisions += 1
         self._record.explored = self._record.explored.entered(decision.choice)
+        self._record.second = self._record.second.entered(decision.choice)
         loss_max = self._router.spec.exploration.max_utility_loss
         loss = expected_loss(decision.choice)
         self._record.exploration_owed = owed_after(self._record.exploration_owed, loss, loss_max)
@@ -223,14 +242,14 @@ class RouterLearner:
         if record is not None:
             record.decisions += 1
             record.explored = record.explored.entered(decision.choice)
-        self._pacing.commit(decision, time_us, _predicted_cost_usd(decision))
+        self._pacing.commit(decision, time_us, decision.choice.predicted_cost_usd)
 
     def _charge(self, charged_usd: float, report: ReportRecord, decision: DecisionRecord) -> None:
         self._record.spent_usd += charged_usd
         self._record.charged += report.settles
         if report.settles:
             time_us = report.time_us if report.activates else decision.time_us
-            self._pacing.settle(decision, time_us, _predicted_cost_usd(decision), charged_usd)
+            self._pacing.settle(decision, time_us, decision.choice.predicted_cost_usd, charged_usd)
         else:
             self._pacing.charge(decision, charged_usd)
 
@@ -369,16 +388,9 @@ class RouterLearner:
         learner._pacing.restore(meta["pacing"], _part(arrays, "pacing "))
         learner._told_seq = meta["told_seq"]
         learner._forgotten = [(after, upto) for after, upto in meta["forgotten"]]
-        record = meta["record"]
-        books = {"explored": Explored(**record["explored"]), "compared": Compared(**record["compared"])}
-        learner._record = RouterRecord(**{**record, **books})
-        learner._models = {key: _restored(record) for key, record in meta["models"].items()}
+        learner._record = RouterRecord.restore(meta["record"])
+        learner._models = {key: ModelRecord.restore(record) for key, record in meta["models"].items()}
         return learner
-
-
-def _restored(record: dict[str, Any]) -> ModelRecord:
-    circuit, explored = Circuit.restore(record["circuit"]), Explored(**record["explored"])
-    return ModelRecord(**{**record, "circuit": circuit, "explored": explored})
 
 
 def _prefixed(prefix: str, state: ArrayState) -> dict[str, npt.NDArray[Any]]:
@@ -387,11 +399,6 @@ def _prefixed(prefix: str, state: ArrayState) -> dict[str, npt.NDArray[Any]]:
 
 def _part(arrays: ArrayState, prefix: str) -> ArrayState:
     return {name.removeprefix(prefix): each for name, each in arrays.items() if name.startswith(prefix)}
-
-
-def _predicted_cost_usd(decision: DecisionRecord) -> float:
-    choice = decision.choice
-    return next(each.cost_usd for each in choice.candidates if each.model == choice.model)
 
 
 def _new_quality(kind: LearnerKind, size: int) -> QualityLearner:

@@ -56,7 +56,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ReportRecord:
-    """A report as logged; an activation is a report that says nothing.
+    """A report as logged; an activation is a report that says nothing. `second` is one on the second call.
 
     The last seven fields are the join, resolved once, when the report is stored, and kept with it:
     so the learner reads facts that neither a changed rule nor a changed price can alter afterwards.
@@ -87,6 +87,7 @@ class ReportRecord:
     charged_usd: float | None = None
     settles: bool = False
     activates: bool = False
+    second: bool = False
 
 
 @dataclass(frozen=True, slots=True)

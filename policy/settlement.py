@@ -93,7 +93,8 @@ class Pending:
     `answers` are the contenders' probabilities, (lineup, models), and cannot be written to. `propensities` are
     the live policy's, (models,), and `predictions` its quality, cost and latency, (models, 3). `money` and
     `latency_price` are what a USD and a second take from utility. `error` is 1 for a failed call of the model
-    that was drawn, `fallback` that another has served instead.
+    that was drawn, `fallback` that another has served instead. `second_share` is the probability with which a
+    second call was to be made, 0 where none could be.
     """
 
     seq: int
@@ -110,6 +111,7 @@ class Pending:
     latency_seconds: float = math.nan
     error: float = 0.0
     fallback: bool = False
+    second_share: float = 0.0
 
     @classmethod
     def of(
@@ -121,7 +123,7 @@ class Pending:
         answers: Sequence[Sequence[float]],
     ) -> Pending:
         """The decision as the contenders have answered it."""
-        candidates = decision.choice.candidates
+        candidates, second = decision.choice.candidates, decision.choice.second
         models = tuple([each.model for each in candidates])
         money = money_price(spec, decision, bounds)
         fixed = np.array(answers, dtype=np.float64).reshape(len(lineup), len(models))
@@ -136,6 +138,7 @@ class Pending:
             predictions=tuple([(each.quality, each.cost_usd, each.latency_seconds) for each in candidates]),
             money=money,
             latency_price=spec.objective.latency_usd_per_second * money,
+            second_share=0.0 if second is None or second.capped else second.share,
         )
 
     def note(self, report: ReportRecord) -> None:
@@ -201,7 +204,7 @@ def events(rows: Sequence[Pending], bounds: Mapping[Metric, Bounds]) -> Iterator
         # Where they are not known, in the place of the propensities of models that were not drawn.
         propensities = np.where(known[:, None], logged, 1.0 / logged.shape[1])
         # What is not known of other models' propensities cannot be a control variate's baseline.
-        predictions = np.where(known[:, None, None], _predictions(group, bounds), 0.0)
+        predictions = np.where(known[:, None, None], clipped_predictions(group, bounds), 0.0)
         chosen = np.array([row.chosen for row in group])
         drawn = logged[np.arange(len(group)), chosen]
         observed = np.array([row.observed() for row in group])
@@ -223,7 +226,7 @@ def _sums_to_one(shares: FloatArray) -> npt.NDArray[np.bool_]:
     return whole
 
 
-def _predictions(group: Sequence[Pending], bounds: Mapping[Metric, Bounds]) -> FloatArray:
+def clipped_predictions(group: Sequence[Pending], bounds: Mapping[Metric, Bounds]) -> FloatArray:
     """(events, models, metrics), within the bounds; of errors, and of what is nan, nothing is predicted."""
     three = np.nan_to_num(np.array([row.predictions for row in group]))
     money = np.array([[row.money] for row in group])

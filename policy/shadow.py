@@ -86,7 +86,9 @@ class Compared:
 
     def reported(self, report: ReportRecord, decision: DecisionRecord) -> Compared:
         """With this report, if it is about an incumbent that served."""
-        if report.subject != decision.incumbent_model or _candidate(decision, report.subject) is None:
+        if report.second or report.subject != decision.incumbent_model:
+            return self
+        if _candidate(decision, report.subject) is None:
             return self
         rewards, reward_sum = self.rewards, self.reward_sum
         if report.learned_reward is not None:

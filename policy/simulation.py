@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from typing import Protocol
 
@@ -16,8 +16,10 @@ from policy.features import FEATURE_VERSION
 from policy.join import Joined, joined, resolve
 from policy.learner import RouterLearner
 from policy.log import DecisionRecord, ReportRecord, Usage
+from policy.second import offered
 
 _ROUND_US = 1_000_000
+_SECOND_FROM = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +67,16 @@ def schedule(splits: Sequence[str | None], seed: int) -> Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A report on a decision, `delay` seconds after it; with 0 it is learned before the next decision."""
+    """A report on a decision, `delay` seconds after it; with 0 it is learned before the next decision. `second` is
+    one on its second call.
+    """
 
     delay: int = 0
     reward: float | None = None
     signals: Mapping[str, float] = field(default_factory=dict)
     usage: Usage | None = None
     error: ModelError | None = None
+    second: bool = False
 
 
 class World:
@@ -118,7 +123,8 @@ class Follower(Protocol):
 def simulate(world: World, seed: int, followers: Sequence[Follower] = ()) -> Iterator[Choice]:
     """Plays the world's rounds; yields each choice when what came at once is learned.
 
-    Reports wait for their round, windows close by the router's rule, and the draws belong to the seed.
+    Reports wait for their round, windows close by the router's rule, and the draws belong to the seed. Second
+    calls are made wherever they are offered, whatever they cost on a day.
     `followers` are told of every record after the learner.
     """
     learner = RouterLearner(world.router(0))
@@ -133,7 +139,9 @@ def simulate(world: World, seed: int, followers: Sequence[Follower] = ()) -> Ite
         history.advance(time_us)
         decision_id = f"{seed}-{position}"
         query = Query(this.features, 0, this.prompt_tokens)
-        choice = decide(learner.view(history.seq), router, query, decision_id, time_us)
+        view = learner.view(history.seq)
+        choice = decide(view, router, query, decision_id, time_us)
+        choice = replace(choice, second=offered(view, router, query, choice, decision_id, time_us))
         decision = DecisionRecord(
             seq=history.next_seq(),
             time_us=time_us,
@@ -151,6 +159,8 @@ def simulate(world: World, seed: int, followers: Sequence[Follower] = ()) -> Ite
         for each in told:
             each.on_decision(decision)
         history.add(decision, router, world.arrivals(position, choice.model))
+        if choice.second_model:
+            history.add_second(decision, router, world.arrivals(position, choice.second_model))
         history.advance(time_us)
         yield choice
 
@@ -176,6 +186,13 @@ class _History:
             heappush(self._coming, (time_us, decision.seq * 100 + number, decision, router, arrival))
         heappush(self._coming, (decision.expire_us, decision.seq * 100 + 99, decision, router, None))
 
+    def add_second(self, decision: DecisionRecord, router: Router, arrivals: Sequence[Arrival]) -> None:
+        """Notes what will come of its second call, after what comes of its own at the same time."""
+        for number, arrival in enumerate(arrivals, _SECOND_FROM):
+            time_us = decision.time_us + arrival.delay * _ROUND_US
+            place = decision.seq * 100 + number
+            heappush(self._coming, (time_us, place, decision, router, replace(arrival, second=True)))
+
     def advance(self, time_us: int) -> None:
         """Learns what has come by this time."""
         while self._coming and self._coming[0][0] <= time_us:
@@ -196,8 +213,9 @@ class _History:
             signals=arrival.signals,
             usage=arrival.usage,
             error=arrival.error,
+            second=arrival.second,
         )
-        model = decision.choice.model
+        model = decision.choice.second_model if arrival.second else decision.choice.model
         prices = next(each.spec.prices for each in router.models if each.id == model)
         earlier = self._reports[decision.decision_id]
         report = resolve(draft, joined(False, earlier), model, router.spec.reward_rule, prices)

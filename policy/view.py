@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from policy.allowance import Standing
 from policy.books import Explored
@@ -13,6 +14,7 @@ from policy.cost import CostPredictor, CostTerms
 from policy.domain import FloatArray, Router
 from policy.drift import FIRST_VARIANCE
 from policy.quality import Predictor
+from policy.second_calls import SecondCalls
 from policy.shadow import Compared
 
 _LATENCY_MEMORY = 200.0
@@ -46,6 +48,12 @@ class ModelRecord:
     joined_at: int = 0
     explored: Explored = Explored()
     imported: int = 0
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any]) -> ModelRecord:
+        """The record whose fields were written as JSON."""
+        circuit, explored = Circuit.restore(state["circuit"]), Explored(**state["explored"])
+        return cls(**{**state, "circuit": circuit, "explored": explored})
 
     def retrial(self, decisions: int) -> float:
         """How probable it is to be tried for its return, when the router has made so many decisions.
@@ -91,6 +99,17 @@ class RouterRecord:
     explored: Explored = Explored()
     imported: int = 0
     compared: Compared = Compared()
+    second: SecondCalls = SecondCalls()
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any]) -> RouterRecord:
+        """The record whose fields were written as JSON."""
+        books = {
+            "explored": Explored(**state["explored"]),
+            "compared": Compared(**state["compared"]),
+            "second": SecondCalls(**state["second"]),
+        }
+        return cls(**{**state, **books})
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ replaces, every snapshot rebuilt from the first record.
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from zipfile import BadZipFile
 
@@ -13,12 +14,14 @@ from policy.domain import Choice
 from policy.exploration import draw
 from policy.join import joined
 from policy.learner import RouterLearner, StateVersionError
-from policy.log import DecisionRecord, ReportRecord
+from policy.log import DecisionRecord, LogRecord, ReportRecord
 from policy.promotion import PolicyRecord
+from policy.second import drawn_second
 from policy.shadow import explores, mixed
 from server.learner_fold import LearnerFold
 from server.storage.codec import DamagedRecordError
 from server.storage.reader import LogReader, StoredSnapshot
+from server.storage.second_days import Day, day_of
 
 _PAGE = 1000
 _ROUNDING = 1e-9
@@ -29,7 +32,7 @@ _EXAMPLES_MAX = 10
 @dataclass
 class Audit:
     """What was checked and what failed; `examples` names some of the failures. `imported` decisions are none
-    of the `decisions`, as what drew them is not known here.
+    of the `decisions`, as what drew them is not known here. `days` are those on which second calls were paid for.
     """
 
     decisions: int = 0
@@ -39,12 +42,15 @@ class Audit:
     revisions_wrong: int = 0
     snapshots: int = 0
     snapshots_wrong: int = 0
+    days: int = 0
+    days_wrong: int = 0
     unreadable: int = 0
     examples: list[str] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
-        return not (self.draws_wrong or self.revisions_wrong or self.snapshots_wrong or self.unreadable)
+        wrong = self.draws_wrong or self.revisions_wrong or self.snapshots_wrong or self.days_wrong
+        return not (wrong or self.unreadable)
 
     def blame(self, what: str) -> None:
         """Keeps an example of a failure."""
@@ -68,10 +74,12 @@ def audit(reader: LogReader, on_progress: Callable[[int], object]) -> Audit:
 
 def _check_records(reader: LogReader, result: Audit, on_progress: Callable[[int], object]) -> None:
     seq = 0
+    head, stored = reader.second_days()
+    spent: dict[Day, float] = {}
     while True:
         page = reader.page(seq, _PAGE)
         if page.upto == seq:
-            return
+            return _check_days(spent, stored, result)
         for record in page.records:
             if isinstance(record, DecisionRecord):
                 _check_draw(record, result)
@@ -79,8 +87,36 @@ def _check_records(reader: LogReader, result: Audit, on_progress: Callable[[int]
                 reader.recalled(record.router.uid, record.restored)
         rewarded = [each for each in page.records if isinstance(each, ReportRecord)]
         _check_revisions([each for each in rewarded if each.learned_reward is not None], reader, result)
+        _spend([each for each in page.records if each.seq <= head], reader, spent)
         on_progress(page.upto - seq)
         seq = page.upto
+
+
+def _spend(records: Sequence[LogRecord], reader: LogReader, spent: dict[Day, float]) -> None:
+    """Adds what second calls have cost by these records."""
+    told = [each for each in records if isinstance(each, ReportRecord) and each.second]
+    told = [each for each in told if each.charged_usd is not None]
+    decisions = reader.decisions(sorted({each.decision_id for each in told}))
+    for each in records:
+        if isinstance(each, DecisionRecord) and each.choice.second_model:
+            day = day_of(each.router_uid, each.time_us)
+            spent[day] = spent.get(day, 0.0) + each.choice.second_cost_usd
+    for report in told:
+        decision = decisions[report.decision_id]
+        predicted = decision.choice.second_cost_usd if report.settles else 0.0
+        spent[day_of(decision.router_uid, decision.time_us)] += (report.charged_usd or 0.0) - predicted
+
+
+def _check_days(spent: Mapping[Day, float], stored: Mapping[Day, float], result: Audit) -> None:
+    """What the cap on second calls is held against is what they have cost by the log."""
+    for day in sorted({*spent, *stored}):
+        result.days += 1
+        logged, kept = spent.get(day, 0.0), stored.get(day, 0.0)
+        if not math.isclose(logged, kept, rel_tol=_ROUNDING, abs_tol=_ROUNDING):
+            result.days_wrong += 1
+            result.blame(
+                f"second calls of router {day[0]}, day {day[1]}: {logged!r} USD by the log, {kept!r} by the books"
+            )
 
 
 def _check_draw(record: DecisionRecord, result: Audit) -> None:
@@ -108,7 +144,24 @@ def _wrong_draw(record: DecisionRecord) -> list[str]:
         wrong = _wrong_shadow(record.decision_id, choice)
     if abs(sum(probabilities) - 1.0) > _ROUNDING:
         wrong.append(f"the propensities sum to {sum(probabilities)!r}")
-    return wrong
+    return wrong + _wrong_second(record)
+
+
+def _wrong_second(record: DecisionRecord) -> list[str]:
+    """The second call follows from the logged offer and the decision id; a day without money gives none."""
+    choice, second = record.choice, record.choice.second
+    if second is None:
+        return []
+    names = [each.model for each in choice.candidates]
+    if len(second.pool) != len(names) or abs(sum(second.pool) - 1.0) > _ROUNDING or second.share <= 0.0:
+        return ["its offer of a second call is none"]
+    if second.pool[names.index(choice.model)] not in (0.0, 1.0):
+        return ["its second call might have been to the same model"]
+    index = drawn_second(record.decision_id, second.share, second.pool)
+    expected = "" if index is None or second.capped else names[index]
+    if expected == second.model:
+        return []
+    return [f"the draw gives the second model {expected or 'none'}, logged {second.model or 'none'}"]
 
 
 def _wrong_shadow(decision_id: str, choice: Choice) -> list[str]:
@@ -143,7 +196,7 @@ def _check_revisions(rewarded: list[ReportRecord], reader: LogReader, result: Au
     reports = reader.reports(sorted({each.decision_id for each in rewarded}))
     for report in rewarded:
         before = joined(False, [each for each in reports[report.decision_id] if each.seq < report.seq])
-        was = before.taught.get(report.subject)
+        was = before.call(report.second).taught.get(report.subject)
         result.revisions += report.replaces_reward is not None
         expected = (was.reward, was.seq) if was else (None, 0)
         if (report.replaces_reward, report.replaces_seq) != expected:

@@ -96,6 +96,7 @@ class EvaluationLoop:
         self._fold: EvaluationFold | None = None
         self._alarms: dict[str, str] = {}
         self._crossed: set[str] = set()
+        self._contradicted: dict[str, frozenset[str]] = {}
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="evaluation", daemon=True)
@@ -253,9 +254,23 @@ class EvaluationLoop:
             self._crossed = self._crossed | {router} if crossed else self._crossed - {router}
             if found is not None:
                 self._on_found(router, found)
+                self._say_contradictions(router, found)
             if before and not name:
                 logger.warning("the live policy of routers/%s is no longer known to be worse", router)
         self._on_alarm(not self._alarms)
+
+    def _say_contradictions(self, router: str, found: Found) -> None:
+        """Says once of each candidate that pairs and single calls contradict one another."""
+        now = frozenset(found.results.paired.disagreeing)
+        before = self._contradicted.get(router, frozenset())
+        self._contradicted[router] = now
+        for name in sorted(now - before):
+            logger.warning(
+                "routers/%s: second calls contradict what is estimated of %s from single ones: "
+                "propensities or rewards are wrong",
+                router,
+                name,
+            )
 
 
 class _Due:

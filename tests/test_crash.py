@@ -67,8 +67,14 @@ async def caller(server: Running, ledger: Ledger, random: Random, name: str) -> 
             if not await call(server, ledger, route):
                 return
         decision_id = ledger.decisions[request_id].decision_id
-        for report_id in random.choice(((), ("r",), ("r", "r"), ("r", "s"))):
+        told = random.choice(((), ("r",), ("r", "r"), ("r", "s")))
+        if ledger.decisions[request_id].second_model:
+            told += random.choice(((), ("second",), ("second", "second")))
+        for report_id in told:
             report = pb.ReportRewardRequest(decision_id=decision_id, report_id=report_id, reward=random.random())
+            if report_id == "second":
+                report.second = True
+                report.usage.cost_usd = random.random() * 0.01
             if not await call(server, ledger, report):
                 return
 
@@ -97,6 +103,7 @@ async def register(port: int) -> None:
         await server.create_router(
             "second",
             objective={"budget_usd_per_request": 0.002},
+            paid_shadow={"share": 0.2, "max_usd_per_day": 0.5},
             reward_rule={"join": registry_pb.REWARD_JOIN_MEAN},
         )
         for router in ROUTERS:
@@ -112,11 +119,11 @@ async def learned_rewards(url: str, port: int) -> int:
 
 
 def require_kept(url: str, ledger: Ledger) -> int:
-    """Every acknowledged decision and report is there, once; gives how many decisions have a reward."""
+    """Every acknowledged decision and report is there, once; gives how many calls have a reward."""
     engine = open_engine(url)
     with engine.connect() as connection:
         stored = dict(connection.execute(select(decisions.c.decision_id, decisions.c.model)).all())
-        rows = connection.execute(select(reports.c.decision_id, reports.c.report_id, reports.c.reward)).all()
+        rows = connection.execute(select(reports.c.decision_id, reports.c.report_id, reports.c.second)).all()
         once = select(func.count(func.distinct(decisions.c.router + decisions.c.request_id)))
         assert connection.execute(once).scalar_one() == len(stored)
     engine.dispose()
@@ -125,11 +132,11 @@ def require_kept(url: str, ledger: Ledger) -> int:
     assert set(Counter((row.decision_id, row.report_id) for row in rows).values()) <= {1}
     kept = {(row.decision_id, row.report_id) for row in rows}
     assert set(ledger.reports) <= kept
-    return len({row.decision_id for row in rows})
+    return len({(row.decision_id, row.second) for row in rows})
 
 
 def require_consistent(url: str) -> None:
-    """The draws and the snapshots follow from the log."""
+    """The draws, the snapshots and the books of second calls follow from the log."""
     engine = open_engine(url)
     result = audit(LogReader(engine), lambda _: None)
     engine.dispose()

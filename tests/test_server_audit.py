@@ -502,6 +502,8 @@ def test_a_program_reads_the_failures_as_json(log: Disk, url: str) -> None:
         "revisions_wrong": 0,
         "snapshots": 1,
         "snapshots_wrong": 1,
+        "days": 0,
+        "days_wrong": 0,
         "unreadable": 0,
         "examples": [snapshot_blame(log)],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -13,10 +14,11 @@ from rich.progress import Progress
 from threadpoolctl import threadpool_limits
 
 from policy.candidates import CandidateSpec, Threshold
-from policy.domain import Objective, RouterSpec
+from policy.domain import PAID_SHADOW_SHARE_MAX, Objective, PaidShadow, RouterSpec
 from policy.evaluation import EvaluationSettings
 from policy.verdict import Requirements
 from scripts.evaluation.experiments import Coverage, Race, coverage, race
+from scripts.evaluation.pairs import Pairing, Tries, pairing
 from scripts.evaluation.synthetic import Speed, measure
 from scripts.evaluation.truth import Case
 from server.replay.file import ReplayFile, ReplayFileError, read_replay
@@ -26,6 +28,7 @@ _UTILITY_ALONE = Requirements(
     quality_loss_max=None, cost_factor_max=None, latency_factor_max=None, error_increase_max=None
 )
 _LOOKS = 5
+_NO_CAP_USD = 1e6
 # Between the cheapest model and the second dearest, by the gap of quality at which the dearer one is called.
 _AFFORDABLE = {"threshold 0.05": 0.05, "threshold 0.1": 0.1, "threshold 0.2": 0.2}
 # Between the two dearest.
@@ -41,6 +44,15 @@ _GAIN = 0.02
 @click.option("--runs", default=300, show_default=True, help="For coverage and gate, seeds from 0 on.")
 @click.option("--decisions", default=300, show_default=True, help="Of each of those runs.")
 @click.option("--races", default=3, show_default=True, help="Runs over the whole file, for power and ranking.")
+@click.option("--paid-runs", default=100, show_default=True, help="With second calls, seeds from 0 on.")
+@click.option("--paid-decisions", default=2000, show_default=True, help="Of each of those runs.")
+@click.option(
+    "--paid-share",
+    type=click.FloatRange(0.0, PAID_SHADOW_SHARE_MAX, min_open=True),
+    default=0.05,
+    show_default=True,
+    help="Of their decisions that have a second call.",
+)
 @click.option(
     "--speed-decisions", default=1_000_000, show_default=True, help="Synthetic ones, for speed and memory."
 )
@@ -52,6 +64,9 @@ def main(
     runs: int,
     decisions: int,
     races: int,
+    paid_runs: int,
+    paid_decisions: int,
+    paid_share: float,
     speed_decisions: int,
 ) -> None:
     """Show how far evaluations of logs that a policy makes of FILE can be trusted.
@@ -71,7 +86,7 @@ def main(
         raise click.UsageError("FILE must have at least 3 models, a cheap one and two dearer ones")
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("playing", total=runs + races)
+        task = progress.add_task("playing", total=runs + races + paid_runs)
         rounds = featurised(replay, lambda: None)
         plain = Case(replay, rounds, spec, (), EvaluationSettings(_UTILITY_ALONE))
         covered = coverage(plain, range(runs), decisions, decisions // _LOOKS, lambda: progress.advance(task))
@@ -83,7 +98,15 @@ def main(
         for seed in range(races):
             found.append(race(full, seed, 100, groups, (strong, cheap)))
             progress.advance(task)
-    text = markdown(replay, covered, found, speed)
+        paid = replace(spec, paid_shadow=PaidShadow(paid_share, _NO_CAP_USD))
+        pairs = pairing(
+            Case(replay, rounds, paid, (), EvaluationSettings(_UTILITY_ALONE)),
+            range(paid_runs),
+            paid_decisions,
+            paid_decisions // _LOOKS,
+            lambda: progress.advance(task),
+        )
+    text = "\n\n".join([markdown(replay, covered, found, speed), *([paired(replay, pairs)] if paid_runs else [])])
     shown = Console()
     shown.print(Markdown(text)) if shown.is_terminal else click.echo(text)
 
@@ -118,6 +141,37 @@ def markdown(replay: ReplayFile, covered: Coverage, races: Sequence[Race], speed
         rows.append(("decisions a second, 7 comparators", f"{speed.decisions / speed.seconds:,.0f}"))
         rows.append((f"largest size, {speed.decisions:,} decisions", size))
     return "\n".join(f"| {left} | {right} |" for left, right in rows)
+
+
+def paired(replay: ReplayFile, found: Pairing) -> str:
+    """The table of second calls: a row for each model alone."""
+    rows = [
+        (
+            f"gain in utility, {median(found.pairs):.0f} second calls",
+            "95 % intervals right",
+            "sequences ever wrong",
+            "false alarms",
+            "width",
+            "width by all single calls",
+            "of those right",
+        ),
+        ("---",) * 7,
+        *(_tries(f"fixed:{model}", found.candidates[f"fixed:{model}"], found.runs) for model in _by_cost(replay)),
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _tries(name: str, tries: Tries, runs: int) -> tuple[str, ...]:
+    told = tries.intervals > 0
+    return (
+        name,
+        f"{tries.right} of {tries.intervals}",
+        f"{tries.sequences} of {runs}",
+        f"{tries.alarms} of {runs}",
+        f"{median(tries.paired_widths):.4f}" if told else "too few to tell",
+        f"{median(tries.single_widths):.4f}" if told else "",
+        f"{tries.single_right} of {tries.intervals}" if told else "",
+    )
 
 
 def _races(replay: ReplayFile, races: Sequence[Race]) -> list[tuple[str, str]]:

@@ -60,11 +60,24 @@ def _head(decision: pb.Decision) -> Table:
         ("reward", f"{decision.reward:.4g}" if decision.HasField("reward") else "none yet"),
         ("cost", f"{decision.cost_usd:.3e} USD" if decision.HasField("cost_usd") else "none reported yet"),
     ]
+    if decision.second_model or decision.second_capped:
+        rows.append(("second call", _second(decision)))
     if not decision.active:
         rows.append(("active", "no: asked for ahead, and not used so far"))
     for name, value in rows:
         grid.add_row(name, Text(value))
     return grid
+
+
+def _second(decision: pb.Decision) -> str:
+    if decision.second_capped:
+        return "none: the day's money for second calls was used up"
+    told = [f"{decision.second_model}, named with {decision.second_probability:.4g}"]
+    if decision.HasField("second_reward"):
+        told.append(f"reward {decision.second_reward:.4g}")
+    if decision.HasField("second_cost_usd"):
+        told.append(f"cost {decision.second_cost_usd:.3e} USD")
+    return ", ".join(told)
 
 
 def _how(decision: pb.Decision) -> str:
@@ -207,7 +220,8 @@ def _reports(decision: pb.Decision) -> Table:
 
 def _said(stored: pb.Report) -> str:
     report = stored.report
-    parts = [f"reward {report.reward:.4g}"] if report.HasField("reward") else []
+    parts = ["on the second call"] if report.second else []
+    parts += [f"reward {report.reward:.4g}"] if report.HasField("reward") else []
     parts += [f"{name} {value:.4g}" for name, value in sorted(report.signals.items())]
     if report.usage.input_tokens or report.usage.output_tokens:
         parts.append(f"{report.usage.input_tokens} + {report.usage.output_tokens} tokens")

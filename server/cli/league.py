@@ -14,6 +14,7 @@ from policy.confidence import Bounds
 from policy.evidence import Metric
 from policy.league import Results
 from server.cli.remote import DEADLINE_SECONDS, connected, console
+from server.evaluate.pairs import pair_grids, pair_notes
 from server.evaluate.plot import plot_league
 from server.evaluate.report import league, notes, values
 from server.services.evaluations import bounds_from_proto, results_from_proto
@@ -40,7 +41,9 @@ def show_results(results: Results, bounds: Mapping[Metric, Bounds], level: float
         return
     printer = console()
     printer.print(league(results, level))
-    for sentence in notes(results, bounds):
+    for grid in pair_grids(results.paired, [each.id for each in results.table()], level):
+        printer.print(grid)
+    for sentence in (*notes(results, bounds), *pair_notes(results.paired)):
         printer.print(sentence, highlight=False)
 
 

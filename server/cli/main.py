@@ -14,6 +14,7 @@ from server.cli.evaluate import evaluate
 from server.cli.explain import explain
 from server.cli.import_decisions import import_decisions
 from server.cli.models import models
+from server.cli.paid_shadow import paid_shadow
 from server.cli.policies import policies
 from server.cli.replay import replay
 from server.cli.serve import serve
@@ -33,7 +34,8 @@ def cli() -> None:
 
 
 _COMMANDS = (
-    *(serve, replay, evaluate, models, policies, snapshots, explain, shadow, import_decisions, bench, verify),
+    *(serve, replay, evaluate, models, policies, snapshots, explain, shadow, paid_shadow, import_decisions),
+    *(bench, verify),
 )
 for command in _COMMANDS:
     cli.add_command(command)

@@ -48,6 +48,8 @@ def verify(database_url: str | None, as_json: bool) -> None:
             f"revised rewards {result.revisions}, of which of another than the one before {result.revisions_wrong}"
         )
         click.echo(f"snapshots {result.snapshots}, of which not what the log gives {result.snapshots_wrong}")
+        if result.days:
+            click.echo(f"days with second calls {result.days}, of which the books are wrong {result.days_wrong}")
         if result.unreadable:
             click.echo("the log cannot be read to its end")
         for example in result.examples:

@@ -12,6 +12,7 @@ from policy.confidence import Bounds, Contrast
 from policy.estimators import Comparison, Estimate
 from policy.evidence import Interval, Metric
 from policy.league import CandidateResult, Results
+from server.evaluate.pairs import pair_values
 
 _COUNTS = ("decisions", "settled", "pending", "evicted", "abandoned", "shadow", "incumbents", "revised")
 _METHODS = ("ips", "snips", "dr", "adr")
@@ -82,6 +83,7 @@ def values(results: Results, level: float) -> dict[str, Any]:
         "level": level,
         "left_out": _left_out(results),
         "candidates": [_candidate(each) for each in results.table()],
+        "paired": pair_values(results.paired),
     }
 
 

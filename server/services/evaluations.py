@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from pointsman.v1 import policy_service_pb2 as pb
 
 from policy.candidates import CandidateSpec
 from policy.confidence import Bounds, Contrast
-from policy.estimators import Comparison, Estimate, MetricEstimates, Support
-from policy.evidence import Interval, LeftOut, Metric
+from policy.estimators import Comparison, MetricEstimates, Support
+from policy.evidence import LeftOut, Metric
 from policy.league import CandidateResult, Results
 from policy.verdict import Outcome, Requirements, Verdict, judge
 from server.evaluation_loop import Found
 from server.services.names import router_name
+from server.services.pairs import (
+    BY_VALUE,
+    METRICS,
+    estimate_from_proto,
+    estimate_to_proto,
+    interval_from_proto,
+    interval_to_proto,
+    paired_from_proto,
+    paired_to_proto,
+)
 
-_METRICS = {
-    Metric.QUALITY: pb.METRIC_QUALITY,
-    Metric.COST_USD: pb.METRIC_COST_USD,
-    Metric.LATENCY_SECONDS: pb.METRIC_LATENCY_SECONDS,
-    Metric.ERROR: pb.METRIC_ERROR,
-    Metric.UTILITY: pb.METRIC_UTILITY,
-}
-_BY_VALUE = {value: metric for metric, value in _METRICS.items()}
 _OUTCOMES = {
     Outcome.PASSED: pb.VERDICT_OUTCOME_PASSED,
     Outcome.FAILED: pb.VERDICT_OUTCOME_FAILED,
@@ -52,13 +53,14 @@ def evaluation_to_proto(router_id: str, found: Found) -> pb.Evaluation:
         since_position=str(found.since),
         level=found.level,
         bounds=[
-            pb.MetricBounds(metric=_METRICS[metric], low=each.low, high=each.high)
+            pb.MetricBounds(metric=METRICS[metric], low=each.low, high=each.high)
             for metric, each in found.bounds.items()
         ],
         requirements=requirements_to_proto(found.requirements),
         candidates=[_candidate_to_proto(each) for each in results.table()],
         live_policy_worse_than=found.worse_than,
         guardrail_crossed=found.crossed.sentence if found.crossed else "",
+        paired=paired_to_proto(results.paired),
         **{field: getattr(results, name) for name, field in _COUNTS.items()},
     )
 
@@ -82,9 +84,9 @@ def _candidate_to_proto(each: CandidateResult) -> pb.CandidateEvaluation:
         estimates=[_estimates_to_proto(estimates) for estimates in each.estimates.values()],
         sequences=[
             pb.Sequence(
-                metric=_METRICS[contrast.metric],
+                metric=METRICS[contrast.metric],
                 times_live=contrast.times_live,
-                interval=_interval_to_proto(interval),
+                interval=interval_to_proto(interval),
                 clipped_count=each.clipped[contrast.metric],
                 since_position=str(each.since.get(contrast, "")),
             )
@@ -114,7 +116,7 @@ def verdict_to_proto(verdict: Verdict) -> pb.Verdict:
 
 def _estimates_to_proto(each: MetricEstimates) -> pb.MetricEstimates:
     return pb.MetricEstimates(
-        metric=_METRICS[each.metric],
+        metric=METRICS[each.metric],
         event_count=each.events,
         missing_count=each.missing,
         effective_sample_size=each.effective_sample_size,
@@ -127,22 +129,10 @@ def _estimates_to_proto(each: MetricEstimates) -> pb.MetricEstimates:
 
 def _comparison_to_proto(each: Comparison) -> pb.Comparison:
     return pb.Comparison(
-        candidate=_estimate_to_proto(each.candidate),
-        live=_estimate_to_proto(each.live),
-        difference=_estimate_to_proto(each.difference),
+        candidate=estimate_to_proto(each.candidate),
+        live=estimate_to_proto(each.live),
+        difference=estimate_to_proto(each.difference),
     )
-
-
-def _estimate_to_proto(each: Estimate) -> pb.Estimate:
-    return pb.Estimate(value=_finite(each.value), interval=_interval_to_proto(each.interval))
-
-
-def _interval_to_proto(each: Interval) -> pb.Interval:
-    return pb.Interval(low=_finite(each.low), high=_finite(each.high))
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def results_from_proto(message: pb.Evaluation) -> Results:
@@ -150,12 +140,12 @@ def results_from_proto(message: pb.Evaluation) -> Results:
     requirements = requirements_from_proto(message.requirements)
     counts = {name: getattr(message, field) for name, field in _COUNTS.items()}
     candidates = tuple(_candidate_from_proto(each, requirements) for each in message.candidates)
-    return Results(**counts, candidates=candidates)
+    return Results(**counts, candidates=candidates, paired=paired_from_proto(message.paired))
 
 
 def bounds_from_proto(message: pb.Evaluation) -> Mapping[Metric, Bounds]:
     """Between what each metric was declared to lie."""
-    return {_BY_VALUE[each.metric]: Bounds(each.low, each.high) for each in message.bounds}
+    return {BY_VALUE[each.metric]: Bounds(each.low, each.high) for each in message.bounds}
 
 
 def requirements_from_proto(message: pb.Requirements) -> Requirements:
@@ -172,7 +162,7 @@ def requirements_from_proto(message: pb.Requirements) -> Requirements:
 
 def _candidate_from_proto(message: pb.CandidateEvaluation, requirements: Requirements) -> CandidateResult:
     sequences = {
-        Contrast(_BY_VALUE[each.metric], each.times_live): _interval_from_proto(each.interval)
+        Contrast(BY_VALUE[each.metric], each.times_live): interval_from_proto(each.interval)
         for each in message.sequences
     }
     given = message.support
@@ -193,9 +183,9 @@ def _candidate_from_proto(message: pb.CandidateEvaluation, requirements: Require
         comparator=message.comparator,
         estimates={each.metric: each for each in estimates},
         sequences=sequences,
-        clipped={_BY_VALUE[each.metric]: each.clipped_count for each in message.sequences},
+        clipped={BY_VALUE[each.metric]: each.clipped_count for each in message.sequences},
         since={
-            Contrast(_BY_VALUE[each.metric], each.times_live): int(each.since_position)
+            Contrast(BY_VALUE[each.metric], each.times_live): int(each.since_position)
             for each in message.sequences
             if each.since_position
         },
@@ -206,7 +196,7 @@ def _candidate_from_proto(message: pb.CandidateEvaluation, requirements: Require
 
 def _estimates_from_proto(message: pb.MetricEstimates) -> MetricEstimates:
     return MetricEstimates(
-        metric=_BY_VALUE[message.metric],
+        metric=BY_VALUE[message.metric],
         events=message.event_count,
         missing=message.missing_count,
         effective_sample_size=message.effective_sample_size,
@@ -219,14 +209,4 @@ def _estimates_from_proto(message: pb.MetricEstimates) -> MetricEstimates:
 
 def _comparison_from_proto(message: pb.Comparison) -> Comparison:
     each = (message.candidate, message.live, message.difference)
-    return Comparison(*(_estimate_from_proto(given) for given in each))
-
-
-def _estimate_from_proto(message: pb.Estimate) -> Estimate:
-    value = message.value if message.HasField("value") else math.nan
-    return Estimate(value, _interval_from_proto(message.interval))
-
-
-def _interval_from_proto(message: pb.Interval) -> Interval:
-    low = message.low if message.HasField("low") else -math.inf
-    return Interval(low, message.high if message.HasField("high") else math.inf)
+    return Comparison(*(estimate_from_proto(given) for given in each))

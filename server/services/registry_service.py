@@ -12,6 +12,7 @@ from pointsman.v1 import registry_service_pb2_grpc as pb_grpc
 
 from policy.books import Explored
 from policy.domain import InvalidFieldError, Model, Objective
+from policy.second_calls import SecondCalls
 from policy.shadow import Compared
 from policy.view import ModelRecord, PolicyView
 from server.errors import ModelNotFoundError, RouterNotFoundError, StaleEtagError
@@ -179,6 +180,7 @@ def _router_statistics(view: PolicyView, objective: Objective) -> pb.RouterStati
         exploration=_exploration_statistics(view.router.explored),
         shadow=_shadow_statistics(view.router.compared),
         imported_decision_count=view.router.imported,
+        paid_shadow=_paid_shadow_statistics(view.router.second),
     )
     standing = view.standing
     # The learner may have yet to hear that the budget is of another kind now.
@@ -229,6 +231,18 @@ def _shadow_statistics(compared: Compared) -> pb.ShadowStatistics:
         observed_mean_reward=_mean(compared.reward_sum, compared.rewards),
         observed_call_count=compared.calls,
         observed_mean_cost_usd=_mean(compared.cost_sum_usd, compared.calls),
+    )
+
+
+def _paid_shadow_statistics(second: SecondCalls) -> pb.PaidShadowStatistics:
+    return pb.PaidShadowStatistics(
+        offer_count=second.offers,
+        call_count=second.calls,
+        capped_count=second.capped,
+        reward_count=second.rewards,
+        charged_count=second.charged,
+        spent_usd=second.spent_usd,
+        untold_count=second.untold,
     )
 
 

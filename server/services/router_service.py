@@ -55,6 +55,8 @@ class RouterService(pb_grpc.RouterServiceServicer):
             create_time=timestamp(decision.time_us),
             expire_time=timestamp(decision.expire_us),
             proposed_model=choice.proposed_model,
+            second_model=choice.second_model,
+            second_probability=choice.second_probability,
         )
 
     @translated
@@ -136,6 +138,9 @@ def _candidates(choice: Choice) -> list[pb.Candidate]:
     if choice.shadow is not None:
         for message, share in zip(messages, choice.shadow.proposal, strict=True):
             message.proposed_probability = share
+    if choice.second is not None and not choice.second.capped:
+        for message, share in zip(messages, choice.second.pool, strict=True):
+            message.second_probability = 0.0 if message.model == choice.model else choice.second.share * share
     return messages
 
 
@@ -169,6 +174,7 @@ def _report(request: pb.ReportRewardRequest) -> tuple[ReportRecord, str]:
         served_model=served,
         error=error_of(request.error),
         event_time_us=event_time_us_of(request.event_time) if request.HasField("event_time") else None,
+        second=request.second,
     )
     return report, served_router
 
@@ -197,7 +203,7 @@ def _import_result(fate: Disposition | Exception) -> pb.ImportResult:
 def _decision(found: JoinedDecision) -> pb.Decision:
     decision: DecisionRecord = found.decision
     choice = decision.choice
-    state = found.joined
+    state, second = found.joined, found.joined.call(second=True)
     return pb.Decision(
         decision_id=decision.decision_id,
         router=router_name(decision.router),
@@ -226,6 +232,11 @@ def _decision(found: JoinedDecision) -> pb.Decision:
         shadow_explore_share=choice.shadow.explore_share if choice.shadow else 0.0,
         categorical_features=decision.categorical,
         numeric_features=decision.numeric,
+        second_model=choice.second_model,
+        second_probability=choice.second_probability,
+        second_capped=bool(choice.second and choice.second.capped),
+        second_reward=second.reward,
+        second_cost_usd=second.charged_usd,
     )
 
 
@@ -257,6 +268,7 @@ def _stored_report(report: ReportRecord) -> pb.Report:
         signals=report.signals,
         served_model=report.served_model,
         error=ERROR_VALUES[report.error] if report.error else pb.MODEL_ERROR_UNSPECIFIED,
+        second=report.second,
     )
     if report.usage is not None:
         request.usage.CopyFrom(

@@ -11,6 +11,7 @@ from policy.domain import (
     ModelSpec,
     ModelState,
     Objective,
+    PaidShadow,
     Prices,
     RewardJoin,
     RewardRule,
@@ -85,7 +86,17 @@ def _router_spec(message: pb.Router) -> RouterSpec:
         ),
         mode=_MODES[message.mode],
         shadow_explore_share=message.shadow_explore_share,
+        paid_shadow=_paid_shadow(message.paid_shadow),
     )
+
+
+def _paid_shadow(message: pb.PaidShadow) -> PaidShadow:
+    for index, name in enumerate(message.models):
+        if name.startswith("routers/"):
+            raise InvalidFieldError(
+                f"paid_shadow.models[{index}]", f"must be the id of one of the router's models, not {name[:160]!r}"
+            )
+    return PaidShadow(message.share, message.max_usd_per_day, tuple(message.models))
 
 
 def objective_from_proto(message: pb.Objective) -> Objective:
@@ -166,6 +177,11 @@ def router_spec_to_proto(spec: RouterSpec) -> pb.Router:
         session_switch_gain=spec.session_switch_gain,
         mode=_MODE_VALUES[spec.mode],
         shadow_explore_share=spec.shadow_explore_share,
+        paid_shadow=pb.PaidShadow(
+            share=spec.paid_shadow.share,
+            max_usd_per_day=spec.paid_shadow.max_usd_per_day,
+            models=spec.paid_shadow.models,
+        ),
     )
 
 

@@ -20,6 +20,7 @@ from policy.domain import (
     ModelSpec,
     Router,
     RouterSpec,
+    Second,
     Shadow,
 )
 from policy.log import DecisionRecord, ReportRecord, Usage
@@ -156,6 +157,8 @@ def decision_row(record: DecisionRecord) -> dict[str, Any]:
         "features": record.features.astype("<f4", copy=False).tobytes(),
         "details": _dump_details(record),
         "prompt": record.prompt,
+        "second_model": record.choice.second_model or None,
+        "second_cost_usd": record.choice.second_cost_usd if record.choice.second_model else None,
     }
 
 
@@ -182,6 +185,7 @@ def _dump_details(record: DecisionRecord) -> str:
             "probe": choice.probe,
             "proposed_model": choice.proposed_model,
             "shadow": astuple(choice.shadow) if choice.shadow else None,
+            "second": astuple(choice.second) if choice.second else None,
             "prompt_tokens": record.prompt_tokens,
             "input_tokens": record.input_tokens,
             "max_output_tokens": record.max_output_tokens,
@@ -217,6 +221,7 @@ def _load_decision(row: AnyRow) -> DecisionRecord:
         proposed_model=details["proposed_model"],
         probe=details.get("probe", False),
         shadow=_load_shadow(details.get("shadow")),
+        second=_load_second(details.get("second")),
     )
     return DecisionRecord(
         seq=row.seq,
@@ -247,6 +252,13 @@ def _load_shadow(values: list[Any] | None) -> Shadow | None:
         return None
     incumbent_model, explore_share, proposal = values
     return Shadow(incumbent_model, explore_share, tuple(proposal))
+
+
+def _load_second(values: list[Any] | None) -> Second | None:
+    if values is None:
+        return None
+    share, pool, most_usd, model, capped = values
+    return Second(share, tuple(pool), most_usd, model, capped)
 
 
 def _load_candidate(values: list[Any]) -> Candidate:
@@ -283,6 +295,7 @@ def report_row(record: ReportRecord) -> dict[str, Any]:
         "charged_usd": record.charged_usd,
         "settles": record.settles,
         "activates": record.activates,
+        "second": record.second,
     }
 
 
@@ -320,4 +333,5 @@ def _load_report(row: AnyRow) -> ReportRecord:
         charged_usd=row.charged_usd,
         settles=row.settles,
         activates=row.activates,
+        second=bool(row.second),
     )

@@ -27,7 +27,16 @@ from server.storage.codec import (
     load_report,
     load_router,
 )
-from server.storage.schema import changes, decisions, log_head, reports, snapshot_archive, snapshots
+from server.storage.schema import (
+    changes,
+    decisions,
+    log_head,
+    reports,
+    second_days,
+    snapshot_archive,
+    snapshots,
+)
+from server.storage.second_days import Day
 from server.storage.tail import LogPage, LogTail
 
 _KEYS_PER_QUERY = 400
@@ -78,6 +87,13 @@ class LogReader:
         """The last position given out; 0 in an empty log."""
         with self._engine.connect() as connection:
             return int(connection.execute(select(log_head.c.seq)).scalar_one())
+
+    def second_days(self) -> tuple[int, dict[Day, float]]:
+        """The last position given out, and what second calls have cost by then, by router and day, in USD."""
+        with self._engine.connect() as connection:
+            head = int(connection.execute(select(log_head.c.seq)).scalar_one())
+            rows = connection.execute(select(second_days)).all()
+        return head, {(row.router_uid, row.day): row.usd for row in rows}
 
     def decision(self, decision_id: str) -> DecisionRecord | None:
         """The decision of this id, or None."""

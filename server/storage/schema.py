@@ -51,6 +51,8 @@ decisions = Table(
     Column("features", LargeBinary, nullable=False, comment="float32, little endian"),
     Column("details", Text, nullable=False, comment="JSON, see server.storage.codec"),
     Column("prompt", Text, comment="only where the router stores prompts"),
+    Column("second_model", String(127), comment="the model to be called as well, if any"),
+    Column("second_cost_usd", Double, comment="what that call was predicted to cost"),
 )
 Index("ix_decisions_request", decisions.c.router_uid, decisions.c.request_id, unique=True)
 Index("ix_decisions_expire", decisions.c.expire_us)
@@ -94,6 +96,7 @@ reports = Table(
     Column("charged_usd", Double, comment="what it adds to the decision's cost"),
     Column("settles", Boolean, nullable=False, comment="the first to tell a cost"),
     Column("activates", Boolean, nullable=False, comment="the first to make it count"),
+    Column("second", Boolean, comment="on the second call; null before revision 0005"),
 )
 Index("ix_reports_decision", reports.c.decision_id, reports.c.report_id, unique=True)
 
@@ -189,6 +192,14 @@ transitions = Table(
     Column("snapshot", String(63)),
 )
 Index("ix_transitions_router", transitions.c.router_uid, transitions.c.seq)
+
+second_days = Table(
+    "second_days",
+    metadata,
+    Column("router_uid", BigInteger, primary_key=True, autoincrement=False),
+    Column("day", BigInteger, primary_key=True, autoincrement=False, comment="since 1970, in UTC"),
+    Column("usd", Double, nullable=False, comment="of second calls: reported, or else predicted"),
+)
 
 evaluations = Table(
     "evaluations",

@@ -29,6 +29,7 @@ from server.storage.codec import (
     report_row,
 )
 from server.storage.schema import decisions, log_head, reports
+from server.storage.second_days import SecondDays, day_of
 from server.storage.tail import LogPage
 
 _KEYS_PER_QUERY = 400
@@ -68,10 +69,14 @@ class Catalogue(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DecisionWrite:
-    """Appends a decision; gives it as logged, or the earlier one with the same request_id."""
+    """Appends a decision; gives it as logged, or the earlier one with the same request_id.
+
+    `second_max_usd` is what second calls of its router may cost on its day.
+    """
 
     draft: DecisionRecord
     window_us: int
+    second_max_usd: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +142,7 @@ def write_batch(
     positions = [2 * len(each.rows) if isinstance(each, ImportWrite) else 1 for each in writes]
     first, time_us = _reserve(connection, sum(positions), now_us)
     results: list[Any] = [None] * len(writes)
-    decision_drafts: list[tuple[int, DecisionRecord]] = []
+    decision_drafts: list[tuple[int, DecisionWrite]] = []
     report_drafts: list[tuple[int, ReportWrite]] = []
     imports: list[tuple[int, int, ImportWrite]] = []
     transacts: list[tuple[int, int, Transact]] = []
@@ -146,7 +151,7 @@ def write_batch(
         if isinstance(write, DecisionWrite):
             expire_us = time_us + write.window_us
             draft = replace(write.draft, seq=seq, time_us=time_us, expire_us=expire_us)
-            decision_drafts.append((index, draft))
+            decision_drafts.append((index, replace(write, draft=draft)))
         elif isinstance(write, ReportWrite):
             report_drafts.append((index, replace(write, draft=replace(write.draft, seq=seq, time_us=time_us))))
         elif isinstance(write, ImportWrite):
@@ -187,20 +192,27 @@ def _transact(connection: Connection, write: Transact, seq: int, time_us: int) -
 
 
 def _write_decisions(
-    connection: Connection, drafts: Sequence[tuple[int, DecisionRecord]], results: list[Any]
+    connection: Connection, writes: Sequence[tuple[int, DecisionWrite]], results: list[Any]
 ) -> list[DecisionRecord]:
     """Fills in the results; gives the records that are new."""
-    known = _decisions_by_request(connection, [draft for _, draft in drafts])
+    drafts = [write.draft for _, write in writes]
+    known = _decisions_by_request(connection, drafts)
+    days = SecondDays(connection)
+    days.read([day_of(each.router_uid, each.time_us) for each in drafts if each.choice.second])
     fresh = []
-    for index, draft in drafts:
-        if draft.request_id:
-            results[index] = known.setdefault((draft.router_uid, draft.request_id), draft)
-        else:
-            results[index] = draft
-        if results[index] is draft:
-            fresh.append(draft)
+    for index, write in writes:
+        key = write.draft.router_uid, write.draft.request_id
+        earlier = known.get(key)
+        if earlier is not None:
+            results[index] = earlier
+            continue
+        results[index] = granted = days.granted(write.draft, write.second_max_usd)
+        if granted.request_id:
+            known[key] = granted
+        fresh.append(granted)
     if fresh:
         connection.execute(_INSERT_DECISIONS, [decision_row(each) for each in fresh])
+        days.store()
     return fresh
 
 
@@ -266,6 +278,9 @@ def _write_reports(
     decision_ids = sorted({write.draft.decision_id for _, write in writes})
     subjects = _report_subjects(connection, decision_ids)
     earlier = _earlier_reports(connection, decision_ids)
+    days = SecondDays(connection)
+    seconds = {write.draft.decision_id for _, write in writes if write.draft.second}
+    days.read([day_of(row.router_uid, row.time_us) for each, row in subjects.items() if each in seconds])
     fresh = []
     for index, write in writes:
         decision_id = write.draft.decision_id
@@ -281,9 +296,11 @@ def _write_reports(
         if disposition is not Disposition.DUPLICATE:
             siblings.append(report)
             fresh.append(report)
+            days.settle(decision, report)
         results[index] = disposition
     if fresh:
         connection.execute(_INSERT_REPORTS, [report_row(each) for each in fresh])
+        days.store()
     return fresh
 
 
@@ -297,6 +314,9 @@ def _judge(
     draft = write.draft
     if draft.report_id and any(each.report_id == draft.report_id for each in siblings):
         return draft, Disposition.DUPLICATE
+    if draft.second and not decision.second_model:
+        raise InvalidFieldError("second", f"must not be set: {draft.decision_id} names no second_model")
+    called = decision.second_model if draft.second else decision.model
     state = joined(decision.deferred, siblings)
     if draft.activation and state.active:
         return draft, Disposition.DUPLICATE
@@ -314,8 +334,8 @@ def _judge(
                 f"signals[{name}]",
                 f"must be in [0, 1], since the router's reward rule weighs it, not {draft.signals[name]!r}",
             )
-    prices = _prices(router, draft.served_model or decision.model)
-    report = resolve(replace(draft, late=late), state, decision.model, rule, prices)
+    prices = _prices(router, draft.served_model or called)
+    report = resolve(replace(draft, late=late), state, called, rule, prices)
     return report, Disposition.LATE if late else Disposition.RECORDED
 
 
@@ -326,6 +346,10 @@ def _report_subjects(connection: Connection, decision_ids: Sequence[str]) -> dic
         decisions.c.model,
         decisions.c.expire_us,
         decisions.c.deferred,
+        decisions.c.router_uid,
+        decisions.c.time_us,
+        decisions.c.second_model,
+        decisions.c.second_cost_usd,
     )
     return {
         row.decision_id: row

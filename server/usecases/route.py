@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from policy.canary import RouteRequest
@@ -21,6 +21,7 @@ from policy.domain import (
 )
 from policy.features import FEATURE_VERSION, Featuriser, QueryFeatures
 from policy.log import DecisionRecord
+from policy.second import offered
 from server.errors import ModelNotFoundError, NoEligibleModelError, RouterNotFoundError
 from server.probes import Probes
 from server.registry import Registry, RouterEntry
@@ -114,8 +115,9 @@ class Route:
 
     async def _store(self, draft: DecisionRecord, entry: RouterEntry, now_us: int) -> DecisionRecord:
         """Logs the draft; gives it as logged, or the earlier decision of the same request."""
-        window_us = round(entry.router.spec.reward_rule.join_window_seconds * 1e6)
-        write = DecisionWrite(draft, max(1, window_us))
+        spec = entry.router.spec
+        window_us = round(spec.reward_rule.join_window_seconds * 1e6)
+        write = DecisionWrite(draft, max(1, window_us), spec.paid_shadow.max_usd_per_day)
         if not draft.choice.probe:
             logged: DecisionRecord = await self._log.submit(write)
             return logged
@@ -165,6 +167,7 @@ class Route:
         probed = self._probes.in_flight(router.uid, view.snapshot, now_us)
         blend = None if incumbent else self._blend(command, entry, query)
         choice = decide(view, router, query, decision_id, now_us, session, incumbent, probed, blend)
+        choice = replace(choice, second=offered(view, router, query, choice, decision_id, now_us))
         return DecisionRecord(
             seq=0,
             time_us=0,

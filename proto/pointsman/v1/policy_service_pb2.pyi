@@ -110,6 +110,42 @@ TRANSITION_KIND_SNAPSHOT: TransitionKind.ValueType  # 3
 """A snapshot was restored."""
 Global___TransitionKind: _TypeAlias = TransitionKind  # noqa: Y015
 
+class _PairedAgreement:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PairedAgreementEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PairedAgreement.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PAIRED_AGREEMENT_UNSPECIFIED: _PairedAgreement.ValueType  # 0
+    """Not set."""
+    PAIRED_AGREEMENT_TOO_FEW: _PairedAgreement.ValueType  # 1
+    """There are too few pairs, or too few decisions that are worth anything for the candidate: the gap may still be
+    more than half of what lies between the metric's bounds.
+    """
+    PAIRED_AGREEMENT_UNSUPPORTED: _PairedAgreement.ValueType  # 2
+    """The candidate would choose models that are not drawn, or not named second: they cannot be compared."""
+    PAIRED_AGREEMENT_AGREE: _PairedAgreement.ValueType  # 3
+    """They do not contradict one another. How far apart they may be says the gap."""
+    PAIRED_AGREEMENT_DISAGREE: _PairedAgreement.ValueType  # 4
+    """They do: the propensities are not what is logged, or the two calls are not rewarded alike."""
+
+class PairedAgreement(_PairedAgreement, metaclass=_PairedAgreementEnumTypeWrapper):
+    """Whether second calls and single calls say the same of a candidate."""
+
+PAIRED_AGREEMENT_UNSPECIFIED: PairedAgreement.ValueType  # 0
+"""Not set."""
+PAIRED_AGREEMENT_TOO_FEW: PairedAgreement.ValueType  # 1
+"""There are too few pairs, or too few decisions that are worth anything for the candidate: the gap may still be
+more than half of what lies between the metric's bounds.
+"""
+PAIRED_AGREEMENT_UNSUPPORTED: PairedAgreement.ValueType  # 2
+"""The candidate would choose models that are not drawn, or not named second: they cannot be compared."""
+PAIRED_AGREEMENT_AGREE: PairedAgreement.ValueType  # 3
+"""They do not contradict one another. How far apart they may be says the gap."""
+PAIRED_AGREEMENT_DISAGREE: PairedAgreement.ValueType  # 4
+"""They do: the propensities are not what is logged, or the two calls are not rewarded alike."""
+Global___PairedAgreement: _TypeAlias = PairedAgreement  # noqa: Y015
+
 class _Metric:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -1261,6 +1297,7 @@ class Evaluation(_message.Message):
     CANDIDATES_FIELD_NUMBER: _builtins.int
     LIVE_POLICY_WORSE_THAN_FIELD_NUMBER: _builtins.int
     GUARDRAIL_CROSSED_FIELD_NUMBER: _builtins.int
+    PAIRED_FIELD_NUMBER: _builtins.int
     router: _builtins.str
     """"routers/{router}"."""
     position: _builtins.str
@@ -1308,6 +1345,10 @@ class Evaluation(_message.Message):
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___CandidateEvaluation]:
         """The candidates and the standing comparators, the highest utility first."""
 
+    @_builtins.property
+    def paired(self) -> Global___PairedEvaluation:
+        """What is known from second calls, where the router's paid_shadow asks for them."""
+
     def __init__(
         self,
         *,
@@ -1328,14 +1369,227 @@ class Evaluation(_message.Message):
         candidates: _abc.Iterable[Global___CandidateEvaluation] | None = ...,
         live_policy_worse_than: _builtins.str = ...,
         guardrail_crossed: _builtins.str = ...,
+        paired: Global___PairedEvaluation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["requirements", b"requirements"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["paired", b"paired", "requirements", b"requirements"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abandoned_count", b"abandoned_count", "bounds", b"bounds", "candidates", b"candidates", "decision_count", b"decision_count", "evicted_count", b"evicted_count", "guardrail_crossed", b"guardrail_crossed", "incumbent_count", b"incumbent_count", "level", b"level", "live_policy_worse_than", b"live_policy_worse_than", "pending_count", b"pending_count", "position", b"position", "requirements", b"requirements", "revised_count", b"revised_count", "router", b"router", "settled_count", b"settled_count", "shadow_count", b"shadow_count", "since_position", b"since_position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abandoned_count", b"abandoned_count", "bounds", b"bounds", "candidates", b"candidates", "decision_count", b"decision_count", "evicted_count", b"evicted_count", "guardrail_crossed", b"guardrail_crossed", "incumbent_count", b"incumbent_count", "level", b"level", "live_policy_worse_than", b"live_policy_worse_than", "paired", b"paired", "pending_count", b"pending_count", "position", b"position", "requirements", b"requirements", "revised_count", b"revised_count", "router", b"router", "settled_count", b"settled_count", "shadow_count", b"shadow_count", "since_position", b"since_position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Evaluation: _TypeAlias = Evaluation  # noqa: Y015
+
+@_typing.final
+class PairedEvaluation(_message.Message):
+    """What second calls say of candidates and models. A change of the share of decisions that name a second model
+    begins anew.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_COUNT_FIELD_NUMBER: _builtins.int
+    PAIR_COUNT_FIELD_NUMBER: _builtins.int
+    UNTOLD_COUNT_FIELD_NUMBER: _builtins.int
+    DROPPED_COUNT_FIELD_NUMBER: _builtins.int
+    WAITING_COUNT_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    FALSE_ALARM_RATE_FIELD_NUMBER: _builtins.int
+    call_count: _builtins.int
+    """Decisions that named a second model."""
+    pair_count: _builtins.int
+    """Those that have become pairs."""
+    untold_count: _builtins.int
+    """Those of whose second call nothing was reported."""
+    dropped_count: _builtins.int
+    """Those in which the model that was meant did not serve, or that were given up since too many were waiting."""
+    waiting_count: _builtins.int
+    """Those that wait for what comes of them."""
+    false_alarm_rate: _builtins.float
+    """With what probability a candidate is ever said to DISAGREE although all is well."""
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___PairedCandidate]:
+        """The candidates and standing comparators, by name."""
+
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___PairedModels]:
+        """Each pair of models that was called."""
+
+    def __init__(
+        self,
+        *,
+        call_count: _builtins.int = ...,
+        pair_count: _builtins.int = ...,
+        untold_count: _builtins.int = ...,
+        dropped_count: _builtins.int = ...,
+        waiting_count: _builtins.int = ...,
+        candidates: _abc.Iterable[Global___PairedCandidate] | None = ...,
+        models: _abc.Iterable[Global___PairedModels] | None = ...,
+        false_alarm_rate: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_count", b"call_count", "candidates", b"candidates", "dropped_count", b"dropped_count", "false_alarm_rate", b"false_alarm_rate", "models", b"models", "pair_count", b"pair_count", "untold_count", b"untold_count", "waiting_count", b"waiting_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PairedEvaluation: _TypeAlias = PairedEvaluation  # noqa: Y015
+
+@_typing.final
+class PairedCandidate(_message.Message):
+    """What second calls say of a candidate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANDIDATE_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    CHECKS_FIELD_NUMBER: _builtins.int
+    AGREEMENT_FIELD_NUMBER: _builtins.int
+    UNSUPPORTED_MEAN_FIELD_NUMBER: _builtins.int
+    MOVE_COUNT_FIELD_NUMBER: _builtins.int
+    candidate: _builtins.str
+    """A candidate's id, or the name of a standing comparator."""
+    agreement: Global___PairedAgreement.ValueType
+    """Of all checks: DISAGREE if one does."""
+    unsupported_mean: _builtins.float
+    """The mean probability that it gives to models which could not be named second."""
+    move_count: _builtins.float
+    """In how many pairs it would have done otherwise than was done, in expectation: of these alone they tell."""
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___PairedDifference]:
+        """What it gains over the live policy, by quality, cost and utility."""
+
+    @_builtins.property
+    def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___PairedCheck]:
+        """What single calls say of the same."""
+
+    def __init__(
+        self,
+        *,
+        candidate: _builtins.str = ...,
+        differences: _abc.Iterable[Global___PairedDifference] | None = ...,
+        checks: _abc.Iterable[Global___PairedCheck] | None = ...,
+        agreement: Global___PairedAgreement.ValueType = ...,
+        unsupported_mean: _builtins.float = ...,
+        move_count: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreement", b"agreement", "candidate", b"candidate", "checks", b"checks", "differences", b"differences", "move_count", b"move_count", "unsupported_mean", b"unsupported_mean"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PairedCandidate: _TypeAlias = PairedCandidate  # noqa: Y015
+
+@_typing.final
+class PairedModels(_message.Message):
+    """What the second model gave more than the decision's own, in the decisions in which it was these two."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    SECOND_MODEL_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The decision's own model."""
+    second_model: _builtins.str
+    """The second."""
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___PairedDifference]:
+        """The differences, by quality, cost and utility."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        second_model: _builtins.str = ...,
+        differences: _abc.Iterable[Global___PairedDifference] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "model", b"model", "second_model", b"second_model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PairedModels: _TypeAlias = PairedModels  # noqa: Y015
+
+@_typing.final
+class PairedDifference(_message.Message):
+    """A mean difference over pairs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    PAIR_COUNT_FIELD_NUMBER: _builtins.int
+    ESTIMATE_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    metric: Global___Metric.ValueType
+    """Of what."""
+    pair_count: _builtins.int
+    """Pairs in which it is known; of a candidate also decisions in which no other model could be called second."""
+    @_builtins.property
+    def estimate(self) -> Global___Estimate:
+        """The mean, whose interval holds at one time chosen beforehand; unset where fewer than 20 pairs tell of it."""
+
+    @_builtins.property
+    def sequence(self) -> Global___Interval:
+        """Where it lies at all times at once."""
+
+    def __init__(
+        self,
+        *,
+        metric: Global___Metric.ValueType = ...,
+        pair_count: _builtins.int = ...,
+        estimate: Global___Estimate | None = ...,
+        sequence: Global___Interval | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["estimate", b"estimate", "sequence", b"sequence"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimate", b"estimate", "metric", b"metric", "pair_count", b"pair_count", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PairedDifference: _TypeAlias = PairedDifference  # noqa: Y015
+
+@_typing.final
+class PairedCheck(_message.Message):
+    """The paired difference held against the one estimated from single calls, in the decisions that might have named a
+    second model.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    OFF_POLICY_FIELD_NUMBER: _builtins.int
+    GAP_FIELD_NUMBER: _builtins.int
+    AGREEMENT_FIELD_NUMBER: _builtins.int
+    metric: Global___Metric.ValueType
+    """Of what."""
+    agreement: Global___PairedAgreement.ValueType
+    """What it comes to."""
+    @_builtins.property
+    def off_policy(self) -> Global___Estimate:
+        """The doubly robust difference with stabilised weights, whose interval holds at one time chosen beforehand."""
+
+    @_builtins.property
+    def gap(self) -> Global___Interval:
+        """The paired difference less that, at all times at once."""
+
+    def __init__(
+        self,
+        *,
+        metric: Global___Metric.ValueType = ...,
+        off_policy: Global___Estimate | None = ...,
+        gap: Global___Interval | None = ...,
+        agreement: Global___PairedAgreement.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gap", b"gap", "off_policy", b"off_policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreement", b"agreement", "gap", b"gap", "metric", b"metric", "off_policy", b"off_policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PairedCheck: _TypeAlias = PairedCheck  # noqa: Y015
 
 @_typing.final
 class MetricBounds(_message.Message):

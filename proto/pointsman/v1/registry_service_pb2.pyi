@@ -155,6 +155,7 @@ class Router(_message.Message):
     STATISTICS_FIELD_NUMBER: _builtins.int
     SESSION_SWITCH_GAIN_FIELD_NUMBER: _builtins.int
     SHADOW_EXPLORE_SHARE_FIELD_NUMBER: _builtins.int
+    PAID_SHADOW_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"routers/{router}". Letters, digits, ".", "_" and "-"; at most 63 characters after "routers/"."""
     display_name: _builtins.str
@@ -214,6 +215,10 @@ class Router(_message.Message):
     def statistics(self) -> Global___RouterStatistics:
         """Output only. What has been learned and spent."""
 
+    @_builtins.property
+    def paid_shadow(self) -> Global___PaidShadow:
+        """Whether a second model is named in some decisions, to compare two models on the same query."""
+
     def __init__(
         self,
         *,
@@ -234,16 +239,60 @@ class Router(_message.Message):
         statistics: Global___RouterStatistics | None = ...,
         session_switch_gain: _builtins.float | None = ...,
         shadow_explore_share: _builtins.float = ...,
+        paid_shadow: Global___PaidShadow | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_session_switch_gain", b"_session_switch_gain", "create_time", b"create_time", "exploration", b"exploration", "features", b"features", "objective", b"objective", "reward_rule", b"reward_rule", "session_switch_gain", b"session_switch_gain", "session_ttl", b"session_ttl", "statistics", b"statistics", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_session_switch_gain", b"_session_switch_gain", "create_time", b"create_time", "exploration", b"exploration", "features", b"features", "objective", b"objective", "paid_shadow", b"paid_shadow", "reward_rule", b"reward_rule", "session_switch_gain", b"session_switch_gain", "session_ttl", b"session_ttl", "statistics", b"statistics", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_session_switch_gain", b"_session_switch_gain", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "exploration", b"exploration", "features", b"features", "learner", b"learner", "mode", b"mode", "name", b"name", "objective", b"objective", "policy", b"policy", "reward_rule", b"reward_rule", "session_switch_gain", b"session_switch_gain", "session_ttl", b"session_ttl", "shadow_explore_share", b"shadow_explore_share", "statistics", b"statistics", "store_prompts", b"store_prompts", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_session_switch_gain", b"_session_switch_gain", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "exploration", b"exploration", "features", b"features", "learner", b"learner", "mode", b"mode", "name", b"name", "objective", b"objective", "paid_shadow", b"paid_shadow", "policy", b"policy", "reward_rule", b"reward_rule", "session_switch_gain", b"session_switch_gain", "session_ttl", b"session_ttl", "shadow_explore_share", b"shadow_explore_share", "statistics", b"statistics", "store_prompts", b"store_prompts", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__session_switch_gain: _TypeAlias = _typing.Literal["session_switch_gain"]  # noqa: Y015
     _WhichOneofArgType__session_switch_gain: _TypeAlias = _typing.Literal["_session_switch_gain", b"_session_switch_gain"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__session_switch_gain) -> _WhichOneofReturnType__session_switch_gain | None: ...
 
 Global___Router: _TypeAlias = Router  # noqa: Y015
+
+@_typing.final
+class PaidShadow(_message.Message):
+    """Second calls: in a share of the decisions the response names a second_model. A caller that calls it as well, and
+    reports what came of it with `second`, makes a paired comparison of the two, by which the estimates from
+    single calls are checked. What the users see is the decision's own model's answer, as always. Second calls are
+    paid for apart: they charge none of the router's budgets, and have a cap of their own. What they earn is learned.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARE_FIELD_NUMBER: _builtins.int
+    MAX_USD_PER_DAY_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    share: _builtins.float
+    """With what probability a decision names one, in [0, 0.2]; 0, the default, is never. Sessions that keep their
+    model and requests that want no exploration have none.
+    """
+    max_usd_per_day: _builtins.float
+    """The most that second calls may cost on a calendar day in UTC, in USD. What a call is predicted to cost is set
+    aside when it is named, and is replaced by what it is reported to have cost. When the dearest model that might
+    be named does not fit any more, none is, until the next day. Above 0 with a share.
+    """
+    @_builtins.property
+    def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """If not empty, only these are named. Each that might have been chosen, is known to work and whose cost is known
+        is named alike.
+        """
+
+    def __init__(
+        self,
+        *,
+        share: _builtins.float = ...,
+        max_usd_per_day: _builtins.float = ...,
+        models: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_usd_per_day", b"max_usd_per_day", "models", b"models", "share", b"share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PaidShadow: _TypeAlias = PaidShadow  # noqa: Y015
 
 @_typing.final
 class Objective(_message.Message):
@@ -478,6 +527,7 @@ class RouterStatistics(_message.Message):
     PERIOD_BUDGET_PER_REQUEST_USD_FIELD_NUMBER: _builtins.int
     SHADOW_FIELD_NUMBER: _builtins.int
     IMPORTED_DECISION_COUNT_FIELD_NUMBER: _builtins.int
+    PAID_SHADOW_FIELD_NUMBER: _builtins.int
     decision_count: _builtins.int
     """Decisions that count."""
     reward_count: _builtins.int
@@ -518,6 +568,10 @@ class RouterStatistics(_message.Message):
     def shadow(self) -> Global___ShadowStatistics:
         """What was proposed beside the incumbent_model that callers named, whether in shadow mode or live."""
 
+    @_builtins.property
+    def paid_shadow(self) -> Global___PaidShadowStatistics:
+        """What second calls have come to; nothing of it is in spent_usd."""
+
     def __init__(
         self,
         *,
@@ -534,14 +588,61 @@ class RouterStatistics(_message.Message):
         period_budget_per_request_usd: _builtins.float = ...,
         shadow: Global___ShadowStatistics | None = ...,
         imported_decision_count: _builtins.int = ...,
+        paid_shadow: Global___PaidShadowStatistics | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["exploration", b"exploration", "period_start_time", b"period_start_time", "shadow", b"shadow"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exploration", b"exploration", "paid_shadow", b"paid_shadow", "period_start_time", b"period_start_time", "shadow", b"shadow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_count", b"decision_count", "exploration", b"exploration", "imported_decision_count", b"imported_decision_count", "period_budget_per_request_usd", b"period_budget_per_request_usd", "period_budget_usd", b"period_budget_usd", "period_spent_usd", b"period_spent_usd", "period_start_time", b"period_start_time", "price_of_money", b"price_of_money", "reward_count", b"reward_count", "shadow", b"shadow", "snapshot", b"snapshot", "spent_usd", b"spent_usd", "utilization", b"utilization"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_count", b"decision_count", "exploration", b"exploration", "imported_decision_count", b"imported_decision_count", "paid_shadow", b"paid_shadow", "period_budget_per_request_usd", b"period_budget_per_request_usd", "period_budget_usd", b"period_budget_usd", "period_spent_usd", b"period_spent_usd", "period_start_time", b"period_start_time", "price_of_money", b"price_of_money", "reward_count", b"reward_count", "shadow", b"shadow", "snapshot", b"snapshot", "spent_usd", b"spent_usd", "utilization", b"utilization"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RouterStatistics: _TypeAlias = RouterStatistics  # noqa: Y015
+
+@_typing.final
+class PaidShadowStatistics(_message.Message):
+    """The books of second calls, over the decisions that count."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFER_COUNT_FIELD_NUMBER: _builtins.int
+    CALL_COUNT_FIELD_NUMBER: _builtins.int
+    CAPPED_COUNT_FIELD_NUMBER: _builtins.int
+    REWARD_COUNT_FIELD_NUMBER: _builtins.int
+    CHARGED_COUNT_FIELD_NUMBER: _builtins.int
+    SPENT_USD_FIELD_NUMBER: _builtins.int
+    UNTOLD_COUNT_FIELD_NUMBER: _builtins.int
+    offer_count: _builtins.int
+    """Decisions in which a second model might have been named."""
+    call_count: _builtins.int
+    """Decisions in which one was."""
+    capped_count: _builtins.int
+    """Decisions in which none was, since the day's money was used up."""
+    reward_count: _builtins.int
+    """Second calls of which a reward was learned."""
+    charged_count: _builtins.int
+    """Second calls whose cost was reported."""
+    spent_usd: _builtins.float
+    """What second calls have cost, in USD: as reported, or as predicted where other things were."""
+    untold_count: _builtins.int
+    """Second calls of which nothing was reported until their window closed: taken not to have been made."""
+    def __init__(
+        self,
+        *,
+        offer_count: _builtins.int = ...,
+        call_count: _builtins.int = ...,
+        capped_count: _builtins.int = ...,
+        reward_count: _builtins.int = ...,
+        charged_count: _builtins.int = ...,
+        spent_usd: _builtins.float = ...,
+        untold_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_count", b"call_count", "capped_count", b"capped_count", "charged_count", b"charged_count", "offer_count", b"offer_count", "reward_count", b"reward_count", "spent_usd", b"spent_usd", "untold_count", b"untold_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PaidShadowStatistics: _TypeAlias = PaidShadowStatistics  # noqa: Y015
 
 @_typing.final
 class ShadowStatistics(_message.Message):

@@ -417,6 +417,7 @@ class Candidate(_message.Message):
     EXCLUSION_DETAIL_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     PROPOSED_PROBABILITY_FIELD_NUMBER: _builtins.int
+    SECOND_PROBABILITY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's id."""
     probability: _builtins.float
@@ -439,6 +440,8 @@ class Candidate(_message.Message):
     """In shadow mode: with what probability the policy itself would draw it. probability is what it comes to
     together with the incumbent.
     """
+    second_probability: _builtins.float
+    """With what probability it was to be named as the second_model; 0 where no second call was offered."""
     def __init__(
         self,
         *,
@@ -451,10 +454,11 @@ class Candidate(_message.Message):
         exclusion_detail: _builtins.str = ...,
         score: _builtins.float = ...,
         proposed_probability: _builtins.float = ...,
+        second_probability: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclusion", b"exclusion", "exclusion_detail", b"exclusion_detail", "model", b"model", "predicted_cost_usd", b"predicted_cost_usd", "predicted_latency_seconds", b"predicted_latency_seconds", "predicted_quality", b"predicted_quality", "probability", b"probability", "proposed_probability", b"proposed_probability", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclusion", b"exclusion", "exclusion_detail", b"exclusion_detail", "model", b"model", "predicted_cost_usd", b"predicted_cost_usd", "predicted_latency_seconds", b"predicted_latency_seconds", "predicted_quality", b"predicted_quality", "probability", b"probability", "proposed_probability", b"proposed_probability", "score", b"score", "second_probability", b"second_probability"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -476,6 +480,8 @@ class RouteResponse(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     PROPOSED_MODEL_FIELD_NUMBER: _builtins.int
+    SECOND_MODEL_FIELD_NUMBER: _builtins.int
+    SECOND_PROBABILITY_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """Names the decision in every later call."""
     model: _builtins.str
@@ -490,6 +496,12 @@ class RouteResponse(_message.Message):
     """The snapshot it used: the position in the log up to which it had learned."""
     proposed_model: _builtins.str
     """In shadow mode: the model that Pointsman would have had called."""
+    second_model: _builtins.str
+    """A model to call as well, if the router's paid_shadow asks for it: its answer is for no user but is to be
+    rewarded like the other's, in a report with `second`. Empty in most decisions.
+    """
+    second_probability: _builtins.float
+    """With what probability it was named, after the model was chosen; 0 without one."""
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
         """Every model of the router, with its prediction, probability or exclusion."""
@@ -519,10 +531,12 @@ class RouteResponse(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         proposed_model: _builtins.str = ...,
+        second_model: _builtins.str = ...,
+        second_probability: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "create_time", b"create_time", "decision_id", b"decision_id", "expire_time", b"expire_time", "fallback_models", b"fallback_models", "model", b"model", "policy", b"policy", "probability", b"probability", "proposed_model", b"proposed_model", "snapshot", b"snapshot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "create_time", b"create_time", "decision_id", b"decision_id", "expire_time", b"expire_time", "fallback_models", b"fallback_models", "model", b"model", "policy", b"policy", "probability", b"probability", "proposed_model", b"proposed_model", "second_model", b"second_model", "second_probability", b"second_probability", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -565,6 +579,7 @@ class ReportRewardRequest(_message.Message):
     SERVED_MODEL_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     EVENT_TIME_FIELD_NUMBER: _builtins.int
+    SECOND_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """The decision this belongs to."""
     report_id: _builtins.str
@@ -578,6 +593,10 @@ class ReportRewardRequest(_message.Message):
     """The model that really served, if it was another than the chosen one."""
     error: Global___ModelError.ValueType
     """Why the call failed, if it did."""
+    second: _builtins.bool
+    """Whether it is about the call of the decision's second_model, which must have been named. Rewards and costs
+    of the two calls are joined apart, and those of the second never count as the decision's.
+    """
     @_builtins.property
     def signals(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Named signals; the router's reward rule says which of them make the reward where no reward is
@@ -608,10 +627,11 @@ class ReportRewardRequest(_message.Message):
         served_model: _builtins.str = ...,
         error: Global___ModelError.ValueType = ...,
         event_time: _timestamp_pb2.Timestamp | None = ...,
+        second: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_reward", b"_reward", "event_time", b"event_time", "latency", b"latency", "reward", b"reward", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reward", b"_reward", "decision_id", b"decision_id", "error", b"error", "event_time", b"event_time", "latency", b"latency", "report_id", b"report_id", "reward", b"reward", "served_model", b"served_model", "signals", b"signals", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reward", b"_reward", "decision_id", b"decision_id", "error", b"error", "event_time", b"event_time", "latency", b"latency", "report_id", b"report_id", "reward", b"reward", "second", b"second", "served_model", b"served_model", "signals", b"signals", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__reward: _TypeAlias = _typing.Literal["reward"]  # noqa: Y015
     _WhichOneofArgType__reward: _TypeAlias = _typing.Literal["_reward", b"_reward"]  # noqa: Y015
@@ -922,6 +942,11 @@ class Decision(_message.Message):
     SHADOW_EXPLORE_SHARE_FIELD_NUMBER: _builtins.int
     CATEGORICAL_FEATURES_FIELD_NUMBER: _builtins.int
     NUMERIC_FEATURES_FIELD_NUMBER: _builtins.int
+    SECOND_MODEL_FIELD_NUMBER: _builtins.int
+    SECOND_PROBABILITY_FIELD_NUMBER: _builtins.int
+    SECOND_CAPPED_FIELD_NUMBER: _builtins.int
+    SECOND_REWARD_FIELD_NUMBER: _builtins.int
+    SECOND_COST_USD_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """Its id."""
     router: _builtins.str
@@ -962,6 +987,16 @@ class Decision(_message.Message):
     """True when its call was to see whether a model that had been failing works again."""
     shadow_explore_share: _builtins.float
     """In shadow mode: with what probability the policy's draw was taken instead of the incumbent."""
+    second_model: _builtins.str
+    """The model to be called as well, if one was named."""
+    second_probability: _builtins.float
+    """With what probability it was named, after the model was chosen."""
+    second_capped: _builtins.bool
+    """Whether none could be named, since the day's money for second calls was used up."""
+    second_reward: _builtins.float
+    """As reward, of the second call."""
+    second_cost_usd: _builtins.float
+    """What the second call has cost so far by the reports, in USD; not in cost_usd."""
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
         """Every model of the router as the decision saw it."""
@@ -1024,19 +1059,32 @@ class Decision(_message.Message):
         shadow_explore_share: _builtins.float = ...,
         categorical_features: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         numeric_features: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        second_model: _builtins.str = ...,
+        second_probability: _builtins.float = ...,
+        second_capped: _builtins.bool = ...,
+        second_reward: _builtins.float | None = ...,
+        second_cost_usd: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_reward", b"_reward", "cost_usd", b"cost_usd", "create_time", b"create_time", "expire_time", b"expire_time", "explanation", b"explanation", "reward", b"reward"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_reward", b"_reward", "_second_cost_usd", b"_second_cost_usd", "_second_reward", b"_second_reward", "cost_usd", b"cost_usd", "create_time", b"create_time", "expire_time", b"expire_time", "explanation", b"explanation", "reward", b"reward", "second_cost_usd", b"second_cost_usd", "second_reward", b"second_reward"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_reward", b"_reward", "active", b"active", "candidates", b"candidates", "categorical_features", b"categorical_features", "cost_usd", b"cost_usd", "create_time", b"create_time", "decision_id", b"decision_id", "expire_time", b"expire_time", "explanation", b"explanation", "fallback_models", b"fallback_models", "feature_version", b"feature_version", "incumbent_model", b"incumbent_model", "model", b"model", "numeric_features", b"numeric_features", "policy", b"policy", "price_of_money", b"price_of_money", "probability", b"probability", "probe", b"probe", "prompt", b"prompt", "proposed_model", b"proposed_model", "reports", b"reports", "request_id", b"request_id", "reward", b"reward", "router", b"router", "session_id", b"session_id", "shadow_explore_share", b"shadow_explore_share", "snapshot", b"snapshot", "sticky", b"sticky"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_reward", b"_reward", "_second_cost_usd", b"_second_cost_usd", "_second_reward", b"_second_reward", "active", b"active", "candidates", b"candidates", "categorical_features", b"categorical_features", "cost_usd", b"cost_usd", "create_time", b"create_time", "decision_id", b"decision_id", "expire_time", b"expire_time", "explanation", b"explanation", "fallback_models", b"fallback_models", "feature_version", b"feature_version", "incumbent_model", b"incumbent_model", "model", b"model", "numeric_features", b"numeric_features", "policy", b"policy", "price_of_money", b"price_of_money", "probability", b"probability", "probe", b"probe", "prompt", b"prompt", "proposed_model", b"proposed_model", "reports", b"reports", "request_id", b"request_id", "reward", b"reward", "router", b"router", "second_capped", b"second_capped", "second_cost_usd", b"second_cost_usd", "second_model", b"second_model", "second_probability", b"second_probability", "second_reward", b"second_reward", "session_id", b"session_id", "shadow_explore_share", b"shadow_explore_share", "snapshot", b"snapshot", "sticky", b"sticky"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_usd: _TypeAlias = _typing.Literal["cost_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_usd: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015
     _WhichOneofReturnType__reward: _TypeAlias = _typing.Literal["reward"]  # noqa: Y015
     _WhichOneofArgType__reward: _TypeAlias = _typing.Literal["_reward", b"_reward"]  # noqa: Y015
+    _WhichOneofReturnType__second_cost_usd: _TypeAlias = _typing.Literal["second_cost_usd"]  # noqa: Y015
+    _WhichOneofArgType__second_cost_usd: _TypeAlias = _typing.Literal["_second_cost_usd", b"_second_cost_usd"]  # noqa: Y015
+    _WhichOneofReturnType__second_reward: _TypeAlias = _typing.Literal["second_reward"]  # noqa: Y015
+    _WhichOneofArgType__second_reward: _TypeAlias = _typing.Literal["_second_reward", b"_second_reward"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_usd) -> _WhichOneofReturnType__cost_usd | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__reward) -> _WhichOneofReturnType__reward | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__second_cost_usd) -> _WhichOneofReturnType__second_cost_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__second_reward) -> _WhichOneofReturnType__second_reward | None: ...
 
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
 
