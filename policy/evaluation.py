@@ -26,7 +26,7 @@ from policy.standing import Standing
 from policy.verdict import Requirements
 from policy.view import PolicyView
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 EVENTS_IN_A_BATCH = 512
 
 _COUNTS = ("decisions", "settled", "evicted", "abandoned", "shadow", "incumbents", "revised")
