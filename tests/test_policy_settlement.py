@@ -44,8 +44,12 @@ def test_with_only_a_budget_money_is_worth_what_was_logged_with_each_decision() 
     ]
     evaluation = play(Evaluation(router(value=None, budget=0.004), settings=SETTINGS), records)
     results = evaluation.results()
-    quality = value(results, "fixed:dear")
-    assert value(results, "fixed:dear", Metric.UTILITY) == pytest.approx(quality - 10.0 * 0.012)
+    # By DR, in which every decision counts the same, whatever its price of money.
+    quality, utility = (
+        results.candidate("fixed:dear").estimates[each].dr.candidate.value
+        for each in (Metric.QUALITY, Metric.UTILITY)
+    )
+    assert utility == pytest.approx(quality - 10.0 * 0.012)
 
 
 def test_a_price_of_money_beyond_all_measure_is_kept_to_what_the_limits_allow() -> None:
