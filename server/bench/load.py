@@ -24,7 +24,8 @@ _ROUTE = "/pointsman.v1.RouterService/Route"
 _REPORT = "/pointsman.v1.RouterService/ReportReward"
 _IMPORT = "/pointsman.v1.RouterService/ImportDecisions"
 _ROWS_A_CALL = 1000
-_IMPORTS_MAX = 200
+# More than are taken in this time; else rows that are there already would be sent again.
+_CALLS_A_SECOND_MAX = 4
 _WARM_UP_SECONDS = 1.0
 _TURNS = 5
 _DISTINCT_REQUESTS = 500
@@ -82,7 +83,8 @@ async def run_bench(
 async def _while_importing(port: int, models: int, load: _Load, callers: int, seconds: float) -> list[Result]:
     """The load while one client imports decisions, call after call, and the rows of its calls."""
     async with _channel(port) as channel:
-        imports = _Load(channel, _IMPORT, [_import_request(models, number) for number in range(_IMPORTS_MAX)])
+        calls = range(max(1, round(_CALLS_A_SECOND_MAX * seconds)))
+        imports = _Load(channel, _IMPORT, [_import_request(models, number) for number in calls])
         running = asyncio.create_task(imports.run(1, seconds))
         await load.run(callers, seconds)
         await running
