@@ -21,6 +21,7 @@ from policy.join import Joined
 from policy.learner import RouterLearner
 from policy.log import DecisionRecord, ReportRecord
 from policy.policies import Fixed, Outlook, Policy, greedy, parse_policy, uniform
+from policy.standing import Standing
 from policy.view import PolicyView
 
 UNCHARGED_MAX = 50_000
@@ -100,12 +101,14 @@ class Contender(Protocol):
         ...
 
 
-Build = Callable[[CandidateSpec, Router], Contender]
+Build = Callable[[CandidateSpec, Router], Contender | Standing]
 
 
-def contender(spec: CandidateSpec, router: Router) -> Contender:
+def contender(spec: CandidateSpec, router: Router) -> Contender | Standing:
     """What runs a candidate."""
-    return Learning(spec, router) if spec.learns else Plain(spec)
+    if spec.learns:
+        return Learning(spec, router)
+    return Plain(spec) if spec.rules else Standing(spec)
 
 
 def plain_answer(
@@ -155,7 +158,7 @@ def _eligible(outlook: Outlook) -> list[str]:
 
 
 class Plain:
-    """A candidate that needs no learner: all it goes by is in the logged decision.
+    """A candidate that needs no learner: all it goes by is in the logged decision, its rules included.
 
     In an imported one nothing was predicted: there, what would go by predictions leaves the decision as it was.
     """

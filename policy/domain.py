@@ -231,7 +231,8 @@ class Objective:
     @property
     def budgeted(self) -> bool:
         """Whether there is a budget of any kind."""
-        return any(getattr(self, name) is not None for name in _BUDGETS)
+        amounts = (self.budget_usd_per_request, self.budget_usd_per_day, self.budget_usd_per_month)
+        return amounts != (None, None, None)
 
     @property
     def period_budget(self) -> tuple[Period, float] | None:

@@ -158,7 +158,9 @@ class Estimators:
         if not len(events):
             return
         weights, counted = events.weights, self._counted(events.weight_max)
-        self._sums = running_total(self._sums, _metric_terms(events, weights, counted))
+        terms = _metric_terms(events, weights, counted)
+        total = running_total(self._sums.reshape(-1), terms.reshape(len(events), -1))
+        self._sums = total.reshape(self._sums.shape)
         self._totals = running_total(self._totals, _total_terms(events, weights, counted))
         self._weight_max = max(self._weight_max, float(weights.max()))
 

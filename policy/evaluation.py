@@ -6,7 +6,7 @@ import io
 import json
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from policy.candidates import CANDIDATES_MAX, CandidateSpec, comparators
 from policy.confidence import Bounds
 from policy.contenders import Build, Contender, Learning, Sight, contender
-from policy.domain import Candidate, InvalidFieldError, RewardJoin, Router, require_number
+from policy.domain import InvalidFieldError, RewardJoin, Router, require_number
 from policy.estimators import LEVEL
 from policy.evidence import Events, LeftOut, Metric
 from policy.guard import Crossed, Guard
@@ -24,12 +24,13 @@ from policy.league import Results, Tally
 from policy.log import DecisionRecord, ReportRecord
 from policy.paired import PairedComparison
 from policy.quality import ArrayState
-from policy.settlement import Limits, Pending, events
+from policy.settlement import Limits, Pending, answers, events, left_out, with_alternatives
+from policy.standing import Standing
 from policy.verdict import Requirements
 from policy.view import PolicyView
 
-STATE_VERSION = 4
-EVENTS_IN_A_BATCH = 256
+STATE_VERSION = 5
+EVENTS_IN_A_BATCH = 512
 
 _COUNTS = ("decisions", "settled", "evicted", "abandoned", "shadow", "incumbents", "revised")
 
@@ -57,10 +58,17 @@ class EvaluationSettings:
 
 @dataclass(slots=True)
 class _Entry:
+    """A candidate under its name, with a number that no other has had.
+
+    `model_uid` is of the one model that a comparator is about: another of the same id begins anew.
+    """
+
+    number: int
     spec: CandidateSpec
     comparator: bool
-    contender: Contender
+    contender: Contender | Standing
     tally: Tally
+    model_uid: int | None = None
 
 
 class Evaluation:
@@ -99,6 +107,7 @@ class Evaluation:
         self._guard.require(self._requirements)
         self._build = build
         self._entries: dict[str, _Entry] = {}
+        self._entered = 0
         self._pending: OrderedDict[int, Pending] = OrderedDict()
         self._batch: list[Pending] = []
         self._counts = dict.fromkeys(_COUNTS, 0)
@@ -116,9 +125,9 @@ class Evaluation:
         """The router or its models have changed. A model that is new gets its comparator from here on."""
         self._router = router
         self._compare()
-        for entry in self._entries.values():
-            entry.contender.on_registry(router)
         self._line_up()
+        for _, asked in self._asked:
+            asked.on_registry(router)
 
     def on_candidates(
         self, candidates: Iterable[CandidateSpec], learned: Mapping[str, bytes] = MappingProxyType({})
@@ -182,14 +191,16 @@ class Evaluation:
         self._counts["decisions"] += 1
         self._counts["shadow"] += bool(decision.choice.proposed_model)
         self._counts["incumbents"] += bool(decision.incumbent_model)
-        decision = _with_alternatives(decision, self._router)
-        sight = Sight.of(decision)
-        answers = [entry.contender.answer(sight) for entry in self._entries.values()]
-        reason = _left_out(decision)
+        decision = with_alternatives(decision, self._router)
+        given: dict[int, tuple[float, ...]] = {}
+        if self._asked:
+            sight = Sight.of(decision)
+            given = {number: tuple(asked.answer(sight)) for number, asked in self._asked}
+        reason = left_out(decision)
         if reason is not None:
             self._leave_out(reason, self._lineup)
             return
-        pending = Pending.of(decision, self._router.spec, self._bounds, self._lineup, answers)
+        pending = Pending.of(decision, self._router.spec, self._bounds, self._lineup, given)
         self._pending[decision.seq] = pending
         self._paired.begin(decision, pending)
         if len(self._pending) > self._settings.pending_max:
@@ -201,8 +212,8 @@ class Evaluation:
         self._require_answered(decision)
         if report.seq <= decision.seq:
             raise OrderError(f"a report at {report.seq} is on a decision after it, at {decision.seq}")
-        for entry in self._entries.values():
-            entry.contender.on_report(report, decision)
+        for _, asked in self._asked:
+            asked.on_report(report, decision)
         self._guard.on_report(report, decision)
         if report.late:
             return
@@ -221,8 +232,8 @@ class Evaluation:
     def on_close(self, decision: DecisionRecord, joined: Joined) -> None:
         """A decision's window has closed. Raises OrderError if it was not answered yet."""
         self._require_answered(decision)
-        for entry in self._entries.values():
-            entry.contender.on_close(decision, joined)
+        for _, asked in self._asked:
+            asked.on_close(decision, joined)
         missing_reward = self._router.spec.reward_rule.missing_reward
         self._paired.on_close(decision.seq, joined.active, missing_reward)
         pending = self._pending.pop(decision.seq, None)
@@ -239,8 +250,13 @@ class Evaluation:
         pending = self._pending.get(decision.seq)
         if pending is None:
             return {}
-        rows = zip(pending.lineup, pending.answers.tolist(), strict=True)
-        return {name: dict(zip(pending.models, row, strict=True)) for name, row in rows}
+        numbers, probabilities, _ = answers([pending], self._standing)
+        rows = zip(numbers, probabilities[:, 0].tolist(), strict=True)
+        return {
+            self._names[number]: dict(zip(pending.models, row, strict=True))
+            for number, row in rows
+            if number in self._names
+        }
 
     @property
     def crossed(self) -> Crossed | None:
@@ -254,12 +270,12 @@ class Evaluation:
 
     def results(self) -> Results:
         """What is known now. Asking changes nothing."""
-        waiting: dict[str, list[Events]] = {}
-        for name, found in events(self._batch, self._bounds):
-            waiting.setdefault(name, []).append(found)
+        waiting: dict[int, list[Events]] = {}
+        for number, found in events(self._batch, self._standing, self._bounds):
+            waiting.setdefault(number, []).append(found)
         candidates = tuple(
-            entry.tally.with_events(waiting.get(name, ())).result(entry.spec, entry.comparator)
-            for name, entry in self._entries.items()
+            entry.tally.with_events(waiting.get(entry.number, ())).result(entry.spec, entry.comparator)
+            for entry in self._entries.values()
         )
         paired = self._paired.results()
         return Results(**self._counts, pending=len(self._pending), candidates=candidates, paired=paired)
@@ -284,23 +300,34 @@ class Evaluation:
 
     def _enter_events(self) -> None:
         batch, self._batch = self._batch, []
-        for name, found in events(batch, self._bounds):
-            if name in self._entries:
-                self._entries[name].tally.add(found)
+        for number, found in events(batch, self._standing, self._bounds):
+            if number in self._names:
+                self._entries[self._names[number]].tally.add(found)
 
-    def _leave_out(self, reason: LeftOut, lineup: Sequence[str]) -> None:
-        for name in lineup:
-            if name in self._entries:
-                self._entries[name].tally.estimators.leave_out(reason)
+    def _leave_out(self, reason: LeftOut, lineup: Sequence[int]) -> None:
+        for number in lineup:
+            if number in self._names:
+                self._entries[self._names[number]].tally.estimators.leave_out(reason)
 
     def _compare(self) -> None:
-        """Gives every model its comparator, and takes away those of models that are gone."""
+        """Gives every model its comparator, and takes away those of models that are gone.
+
+        That of a model which has taken the id of one that is gone begins anew: they are not the same.
+        """
         wanted = {spec.id: spec for spec in comparators(self._router)}
         for name in [name for name, entry in self._entries.items() if entry.comparator and name not in wanted]:
             del self._entries[name]
         for name, spec in wanted.items():
-            if name not in self._entries:
-                self._enter(spec, comparator=True)
+            entry = self._entries.get(name)
+            if entry is None or entry.model_uid != self._model_uid(spec):
+                self._enter(spec, comparator=entry is None or entry.comparator)
+
+    def _model_uid(self, spec: CandidateSpec) -> int | None:
+        """Of the one model that a comparator is about."""
+        if not spec.id.startswith("fixed:") or spec.policy != spec.id:
+            return None
+        model = spec.id.removeprefix("fixed:")
+        return next((each.uid for each in self._router.models if each.id == model), None)
 
     def _enter_candidate(self, spec: CandidateSpec) -> None:
         """One that is the same as a comparator takes its place."""
@@ -311,14 +338,29 @@ class Evaluation:
         self._enter(spec, comparator=False)
 
     def _enter(self, spec: CandidateSpec, comparator: bool) -> None:
-        self._entries[spec.id] = _Entry(spec, comparator, self._build(spec, self._router), self._blank_tally())
+        self._entered += 1
+        self._entries[spec.id] = _Entry(
+            number=self._entered,
+            spec=spec,
+            comparator=comparator,
+            contender=self._build(spec, self._router),
+            tally=self._blank_tally(),
+            model_uid=self._model_uid(spec),
+        )
 
     def _blank_tally(self) -> Tally:
         return Tally(self._requirements, self._bounds, self._settings.level)
 
     def _line_up(self) -> None:
-        self._lineup = tuple(self._entries)
-        self._paired.line_up(self._lineup)
+        """Sorts out who is there: by number, who has to be asked at once, and whose answers can wait."""
+        entries = self._entries.values()
+        self._lineup = tuple(entry.number for entry in entries)
+        self._names = {entry.number: name for name, entry in self._entries.items()}
+        self._standing = {each.number: each.contender for each in entries if isinstance(each.contender, Standing)}
+        self._asked: list[tuple[int, Contender]] = [
+            (each.number, each.contender) for each in entries if not isinstance(each.contender, Standing)
+        ]
+        self._paired.line_up(self._names, self._standing)
 
     def _new_comparison(self) -> PairedComparison:
         return PairedComparison(self._bounds, self._settings.level, self._settings.pending_max)
@@ -330,7 +372,8 @@ class Evaluation:
             "version": STATE_VERSION,
             "counts": self._counts,
             "answered_upto": self._answered_upto,
-            "lineup": self._lineup,
+            "entered": self._entered,
+            "entries": [[entry.number, name] for name, entry in self._entries.items()],
             "requirements": asdict(self._requirements),
             "guard": self._guard.state(),
             "bounds": {metric: [each.low, each.high] for metric, each in self._bounds.items()},
@@ -341,7 +384,8 @@ class Evaluation:
         arrays = {"meta": np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)}
         arrays |= _prefixed("paired ", paired_arrays)
         for number, entry in enumerate(self._entries.values()):
-            arrays[f"{number} contender"] = np.frombuffer(entry.contender.state(), dtype=np.uint8)
+            if not isinstance(entry.contender, Standing):
+                arrays[f"{number} contender"] = np.frombuffer(entry.contender.state(), dtype=np.uint8)
             arrays |= _prefixed(f"{number} tally ", entry.tally.state())
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
@@ -370,41 +414,31 @@ class Evaluation:
         return evaluation
 
     def _take_back(self, meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
-        if set(meta["lineup"]) != set(self._entries):
-            raise ValueError(f"the state is of other candidates: {', '.join(meta['lineup'])}")
+        names = [name for _, name in meta["entries"]]
+        if set(names) != set(self._entries):
+            raise ValueError(f"the state is of other candidates: {', '.join(names)}")
         # As they were declared, whatever the registry has become since.
         self._bounds = {Metric(name): Bounds(*ends) for name, ends in meta["bounds"].items()}
         self._requirements = Requirements(**meta["requirements"])
         self._guard.require(self._requirements)
         self._guard.restore(meta["guard"])
-        ordered = {name: self._entries[name] for name in meta["lineup"]}
+        ordered = [self._entries[name] for name in names]
         self._entries = {}
-        for number, entry in enumerate(ordered.values()):
+        for place, (entry, (number, _)) in enumerate(zip(ordered, meta["entries"], strict=True)):
+            self._entered = number - 1
             self._enter(entry.spec, entry.comparator)
             entered = self._entries[entry.spec.id]
-            entered.contender.restore(self._router, arrays[f"{number} contender"].tobytes())
-            entered.tally.restore(_part(arrays, f"{number} tally "))
+            if not isinstance(entered.contender, Standing):
+                entered.contender.restore(self._router, arrays[f"{place} contender"].tobytes())
+            entered.tally.restore(_part(arrays, f"{place} tally "))
+        self._entered = meta["entered"]
         self._paired = self._new_comparison()
         self._paired.restore(meta["paired"], _part(arrays, "paired "))
         self._line_up()
         self._counts = {name: int(meta["counts"][name]) for name in _COUNTS}
         self._answered_upto = meta["answered_upto"]
-        self._pending = OrderedDict((values["seq"], Pending.load(values)) for values in meta["pending"])
+        self._pending = OrderedDict((each.seq, each) for each in map(Pending.load, meta["pending"]))
         self._batch = [Pending.load(values) for values in meta["batch"]]
-
-
-def _with_alternatives(decision: DecisionRecord, router: Router) -> DecisionRecord:
-    """An imported decision that is told without its candidates may have been any of the router's models.
-
-    With the drawn one as its only candidate every contender would have chosen that as well, with all of its
-    probability.
-    """
-    choice = decision.choice
-    if not choice.imported or len(choice.candidates) > 1 or choice.probability >= 1.0:
-        return decision
-    others = [model.id for model in router.models if model.id != choice.model]
-    candidates = (*choice.candidates, *(Candidate(model, 0.0, 0.0, 0.0, 0.0, 0.0) for model in others))
-    return replace(decision, choice=replace(choice, candidates=candidates))
 
 
 def _prefixed(prefix: str, state: ArrayState) -> dict[str, Any]:
@@ -413,11 +447,3 @@ def _prefixed(prefix: str, state: ArrayState) -> dict[str, Any]:
 
 def _part(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix): each for name, each in arrays.items() if name.startswith(prefix)}
-
-
-def _left_out(decision: DecisionRecord) -> LeftOut | None:
-    if decision.exploit_only:
-        return LeftOut.EXPLOIT_ONLY
-    if decision.choice.sticky:
-        return LeftOut.STICKY
-    return None if 0.0 < decision.choice.probability <= 1.0 else LeftOut.NO_PROPENSITY

@@ -114,37 +114,48 @@ def settled(
     chosen: npt.NDArray[np.int64],
     observed: FloatArray,
     predictions: FloatArray,
-) -> Events:
-    """The events of decisions, from what the live policy and the candidate thought of all their models.
+) -> list[Events]:
+    """The events of decisions for each candidate, from what it and the live policy thought of all their models.
 
-    `propensities` and `probabilities` are (events, models), each with a sum of 1 over the models; where decisions
-    differ in their models, one that was not there is 0 in both. `chosen` (events,) is the index of the model
-    drawn, `observed` is (events, metrics), nan where missing, and `predictions` (events, models, metrics), to
-    be clipped to the metrics' bounds before, if they are for a confidence sequence. Raises InvalidFieldError.
+    `propensities` (events, models) and `probabilities` (candidates, events, models) have a sum of 1 over the
+    models; where decisions differ in their models, one that was not there is 0 in both. `chosen` (events,) is the
+    index of the model drawn, `observed` is (events, metrics), nan where missing, and `predictions` is
+    (events, models, metrics), to be clipped to the metrics' bounds before, if they are for a confidence sequence.
+    Raises InvalidFieldError.
     """
     for name, values in (("propensities", propensities), ("probabilities", probabilities)):
-        sums = values.sum(axis=1)
+        sums = values.sum(axis=-1)
         _require(name, bool((abs(sums - 1.0) <= 1e-6).all()), "must have a sum of 1")
     supported = propensities > 0.0
     ratios = np.divide(probabilities, propensities, out=np.zeros_like(probabilities), where=supported)
+    unsupported = np.minimum(1.0, (probabilities * ~supported).sum(axis=-1))
+    baselines = np.einsum("cem,emk->cek", probabilities, predictions)
+    live_baseline = np.einsum("em,emk->ek", propensities, predictions)
     rows = np.arange(len(chosen))
-    return Events(
-        metrics=tuple(metrics),
-        propensity=propensities[rows, chosen],
-        probability=probabilities[rows, chosen],
-        unsupported=np.minimum(1.0, (probabilities * ~supported).sum(axis=1)),
-        weight_max=ratios.max(axis=1),
-        observed=observed,
-        predicted=predictions[rows, chosen],
-        baseline=np.einsum("em,emk->ek", probabilities, predictions),
-        live_baseline=np.einsum("em,emk->ek", propensities, predictions),
-    )
+    propensity, predicted = propensities[rows, chosen], predictions[rows, chosen]
+    return [
+        Events(
+            metrics=tuple(metrics),
+            propensity=propensity,
+            probability=probability,
+            unsupported=unsupported[candidate],
+            weight_max=ratios[candidate].max(axis=1),
+            observed=observed,
+            predicted=predicted,
+            baseline=baselines[candidate],
+            live_baseline=live_baseline,
+        )
+        for candidate, probability in enumerate(probabilities[:, rows, chosen])
+    ]
 
 
 def running_total(total: FloatArray, terms: FloatArray) -> FloatArray:
-    """The total with the terms added one after the other: (...) and (events, ...) to (...).
+    """The total with the terms added one after the other: (sums,) and (events, sums) to (sums,), two at least.
 
-    A plain sum may add in another order, and then a batch would not give the bits that its events give singly.
+    Numpy adds in pairs along the axis that is the fast one in memory only, so that one has to be another: else
+    a batch would not give the bits that its events give singly.
     """
-    last: FloatArray = np.add.accumulate(np.concatenate([total[None], terms]))[-1]
+    rows: FloatArray = np.empty((len(terms) + 1, len(total)))
+    rows[0], rows[1:] = total, terms
+    last: FloatArray = np.add.reduce(rows, axis=0)
     return last

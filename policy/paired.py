@@ -14,11 +14,12 @@ from policy.confidence import Bounds, ConfidenceSequence, Contrast
 from policy.crosscheck import Agreement, Check, SingleCalls, part_of
 from policy.domain import FloatArray
 from policy.estimators import Estimate, Estimators
-from policy.evidence import Events, Interval, Metric, running_total
+from policy.evidence import Events, Interval, Metric
 from policy.log import DecisionRecord, ReportRecord
 from policy.pairs import PAIRED, Pair, by_contender, by_models
 from policy.quality import ArrayState
 from policy.settlement import Pending, events
+from policy.standing import Standing
 
 SINGLES_IN_A_BATCH = 256
 PAIRS_IN_A_BATCH = 32
@@ -105,13 +106,13 @@ class _Tally:
             )
             for metric in PAIRED
         }
-        self._moves: FloatArray = np.zeros(1)
+        self._moves = 0.0
         self.single = SingleCalls(bounds, level)
 
     def add(self, found: Events, moves: FloatArray) -> None:
         """Takes pairs; `moves` (events,) are the probabilities of doing otherwise than was done."""
         self._estimators.add(found)
-        self._moves = running_total(self._moves, moves[:, None])
+        self._moves = sum(moves.tolist(), self._moves)
         for sequence in self._sequences.values():
             sequence.add(found)
 
@@ -120,7 +121,7 @@ class _Tally:
         for metric, sequence in self._sequences.items():
             estimates = self._estimators.estimates(metric, self._level)
             estimate = estimates.dr.candidate
-            if self._moves[0] < _MOVES_MIN:
+            if self._moves < _MOVES_MIN:
                 estimate = Estimate(estimate.value, Interval())
             found.append(Difference(metric, estimates.events, estimate, sequence.now()))
         return tuple(found)
@@ -128,21 +129,21 @@ class _Tally:
     def of_candidate(self, name: str) -> CandidatePairs:
         unsupported = self._estimators.support().unsupported_mean
         checks = [self.single.check(metric, each, unsupported) for metric, each in self._sequences.items()]
-        return CandidatePairs(name, self.differences(), tuple(checks), float(self._moves[0]), unsupported)
+        return CandidatePairs(name, self.differences(), tuple(checks), self._moves, unsupported)
 
     def state(self) -> ArrayState:
         found = {f"estimators {name}": each for name, each in self._estimators.state().items()}
         found |= {f"single {name}": each for name, each in self.single.state().items()}
         for metric, sequence in self._sequences.items():
             found |= {f"{metric} {name}": each for name, each in sequence.state().items()}
-        return {**found, "moves": self._moves.copy()}
+        return {**found, "moves": np.array([self._moves])}
 
     def restore(self, state: ArrayState) -> None:
         self._estimators.restore(part_of(state, "estimators "))
         self.single.restore(part_of(state, "single "))
         for metric, sequence in self._sequences.items():
             sequence.restore(part_of(state, f"{metric} "))
-        self._moves = state["moves"].copy()
+        self._moves = float(state["moves"][0])
 
 
 def _of_differences(bounds: Bounds) -> Bounds:
@@ -150,42 +151,50 @@ def _of_differences(bounds: Bounds) -> Bounds:
     return Bounds(-most, most)
 
 
+@dataclass(frozen=True, slots=True)
+class _Lineup:
+    """The contenders' names by number, and those whose answers follow from a decision alone."""
+
+    names: Mapping[int, str]
+    standing: Mapping[int, Standing]
+
+
 class _Tallies:
     """Those of the contenders, and of each own and second model."""
 
     def __init__(self, bounds: Mapping[Metric, Bounds], level: float) -> None:
         self._bounds, self._level = bounds, level
-        self.of: dict[str, _Tally] = {}
+        self.of: dict[int, _Tally] = {}
         self.of_models: dict[tuple[str, str], _Tally] = {}
 
-    def take_singles(self, singles: Sequence[Pending], names: Sequence[str]) -> None:
-        """Takes the single calls of decisions that offered a second one; of contenders that are in `names`."""
-        for name, found in events(singles, self._bounds):
-            if name in names:
-                self._tally(name).single.add(found)
+    def take_singles(self, singles: Sequence[Pending], lineup: _Lineup) -> None:
+        """Takes the single calls of decisions that offered a second one; of contenders that are in the lineup."""
+        for number, found in events(singles, lineup.standing, self._bounds):
+            if number in lineup.names:
+                self._tally(number).single.add(found)
 
-    def take_pairs(self, pairs: Sequence[Pair], names: Sequence[str]) -> None:
+    def take_pairs(self, pairs: Sequence[Pair], lineup: _Lineup) -> None:
         """Takes pairs, likewise."""
-        for name, found, moves in by_contender(pairs, self._bounds):
-            if name in names:
-                self._tally(name).add(found, moves)
+        for number, found, moves in by_contender(pairs, lineup.standing, self._bounds):
+            if number in lineup.names:
+                self._tally(number).add(found, moves)
         for key, found in by_models(pairs, self._bounds):
             if key not in self.of_models:
                 self.of_models[key] = _Tally(self._bounds, self._level)
             self.of_models[key].add(found, np.ones(len(found)))
 
-    def _tally(self, name: str) -> _Tally:
-        if name not in self.of:
-            self.of[name] = _Tally(self._bounds, self._level)
-        return self.of[name]
+    def _tally(self, number: int) -> _Tally:
+        if number not in self.of:
+            self.of[number] = _Tally(self._bounds, self._level)
+        return self.of[number]
 
     def state(self) -> ArrayState:
         tallies = [*self.of.values(), *self.of_models.values()]
         return {f"{number} {name}": each for number, of in enumerate(tallies) for name, each in of.state().items()}
 
-    def restore(self, names: Sequence[str], models: Sequence[Sequence[str]], state: ArrayState) -> None:
-        """Takes back what `state` gave, of tallies of these names."""
-        self.of = {name: _Tally(self._bounds, self._level) for name in names}
+    def restore(self, numbers: Sequence[int], models: Sequence[Sequence[str]], state: ArrayState) -> None:
+        """Takes back what `state` gave, of tallies of these contenders."""
+        self.of = {number: _Tally(self._bounds, self._level) for number in numbers}
         self.of_models = {(own, second): _Tally(self._bounds, self._level) for own, second in models}
         for number, each in enumerate([*self.of.values(), *self.of_models.values()]):
             each.restore(part_of(state, f"{number} "))
@@ -199,7 +208,7 @@ class PairedComparison:
 
     def __init__(self, bounds: Mapping[Metric, Bounds], level: float, waiting_max: int) -> None:
         self._bounds, self._level, self._waiting_max = bounds, level, waiting_max
-        self._names: tuple[str, ...] = ()
+        self._lineup = _Lineup({}, {})
         self._share = 0.0
         self.restart()
 
@@ -211,10 +220,10 @@ class PairedComparison:
         self._tallies = _Tallies(self._bounds, self._level)
         self._counts = dict.fromkeys(_COUNTS, 0)
 
-    def line_up(self, names: Sequence[str]) -> None:
-        """These are the contenders; what is known of others is forgotten."""
-        self._names = tuple(names)
-        self._tallies.of = {name: each for name, each in self._tallies.of.items() if name in self._names}
+    def line_up(self, names: Mapping[int, str], standing: Mapping[int, Standing]) -> None:
+        """These are the contenders, by their numbers; what is known of others is forgotten."""
+        self._lineup = _Lineup(names, standing)
+        self._tallies.of = {number: each for number, each in self._tallies.of.items() if number in names}
 
     def begin(self, decision: DecisionRecord, pending: Pending) -> None:
         """A decision was answered."""
@@ -259,7 +268,7 @@ class PairedComparison:
         self._singles.append(pending)
         if len(self._singles) == SINGLES_IN_A_BATCH:
             singles, self._singles = self._singles, []
-            self._tallies.take_singles(singles, self._names)
+            self._tallies.take_singles(singles, self._lineup)
 
     def _end(self, pair: Pair) -> None:
         if pair.own.fallback or pair.second.fallback:
@@ -269,17 +278,18 @@ class PairedComparison:
         self._pairs.append(pair)
         if len(self._pairs) == PAIRS_IN_A_BATCH:
             pairs, self._pairs = self._pairs, []
-            self._tallies.take_pairs(pairs, self._names)
+            self._tallies.take_pairs(pairs, self._lineup)
 
     def results(self) -> Paired:
         """What is known now. Asking changes nothing."""
         found = deepcopy(self._tallies)
-        found.take_singles(self._singles, self._names)
-        found.take_pairs(self._pairs, self._names)
+        found.take_singles(self._singles, self._lineup)
+        found.take_pairs(self._pairs, self._lineup)
+        named = {self._lineup.names[number]: each for number, each in found.of.items()}
         return Paired(
             **self._counts,
             waiting=len(self._waiting),
-            candidates=tuple(each.of_candidate(name) for name, each in sorted(found.of.items())),
+            candidates=tuple(each.of_candidate(name) for name, each in sorted(named.items())),
             models=tuple(ModelPairs(*key, each.differences()) for key, each in sorted(found.of_models.items())),
         )
 
@@ -291,7 +301,7 @@ class PairedComparison:
             "waiting": [[seq, each.dump()] for seq, each in self._waiting.items()],
             "singles": [each.dump() for each in self._singles],
             "pairs": [each.dump() for each in self._pairs],
-            "names": list(self._tallies.of),
+            "contenders": list(self._tallies.of),
             "models": list(self._tallies.of_models),
         }
         return meta, self._tallies.state()
@@ -304,4 +314,4 @@ class PairedComparison:
         self._waiting = OrderedDict((seq, Pair.load(each)) for seq, each in meta["waiting"])
         self._singles = [Pending.load(each) for each in meta["singles"]]
         self._pairs = [Pair.load(each) for each in meta["pairs"]]
-        self._tallies.restore(meta["names"], meta["models"], arrays)
+        self._tallies.restore(meta["contenders"], meta["models"], arrays)

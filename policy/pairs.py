@@ -27,7 +27,8 @@ from policy.confidence import Bounds
 from policy.domain import FloatArray
 from policy.evidence import Events, Metric, settled
 from policy.log import DecisionRecord, ReportRecord
-from policy.settlement import METRICS, Pending, clipped_predictions
+from policy.settlement import METRICS, Pending, answers, clipped_predictions
+from policy.standing import Standing
 
 PAIRED = (Metric.QUALITY, Metric.COST_USD, Metric.UTILITY)
 
@@ -90,18 +91,19 @@ class Pair:
 
 
 def by_contender(
-    pairs: Sequence[Pair], bounds: Mapping[Metric, Bounds]
-) -> Iterator[tuple[str, Events, FloatArray]]:
-    """For each contender the events of pairs, and its probability of doing otherwise than was done, (events,).
+    pairs: Sequence[Pair], standing: Mapping[int, Standing], bounds: Mapping[Metric, Bounds]
+) -> Iterator[tuple[int, Events, FloatArray]]:
+    """For each contender, by its number, the events of pairs, and its probability of doing otherwise than was
+    done, (events,). `standing` are those whose answers follow from the decision alone.
 
     An event's values are differences of the second call to the decision's own.
     """
-    for (lineup, _), group in _grouped(pairs).items():
+    for group in _grouped(pairs).values():
         differ = _Differences.of(group, bounds)
-        answers = np.stack([pair.own.answers for pair in group], axis=1)  # (lineup, events, models)
-        for name, probabilities in zip(lineup, answers, strict=True):
+        numbers, answered, _ = answers([pair.own for pair in group], standing)
+        for number, probabilities in zip(numbers, answered, strict=True):
             elsewhere = differ.elsewhere(probabilities)
-            yield name, differ.under(elsewhere), elsewhere.sum(axis=1)
+            yield number, differ.under(elsewhere), elsewhere.sum(axis=1)
 
 
 def by_models(pairs: Sequence[Pair], bounds: Mapping[Metric, Bounds]) -> Iterator[tuple[tuple[str, str], Events]]:
@@ -115,8 +117,8 @@ def by_models(pairs: Sequence[Pair], bounds: Mapping[Metric, Bounds]) -> Iterato
             yield key, _Differences.of(alike, bounds).alone()
 
 
-def _grouped(pairs: Sequence[Pair]) -> dict[tuple[tuple[str, ...], tuple[str, ...]], list[Pair]]:
-    groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Pair]] = {}
+def _grouped(pairs: Sequence[Pair]) -> dict[tuple[tuple[int, ...], tuple[str, ...]], list[Pair]]:
+    groups: dict[tuple[tuple[int, ...], tuple[str, ...]], list[Pair]] = {}
     for pair in pairs:
         groups.setdefault((pair.own.lineup, pair.own.models), []).append(pair)
     return groups
@@ -139,7 +141,8 @@ class _Differences:
     def of(cls, pairs: Sequence[Pair], bounds: Mapping[Metric, Bounds]) -> _Differences:
         rows = np.arange(len(pairs))
         own = np.array([pair.own.chosen for pair in pairs])
-        predicted = clipped_predictions([pair.own for pair in pairs], bounds)[:, :, _COLUMNS]
+        facts = np.array([pair.own.facts for pair in pairs])
+        predicted = clipped_predictions([pair.own for pair in pairs], facts, bounds)[:, :, _COLUMNS]
         observed = [np.subtract(pair.second.observed(), pair.own.observed()) for pair in pairs]
         return cls(
             own=own,
@@ -162,10 +165,10 @@ class _Differences:
         moves = rest > 0.0
         drawn = np.divide(elsewhere, rest[:, None], out=self.pool.copy(), where=moves[:, None])
         observed, predicted = rest[:, None] * self.observed, rest[:, None, None] * self.predicted
-        return settled(PAIRED, self.pool, drawn, self.second, observed, predicted)
+        return settled(PAIRED, self.pool, drawn[None], self.second, observed, predicted)[0]
 
     def alone(self) -> Events:
         """As events of the second models alone."""
         certain: FloatArray = np.zeros_like(self.pool)
         certain[np.arange(len(self.second)), self.second] = 1.0
-        return settled(PAIRED, certain, certain, self.second, self.observed, self.predicted)
+        return settled(PAIRED, certain, certain[None], self.second, self.observed, self.predicted)[0]

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from policy.confidence import Bounds
-from policy.domain import FloatArray, InvalidFieldError, Router, RouterSpec, require_number
-from policy.evidence import Events, Metric, settled
+from policy.domain import Candidate, FloatArray, Router, RouterSpec, require_number
+from policy.evidence import Events, LeftOut, Metric, settled
 from policy.log import DecisionRecord, ReportRecord
+from policy.standing import Block, Standing
 
 METRICS = (Metric.QUALITY, Metric.COST_USD, Metric.LATENCY_SECONDS, Metric.ERROR, Metric.UTILITY)
 
 _LONG_INPUT_TOKENS, _LONG_OUTPUT_TOKENS = 8192, 4096
 _BUDGETS_MAX = 50.0
+_COST = 2
+_ANSWERS = 4  # Their places, among the facts of a model and the fields of a Pending.
 _ROUNDING = 1e-6
 
 
@@ -86,24 +89,50 @@ def money_price(spec: RouterSpec, decision: DecisionRecord, bounds: Mapping[Metr
     return min(most, decision.choice.price_of_money)
 
 
+def with_alternatives(decision: DecisionRecord, router: Router) -> DecisionRecord:
+    """An imported decision that is told without its candidates may have been any of the router's models.
+
+    With the drawn one as its only candidate every contender would have chosen that as well, with all of its
+    probability.
+    """
+    choice = decision.choice
+    if not choice.imported or len(choice.candidates) > 1 or choice.probability >= 1.0:
+        return decision
+    others = [model.id for model in router.models if model.id != choice.model]
+    candidates = (*choice.candidates, *(Candidate(model, 0.0, 0.0, 0.0, 0.0, 0.0) for model in others))
+    return replace(decision, choice=replace(choice, candidates=candidates))
+
+
+def left_out(decision: DecisionRecord) -> LeftOut | None:
+    """Why the decision says nothing of another policy; None if it may."""
+    if decision.exploit_only:
+        return LeftOut.EXPLOIT_ONLY
+    if decision.choice.sticky:
+        return LeftOut.STICKY
+    return None if 0.0 < decision.choice.probability <= 1.0 else LeftOut.NO_PROPENSITY
+
+
 @dataclass(slots=True)
 class Pending:
     """A decision that was answered, with what has come of it so far; nan is what is not known.
 
-    `answers` are the contenders' probabilities, (lineup, models), and cannot be written to. `propensities` are
-    the live policy's, (models,), and `predictions` its quality, cost and latency, (models, 3). `money` and
-    `latency_price` are what a USD and a second take from utility. `error` is 1 for a failed call of the model
-    that was drawn, `fallback` that another has served instead. `second_share` is the probability with which a
-    second call was to be made, 0 where none could be.
+    `lineup` are the numbers of those who have answered it; `answers` are the probabilities of each model that
+    those gave who had to be asked at once, by their number. The others' follow from the decision alone.
+    `facts` is (models, 5): the live policy's propensity, its quality, cost and latency as predicted, and its
+    score, -inf for an excluded model. `incumbent` is the place of the caller's own choice, -1 for none. `money`
+    and `latency_price` are what a USD and a second take from utility. `error` is 1 for a failed call of the
+    model that was drawn, `fallback` that another has served instead. `second_share` is the probability with which
+    a second call was to be made, 0 where none could be.
     """
 
     seq: int
-    lineup: tuple[str, ...]
+    lineup: tuple[int, ...]
     models: tuple[str, ...]
     chosen: int
-    answers: FloatArray
-    propensities: tuple[float, ...]
-    predictions: tuple[tuple[float, float, float], ...]
+    answers: Mapping[int, tuple[float, ...]]
+    facts: tuple[tuple[float, ...], ...]
+    incumbent: int
+    imported: bool
     money: float
     latency_price: float
     reward: float = math.nan
@@ -119,23 +148,32 @@ class Pending:
         decision: DecisionRecord,
         spec: RouterSpec,
         bounds: Mapping[Metric, Bounds],
-        lineup: tuple[str, ...],
-        answers: Sequence[Sequence[float]],
+        lineup: tuple[int, ...],
+        answers: Mapping[int, tuple[float, ...]],
     ) -> Pending:
         """The decision as the contenders have answered it."""
-        candidates, second = decision.choice.candidates, decision.choice.second
-        models = tuple([each.model for each in candidates])
+        choice, second = decision.choice, decision.choice.second
+        models = tuple([each.model for each in choice.candidates])
+        facts = [
+            (
+                each.probability,
+                each.quality,
+                each.cost_usd,
+                each.latency_seconds,
+                each.score if each.exclusion is None else -math.inf,
+            )
+            for each in choice.candidates
+        ]
         money = money_price(spec, decision, bounds)
-        fixed = np.array(answers, dtype=np.float64).reshape(len(lineup), len(models))
-        fixed.flags.writeable = False
         return cls(
             seq=decision.seq,
             lineup=lineup,
             models=models,
-            chosen=models.index(decision.choice.model),
-            answers=fixed,
-            propensities=tuple([each.probability for each in candidates]),
-            predictions=tuple([(each.quality, each.cost_usd, each.latency_seconds) for each in candidates]),
+            chosen=models.index(choice.model),
+            answers=answers,
+            facts=tuple(facts),
+            incumbent=models.index(decision.incumbent_model) if decision.incumbent_model in models else -1,
+            imported=choice.imported,
             money=money,
             latency_price=spec.objective.latency_usd_per_second * money,
             second_share=0.0 if second is None or second.capped else second.share,
@@ -163,7 +201,7 @@ class Pending:
         if math.isnan(self.reward) and missing_reward is not None:
             self.reward = missing_reward
         if math.isnan(self.cost_usd) and not self.error:
-            self.cost_usd = self.predictions[self.chosen][1]
+            self.cost_usd = self.facts[self.chosen][_COST]
 
     @property
     def complete(self) -> bool:
@@ -179,61 +217,91 @@ class Pending:
             utility -= self.latency_price * self.latency_seconds
         return (self.reward, self.cost_usd, self.latency_seconds, self.error, utility)
 
-    def dump(self) -> dict[str, Any]:
+    def dump(self) -> list[Any]:
         """Everything as JSON takes it; `load` gives it back to the last bit."""
-        return {**asdict(self), "answers": self.answers.tolist()}
+        values = [getattr(self, name) for name in self.__slots__]
+        values[_ANSWERS] = list(self.answers.items())
+        return values
 
     @classmethod
-    def load(cls, values: Mapping[str, Any]) -> Pending:
+    def load(cls, values: Sequence[Any]) -> Pending:
         """The inverse of `dump`."""
-        tuples = {name: tuple(values[name]) for name in ("lineup", "models", "propensities")}
-        answers = np.array(values["answers"], dtype=np.float64)
-        answers.flags.writeable = False
-        predictions = tuple(tuple(each) for each in values["predictions"])
-        return cls(**{**values, **tuples, "answers": answers, "predictions": predictions})
+        pending = cls(*values)
+        pending.lineup, pending.models = tuple(pending.lineup), tuple(pending.models)
+        pending.answers = {number: tuple(answer) for number, answer in values[_ANSWERS]}
+        pending.facts = tuple([tuple(each) for each in pending.facts])
+        return pending
 
 
-def events(rows: Sequence[Pending], bounds: Mapping[Metric, Bounds]) -> Iterator[tuple[str, Events]]:
-    """For each contender, the events of settled decisions; those of one lineup and of the same models together."""
-    groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Pending]] = {}
+def answers(
+    group: Sequence[Pending], standing: Mapping[int, Standing]
+) -> tuple[list[int], FloatArray, FloatArray]:
+    """What a lineup has answered decisions on the same models: its numbers, the probabilities (lineup, decisions,
+    models), and the facts (decisions, models, 5).
+
+    `standing` are those who need not be asked at once. One that is neither there nor among the kept answers is
+    gone.
+    """
+    facts = np.array([row.facts for row in group])
+    block = Block(
+        models=group[0].models,
+        propensities=facts[:, :, 0],
+        costs_usd=np.nan_to_num(facts[:, :, _COST]),
+        scores=facts[:, :, -1],
+        incumbents=np.array([row.incumbent for row in group]),
+        imported=np.array([row.imported for row in group]),
+    )
+    given = {
+        number: np.array([row.answers[number] for row in group])
+        if number in group[0].answers
+        else standing[number].answers(block)
+        for number in group[0].lineup
+        if number in group[0].answers or number in standing
+    }
+    return list(given), np.array(list(given.values())).reshape(len(given), *facts.shape[:2]), facts
+
+
+def events(
+    rows: Sequence[Pending], standing: Mapping[int, Standing], bounds: Mapping[Metric, Bounds]
+) -> Iterator[tuple[int, Events]]:
+    """The events of settled decisions for each contender, by its number; those on the same models together."""
+    groups: dict[tuple[tuple[int, ...], tuple[str, ...]], list[Pending]] = {}
     for row in rows:
         groups.setdefault((row.lineup, row.models), []).append(row)
-    for (lineup, _), group in groups.items():
-        logged = np.array([row.propensities for row in group])
-        known = _sums_to_one(logged)
+    for group in groups.values():
+        numbers, probabilities, logged = answers(group, standing)
+        known = _sums_to_one(logged[:, :, 0])
         # Where they are not known, in the place of the propensities of models that were not drawn.
-        propensities = np.where(known[:, None], logged, 1.0 / logged.shape[1])
+        propensities = np.where(known[:, None], logged[:, :, 0], 1.0 / logged.shape[1])
         # What is not known of other models' propensities cannot be a control variate's baseline.
-        predictions = np.where(known[:, None, None], clipped_predictions(group, bounds), 0.0)
+        predictions = np.where(known[:, None, None], clipped_predictions(group, logged, bounds), 0.0)
         chosen = np.array([row.chosen for row in group])
-        drawn = logged[np.arange(len(group)), chosen]
+        drawn = logged[np.arange(len(group)), chosen, 0]
         observed = np.array([row.observed() for row in group])
-        answers = np.stack([row.answers for row in group], axis=1)  # (lineup, events, models)
-        for name, probabilities in zip(lineup, answers, strict=True):
-            # A contender that leaves a decision as it was drawn has what is not known of it as well.
-            own = ~(known | _sums_to_one(probabilities))
-            filled = np.where(own[:, None], propensities, probabilities)
-            try:
-                found = settled(METRICS, propensities, filled, chosen, observed, predictions)
-            except InvalidFieldError as error:
-                raise InvalidFieldError(f"{name}: {error.field}", error.message) from error
-            yield name, found if known.all() else _partly_known(found, known, own, drawn)
+        # A contender that leaves a decision as it was drawn has what is not known of it as well.
+        own = ~(known | _sums_to_one(probabilities))
+        filled = np.where(own[:, :, None], propensities, probabilities)
+        found = settled(METRICS, propensities, filled, chosen, observed, predictions)
+        for number, each, left in zip(numbers, found, own, strict=True):
+            yield number, each if known.all() else _partly_known(each, known, left, drawn)
 
 
 def _sums_to_one(shares: FloatArray) -> npt.NDArray[np.bool_]:
-    """Which rows are whole distributions, (events,)."""
-    whole: npt.NDArray[np.bool_] = abs(shares.sum(axis=1) - 1.0) <= _ROUNDING
+    """Which rows are whole distributions, the models being the last axis."""
+    whole: npt.NDArray[np.bool_] = abs(shares.sum(axis=-1) - 1.0) <= _ROUNDING
     return whole
 
 
-def clipped_predictions(group: Sequence[Pending], bounds: Mapping[Metric, Bounds]) -> FloatArray:
+def clipped_predictions(
+    group: Sequence[Pending], logged: FloatArray, bounds: Mapping[Metric, Bounds]
+) -> FloatArray:
     """(events, models, metrics), within the bounds; of errors, and of what is nan, nothing is predicted."""
-    three = np.nan_to_num(np.array([row.predictions for row in group]))
+    quality, cost_usd, latency_seconds = np.moveaxis(np.nan_to_num(logged[:, :, 1:4]), 2, 0)
     money = np.array([[row.money] for row in group])
-    latency = np.array([[row.latency_price] for row in group])
-    quality = three[:, :, 0].clip(0.0, 1.0)
-    utility = quality - money * three[:, :, 1] - latency * three[:, :, 2]
-    columns = (quality, three[:, :, 1], three[:, :, 2], np.zeros_like(quality), utility)
+    latency_price = np.array([[row.latency_price] for row in group])
+    quality = quality.clip(0.0, 1.0)
+    utility = quality - money * cost_usd - latency_price * latency_seconds
+    columns = (quality, cost_usd, latency_seconds, np.zeros_like(quality), utility)
     limits = [bounds[metric] for metric in METRICS]
     clipped = [column.clip(each.low, each.high) for column, each in zip(columns, limits, strict=True)]
     return np.stack(clipped, axis=2)

@@ -49,8 +49,8 @@ def log(
     rewards = (generator.uniform(size=count) < means[rows, chosen]).astype(np.float64)
     noisy = np.clip(means + generator.normal(size=means.shape) * 0.1, 0.0, 1.0)
     predictions = {"good": noisy, "wrong": 1.0 - noisy, "absent": np.zeros_like(noisy)}[predictor]
-    events = settled(
-        (Metric.QUALITY,), propensities, probabilities, chosen, rewards[:, None], predictions[:, :, None]
+    (events,) = settled(
+        (Metric.QUALITY,), propensities, probabilities[None], chosen, rewards[:, None], predictions[:, :, None]
     )
     return Log(events, (probabilities * means).sum(axis=1), (propensities * means).sum(axis=1))
 

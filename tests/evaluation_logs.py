@@ -10,17 +10,27 @@ import numpy as np
 from builders import DAY_US, SECOND_US, model, vector
 from builders import router as build_router
 
-from policy.candidates import CandidateSpec
+from policy.candidates import CandidateSpec, Rule, Threshold
 from policy.contenders import Build, contender
-from policy.domain import Candidate, Choice, Exclusion, FloatArray, Router
-from policy.evaluation import Evaluation
+from policy.domain import Candidate, Choice, Exclusion, FloatArray, LearnerKind, Router
+from policy.evaluation import Evaluation, EvaluationSettings
+from policy.evidence import Metric
 from policy.join import joined
+from policy.league import Results
 from policy.log import DecisionRecord, ReportRecord, Usage
+from policy.verdict import Requirements
 
 MODELS = ("cheap", "middle", "dear")
 COSTS = np.array([0.001, 0.004, 0.012])
 VALUE_USD = 0.05
 FIRST_SEQ = 1000
+UTILITY_ALONE = Requirements(
+    quality_loss_max=None, cost_factor_max=None, latency_factor_max=None, error_increase_max=None
+)
+SETTINGS = EvaluationSettings(requirements=UTILITY_ALONE)
+RULED = CandidateSpec("ruled", policy="fixed:cheap", rules=(Rule("topic", "dear", equals="math"),))
+THRESHOLD = CandidateSpec("threshold", threshold=Threshold("dear", "cheap", 0.1))
+VOWPAL = CandidateSpec("vowpal", learner=LearnerKind.VOWPAL_WABBIT)
 
 
 def router(**rest: object) -> Router:
@@ -135,6 +145,17 @@ def play(evaluation: Evaluation, records: Sequence[Record]) -> Evaluation:
         for report in record.reports:
             evaluation.on_report(report, record.decision)
     return evaluation
+
+
+def played(of: Log | Sequence[Record], *specs: CandidateSpec, settings: EvaluationSettings = SETTINGS) -> Results:
+    """What an evaluation of these candidates finds in a log."""
+    records = of.records if isinstance(of, Log) else of
+    return play(Evaluation(router(), specs, settings), records).results()
+
+
+def value(results: Results, name: str, metric: Metric = Metric.QUALITY) -> float:
+    """The estimate of one candidate's metric."""
+    return results.candidate(name).value(metric)
 
 
 def close(evaluation: Evaluation, record: Record) -> None:

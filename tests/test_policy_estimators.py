@@ -199,7 +199,7 @@ def test_a_late_draw_that_was_improbable_outweighs_nothing_that_was_learned_befo
         chosen = (generator.uniform(size=4000) < share).astype(np.int64)
         rewards = (generator.uniform(size=4000) < np.array([0.8, 0.5])[chosen]).astype(np.float64)
         answers, predictions = np.tile([0.0, 1.0], (4000, 1)), np.full((4000, 2, 1), 0.6)
-        events = settled((QUALITY,), propensities, answers, chosen, rewards[:, None], predictions)
+        (events,) = settled((QUALITY,), propensities, answers[None], chosen, rewards[:, None], predictions)
         found = estimators(events).estimates(QUALITY)
         for name in covered:
             estimate = ESTIMATES[name](found).candidate
@@ -282,10 +282,10 @@ def test_a_higher_level_gives_a_wider_interval() -> None:
 
 def test_events_are_made_from_what_both_policies_thought_of_all_models() -> None:
     """Three models, of which the live policy never draws the last, and then only two."""
-    events = settled(
+    (events,) = settled(
         (QUALITY, Metric.COST_USD),
         propensities=np.array([[0.8, 0.2, 0.0], [0.5, 0.5, 0.0]]),
-        probabilities=np.array([[0.2, 0.7, 0.1], [0.1, 0.9, 0.0]]),
+        probabilities=np.array([[[0.2, 0.7, 0.1], [0.1, 0.9, 0.0]]]),
         chosen=np.array([0, 1]),
         observed=np.array([[1.0, np.nan], [0.0, 2.0]]),
         predictions=np.array([[[0.5, 2.0], [0.7, 1.0], [0.9, 3.0]], [[0.5, 2.0], [0.7, 1.0], [0.0, 0.0]]]),
@@ -334,7 +334,7 @@ def test_shapes_metrics_and_sums_that_do_not_fit_are_refused() -> None:
         settled(
             (QUALITY,),
             np.array([[0.5, 0.4]]),
-            np.array([[0.5, 0.5]]),
+            np.array([[[0.5, 0.5]]]),
             np.array([0]),
             np.zeros((1, 1)),
             np.zeros((1, 2, 1)),

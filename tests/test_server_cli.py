@@ -231,7 +231,8 @@ def test_verify_passes_on_the_log_of_a_server_that_runs(replay_file: Path, serve
 
 def test_bench_measures_and_prints_json() -> None:
     threads = threading.active_count()
-    results = json.loads(answered("bench", "--seconds", "0.5", "--callers", "5", "--json"))
-    assert [each["name"] for each in results] == ["Route, echo", "Route", "ReportReward, echo", "ReportReward"]
+    results = json.loads(answered("bench", "--seconds", "0.5", "--callers", "5", "--importing", "--json"))
+    measured = ["Route, echo", "Route", "ReportReward, echo", "ReportReward"]
+    assert [each["name"] for each in results] == [*measured, "Route while importing", "ImportDecisions"]
     assert all(each["requests_per_second"] > 0 for each in results)
     assert threading.active_count() == threads

@@ -14,24 +14,24 @@ from click.testing import CliRunner, Result
 from servers import seeded
 
 from policy.candidates import CandidateSpec, Rule, Threshold
-from policy.domain import InvalidFieldError, LearnerKind, Router, RouterSpec
+from policy.domain import LearnerKind, ModelError, Router, RouterSpec
 from policy.features import Featuriser
 from policy.log import DecisionRecord
 from server.cli.evaluate import evaluate
 from server.cli.replay import replay
 from server.config_file import ConfigError
 from server.evaluate.candidates_file import read_candidates
-from server.evaluate.fields import Fields
 from server.evaluate.log_file import LogFile, LogFileError
 from server.evaluate.source import Logged
 from server.json_lines import UnreadableFileError
+from server.rows.file import RowFile
 
 
 def line(**changes: Any) -> dict[str, Any]:
     made = {
         "prompt": "how many?",
         "model": "a",
-        "propensities": {"a": 0.75, "b": 0.25},
+        "candidates": {"a": 0.75, "b": 0.25},
         "reward": 1.0,
         "cost_usd": 0.001,
     }
@@ -70,7 +70,7 @@ def written(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def read(path: Path, name: str | None = None, featuriser: Featuriser | None = None) -> list[Logged]:
-    return list(LogFile(path, Router("log", RouterSpec()), name, featuriser))
+    return list(LogFile(RowFile(path), Router("log", RouterSpec()), name, featuriser))
 
 
 def decisions(path: Path) -> list[DecisionRecord]:
@@ -83,14 +83,14 @@ def run(*arguments: object) -> Result:
 
 def test_a_line_becomes_a_decision_and_its_report(tmp_path: Path) -> None:
     row = line(
-        decision_id="d-1",
+        request_id="d-1",
         categorical={"topic": "math"},
         numeric={"length": 3},
         incumbent_model="b",
         latency_seconds=0.5,
         sticky=True,
         served_model="b",
-        error=True,
+        error="timeout",
     )
     (logged,) = read(written(tmp_path / "log.jsonl.gz", [row]))
     decision, (report,) = logged.decision, logged.reports
@@ -99,7 +99,7 @@ def test_a_line_becomes_a_decision_and_its_report(tmp_path: Path) -> None:
     assert (dict(decision.categorical), dict(decision.numeric)) == ({"topic": "math"}, {"length": 3.0})
     assert decision.incumbent_model == "b"
     assert (report.learned_reward, report.charged_usd, report.latency_seconds) == (1.0, 0.001, 0.5)
-    assert (report.subject, report.error is not None) == ("b", True)
+    assert (report.subject, report.error) == ("b", ModelError.TIMEOUT)
     assert report.seq > decision.seq
 
 
@@ -113,10 +113,10 @@ def test_what_was_not_predicted_is_the_mean_of_what_came_before(tmp_path: Path) 
 
 def test_what_was_predicted_and_excluded_is_taken_from_the_line(tmp_path: Path) -> None:
     said = {
-        "a": {"probability": 1.0, "quality": 0.7, "cost_usd": 0.01, "latency_seconds": 2.0, "score": 0.6},
+        "a": {"propensity": 1.0, "quality": 0.7, "cost_usd": 0.01, "latency_seconds": 2.0, "score": 0.6},
         "b": {"excluded": True},
     }
-    (decision,) = decisions(written(tmp_path / "log.jsonl", [line(candidates=said, propensities=None)]))
+    (decision,) = decisions(written(tmp_path / "log.jsonl", [line(candidates=said)]))
     a, b = decision.choice.candidates
     assert (a.quality, a.cost_usd, a.latency_seconds, a.score) == (0.7, 0.01, 2.0, 0.6)
     assert b.exclusion is not None
@@ -124,7 +124,7 @@ def test_what_was_predicted_and_excluded_is_taken_from_the_line(tmp_path: Path) 
 
 
 def test_models_are_added_as_the_lines_name_them(tmp_path: Path) -> None:
-    rows = [line(propensities=None, propensity=0.5), line(model="b", propensities=None, propensity=0.5)]
+    rows = [line(candidates=None, propensity=0.5), line(model="b", candidates=None, propensity=0.5)]
     first, second = read(written(tmp_path / "log.jsonl", rows))
     assert [each.id for each in first.router.models] == ["a"]
     assert [each.id for each in second.router.models] == ["a", "b"]
@@ -143,11 +143,15 @@ def test_only_the_routers_decisions_are_read_and_several_have_to_be_told_apart(t
 
 
 def test_features_are_made_only_for_those_who_learn(tmp_path: Path, featuriser: Featuriser) -> None:
-    path = written(tmp_path / "log.jsonl", [line(features=[1.0, 0.0, 0.0]), line(features=[0.0, 1.0, 0.0])])
+    path = written(tmp_path / "log.jsonl", [line(embedding=[1.0, 0.0, 0.0]), line(embedding=[0.0, 1.0, 0.0])])
     assert all(len(each.features) == 0 for each in decisions(path))
     featured = read(path, None, featuriser)
     assert featured[0].router.spec.embedding_dimensions == 3
-    assert featured[1].decision.features[:3].tolist() == [0.0, 1.0, 0.0]
+    whole = featured[1].decision.features.tolist()
+    assert whole[:3] == [0.0, 1.0, 0.0]
+    as_they_are = read(written(tmp_path / "whole.jsonl", [line(prompt=None, features=whole)]), None, featuriser)
+    assert as_they_are[0].decision.features.tolist() == whole
+    assert as_they_are[0].router.spec.embedding_dimensions == 3
 
 
 @pytest.mark.parametrize(
@@ -155,36 +159,53 @@ def test_features_are_made_only_for_those_who_learn(tmp_path: Path, featuriser: 
     [
         ("{", "line: is not JSON"),
         ('{"reward": ' + "1" * 5000 + "}", "line: is not JSON"),
-        ([], "line: must be a JSON object"),
-        (line(model=None), "model: must be 1 to 127"),
-        (line(model=3), "model: must be a text"),
-        (line(reward=2), "reward: must be a finite number 0 or more, at most 1"),
-        (line(reward="good"), "reward: must be a number"),
-        (line(cost_usd=-1), "cost_usd: "),
-        (line(propensities={"a": 0.7, "b": 0.7}), "propensities: must have a sum of 1"),
-        (line(propensities={"b": 1.0}), "propensities: must be above 0 for the chosen model 'a'"),
-        (line(propensities={"a": 0.5, "": 0.5}), "propensities: must be 1 to 127"),
-        (line(propensities=None, propensity=5e-324), "propensity: must be 1e-12 or more"),
-        (line(propensities=None, candidates={"a": {"excluded": True}}), "candidates: must have one that"),
-        (line(propensities={"a": 2}), "propensities[a]: "),
-        (line(propensity=0.5), "propensity: must be the chosen model's 0.75"),
-        (line(propensity=1.5), "propensity: "),
+        ("{" * 100_000, "line: is not JSON"),
+        ([], "line: must be an object, not a list"),
+        (line(model=None), "model: must be there"),
+        (line(model=""), "candidates: must have the chosen model ''"),
+        (line(model=" x", candidates=None), "model: must be 1 to 127"),
+        (line(model=3), "model: must be a text, not a whole number"),
+        (line(reward=2), "reward: must be a number <= 1.0"),
+        (line(reward="good"), "reward: must be a number, not a text"),
+        (line(reward=True), "reward: must be a number, not true or false"),
+        (line(cost_usd=-1), "cost_usd: must be a number >= 0.0"),
+        (line(input_tokens=1.5), "input_tokens: must be a number that's a multiple of 1.0"),
+        (line(candidates={"a": 0.7, "b": 0.7}), "candidates: must have propensities with a sum of 1"),
+        (
+            line(candidates={"a": 0.0, "b": 1.0}),
+            "candidates: must have propensities with a sum of 1, and one above",
+        ),
+        (line(candidates={"a": 0.5, " ": 0.5}), "candidates: must be 1 to 127"),
+        (line(candidates=None, propensity=5e-324), "propensity: must be 1e-12 or more"),
+        (line(candidates={"a": {"excluded": True}}), "candidates: must have one that"),
+        (line(candidates={"a": 2}), "candidates[a]: must be a number <= 1.0"),
+        (line(candidates=["a", "a"]), "candidates: must name each model once"),
+        (line(candidates=["a", {"propensity": 0.5}]), "candidates[1].model: must be there"),
+        (line(candidates=[{"model": "a", "odds": 1}]), "candidates[0].odds: is no field of a candidate"),
+        (line(candidates={"a": {"model": "b"}}), "candidates[a].model: must be 'a' or not there"),
+        (line(propensity=0.5), "propensity: must be the candidate's 0.75, not 0.5"),
+        (line(propensity=1.5), "propensity: must be a number <= 1.0"),
         (line(candidates={"b": {}}), "candidates: must have the chosen model 'a'"),
-        (line(candidates={"a": 1}), "candidates[a]: must be a JSON object"),
-        (line(candidates={"a": {"quality": "x"}}), "candidates[a].quality: must be a number"),
-        (line(categorical={"topic": 1}), "categorical[topic]: must be a text"),
-        (line(numeric={"length": 10**400}), "numeric[length]: must be a finite number"),
-        (line(numeric={"length": "long"}), "numeric[length]: must be a number"),
-        (line(features=[]), "features: must be a list"),
-        (line(features=[1.0]), "features: must have 2 numbers"),
-        (line(sticky=1), "sticky: must be true or false"),
-        (line(categorical=[]), "categorical: must be an object"),
+        (line(candidates={"b": 0.5, "a": "x"}), "candidates[a]: must be a number or an object, not a text"),
+        (line(candidates={"a": {"quality": "x"}}), "candidates[a].quality: must be a number, not a text"),
+        (line(categorical={"topic": [1]}), "categorical[topic]: must be a whole number or a text, not a list"),
+        (line(numeric={"length": 10**400}), "numeric[length]: is refused: number out of range"),
+        (line(numeric={"size": 1, "length": "long"}), "numeric[length]: must be a number, not a text"),
+        (line(embedding=[]), "embedding: must be a list of length >= 1"),
+        (line(embedding=[0.5, None]), "embedding[1]: must be a number, not null"),
+        (line(embedding=[1.0]), "embedding: must have 2 numbers"),
+        (line(sticky=1), "sticky: must be true or false, not a whole number"),
+        (line(categorical=[]), "categorical: must be an object, not a list"),
+        (line(error="boom"), "error: must be one of unavailable, timeout"),
+        (line(time="yesterday"), "time: must be a time with its zone, as 2026-01-31T12:00:00Z"),
+        (line(time="2026-01-02T03:04:05"), "time: must be a time with its zone"),
+        (line(time=-1), "time: must be a number >= 0.0"),
     ],
 )
 def test_a_bad_line_is_named_with_its_field(row: Any, named: str, tmp_path: Path) -> None:
     text = row if isinstance(row, str) else json.dumps(row)
     path = tmp_path / "log.jsonl"
-    path.write_text(json.dumps(line(features=[1.0, 0.0])) + "\n" + text + "\n")
+    path.write_text(json.dumps(line(embedding=[1.0, 0.0])) + "\n" + text + "\n")
     with pytest.raises(LogFileError) as caught:
         read(path)
     assert str(caught.value).startswith(f"{path}:2: {named}"), caught.value
@@ -208,8 +229,8 @@ def test_a_file_that_is_none_is_said_so(tmp_path: Path) -> None:
 
 
 def test_an_incumbent_that_was_excluded_and_obeyed_keeps_its_propensity(tmp_path: Path) -> None:
-    obeyed = {"a": {"excluded": True, "probability": 0.9}, "b": {"probability": 0.1}}
-    path = written(tmp_path / "log.jsonl", [line(propensities=None, candidates=obeyed, proposed_model="b")])
+    obeyed = {"a": {"excluded": True, "propensity": 0.9}, "b": {"propensity": 0.1}}
+    path = written(tmp_path / "log.jsonl", [line(candidates=obeyed, proposed_model="b")])
     (decision,) = decisions(path)
     assert decision.choice.probability == 0.9
     assert run(path).exit_code == 0
@@ -347,9 +368,3 @@ def test_what_replay_logs_can_be_evaluated(tmp_path: Path) -> None:
 
 def _text(path: Path) -> str:
     return gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
-
-
-def test_a_field_says_its_path() -> None:
-    inner = Fields({"candidates": {"a": {"cost_usd": True}}}).objects("candidates")["a"]
-    with pytest.raises(InvalidFieldError, match=r"candidates\[a\].cost_usd"):
-        inner.number("cost_usd", 0.0, 1.0)

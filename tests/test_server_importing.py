@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from imports import imported, logged, row, run_import, written
 from servers import Running
 
-from server.importing.file import read_rows
+from server.cli.replay import replay
 from server.importing.send import EXAMPLES_MAX
 from server.json_lines import UnreadableFileError
+from server.rows.file import RowFile
 
 
 @pytest.fixture
@@ -29,29 +31,25 @@ async def two(server: Running) -> Running:
 
 BAD_IN_THE_FILE: list[tuple[Any, str]] = [
     ("{", "INVALID_ARGUMENT: line: is not JSON"),
-    ("[1]", "INVALID_ARGUMENT: line: must be a JSON object"),
-    ({"prompt": "x" * (5 << 20)}, "INVALID_ARGUMENT: line: must be of at most 4,194,304 bytes"),
-    ({"reward": "high"}, "INVALID_ARGUMENT: reward: must be a number, not 'high'"),
-    ({"reward": True}, "INVALID_ARGUMENT: reward: must be a number, not True"),
-    ({"reward": 10**400}, "INVALID_ARGUMENT: reward: must be a finite number"),
-    ({"reward": 2}, "INVALID_ARGUMENT: reward: must be a finite number 0 or more, at most 1"),
-    ({"prompt": 1.5}, "INVALID_ARGUMENT: prompt: must be a text"),
-    ({"embedding": "no"}, "INVALID_ARGUMENT: embedding: must be a list of numbers"),
-    ({"embedding": [0.5, None]}, "INVALID_ARGUMENT: embedding[1]: must be a number"),
-    ({"numeric": ["ab"]}, "INVALID_ARGUMENT: numeric: must be an object"),
+    ("[1]", "INVALID_ARGUMENT: line: must be an object, not a list"),
+    ({"prompt": "x" * (2 << 20)}, "INVALID_ARGUMENT: prompt: must be a text of length <= 1048576"),
+    ({"categorical": {"x": "y" * (5 << 20)}}, "INVALID_ARGUMENT: line: must be of at most 4,194,304 bytes"),
+    ({"reward": "high"}, "INVALID_ARGUMENT: reward: must be a number, not a text"),
+    ({"prompt": 1.5}, "INVALID_ARGUMENT: prompt: must be a text, not a number"),
     ({"numeric": {"x": 1e7}}, "INVALID_ARGUMENT: numeric[x]: must be a finite number"),
-    ({"categorical": {"x": [1]}}, "INVALID_ARGUMENT: categorical[x]: must be a text"),
-    ({"candidates": 5}, "INVALID_ARGUMENT: candidates: must be a list"),
-    ({"candidates": [{"name": "a"}]}, "INVALID_ARGUMENT: candidates[0]: must be a model's id"),
-    ({"input_tokens": 1.5}, "INVALID_ARGUMENT: input_tokens: must be a whole number"),
-    ({"output_tokens": -1}, "INVALID_ARGUMENT: output_tokens: must be a finite number 0 or more"),
-    ({"cost_usd": -1}, "INVALID_ARGUMENT: cost_usd: must be a finite number 0 or more"),
-    ({"latency_seconds": -1}, "INVALID_ARGUMENT: latency_seconds: must be a finite number 0 or more"),
-    ({"latency_seconds": 1e7}, "INVALID_ARGUMENT: latency_seconds: must be a finite number 0 or more"),
+    ({"candidates": [{"model": "a", "name": "a"}]}, "INVALID_ARGUMENT: candidates[0].name: is no field"),
+    ({"latency_seconds": -1}, "INVALID_ARGUMENT: latency_seconds: must be a number >= 0.0"),
+    ({"embedding": "no"}, "INVALID_ARGUMENT: embedding: must be a list, not a text"),
+    ({"embedding": [0.5, None]}, "INVALID_ARGUMENT: embedding[1]: must be a number, not null"),
+    ({"numeric": ["ab"]}, "INVALID_ARGUMENT: numeric: must be an object, not a list"),
+    ({"categorical": {"y": "ok", "x": [1]}}, "INVALID_ARGUMENT: categorical[x]: must be a"),
+    ({"candidates": 5}, "INVALID_ARGUMENT: candidates: must be an object or a list, not a whole number"),
+    ({"input_tokens": 1.5}, "INVALID_ARGUMENT: input_tokens: must be a number that's a multiple of 1"),
+    ({"cost_usd": -1}, "INVALID_ARGUMENT: cost_usd: must be a number >= 0.0"),
     ({"error": "boom"}, "INVALID_ARGUMENT: error: must be one of unavailable, timeout"),
-    ({"time": "yesterday"}, "INVALID_ARGUMENT: time: must be RFC 3339"),
-    ({"time": "2026-01-02T03:04:05"}, "INVALID_ARGUMENT: time: must have a zone"),
-    ({"time": -1}, "INVALID_ARGUMENT: time: must be a finite number 0 or more"),
+    ({"time": "yesterday"}, "INVALID_ARGUMENT: time: must be a time with its zone"),
+    ({"router": "other"}, "INVALID_ARGUMENT: router: is 'other': this is an import into 'default'"),
+    ({"served_model": "c"}, "INVALID_ARGUMENT: served_model: must be"),
     ({"model": "never"}, "NOT_FOUND: model: routers/default has no model 'never'"),
 ]
 
@@ -78,6 +76,29 @@ async def test_rows_without_a_request_id_are_taken_once_each(two: Running, tmp_p
     grown.write_bytes(gzip.compress(file.read_bytes() + b"\n" + json.dumps(row(1, request_id=None)).encode()))
     again = await imported(two, grown)
     assert (again["recorded"], again["duplicates"]) == (1, 3)
+
+
+async def test_what_replay_logs_is_imported_as_it_is_evaluated(two: Running, tmp_path: Path) -> None:
+    world, log = tmp_path / "world.jsonl", tmp_path / "log.jsonl.gz"
+    outcomes = {"a": {"quality": 0.5, "cost_usd": 0.001}, "b": {"quality": 0.75, "cost_usd": 0.002}}
+    written(world, [{"prompt": f"question {number}", "outcomes": outcomes} for number in range(20)])
+    played = CliRunner().invoke(replay, [str(world), "--policy", "uniform", "--log", str(log)])
+    assert played.exit_code == 0, played.output
+    found = await imported(two, log)
+    assert (found["recorded"], found["ignored_fields"]) == (20, [])
+    kept = await logged(two, "0-7")
+    assert [(each.model, each.probability) for each in kept.candidates] == [("a", 0.5), ("b", 0.5)]
+    assert kept.probability == 0.5
+    assert kept.reports[0].report.reward == outcomes[kept.model]["quality"]
+
+
+async def test_a_decision_that_was_not_drawn_is_imported_without_its_propensity(
+    two: Running, tmp_path: Path
+) -> None:
+    rows = [row(1, sticky=True, propensity=1.0), row(2, exploit_only=True, candidates={"a": 1.0, "b": 0.0})]
+    assert (await imported(two, written(tmp_path / "past.jsonl", rows)))["recorded"] == 2
+    for name in ("past-1", "past-2"):
+        assert (await logged(two, name)).probability == 0.0
 
 
 async def test_what_cannot_be_reached_is_said_in_one_line(two: Running, tmp_path: Path) -> None:
@@ -122,7 +143,7 @@ async def test_parquet_is_taken_like_json_lines(two: Running, tmp_path: Path) ->
     damaged = tmp_path / "damaged.parquet"
     damaged.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(UnreadableFileError, match="cannot be read"):
-        list(read_rows(damaged))
+        list(RowFile(damaged))
 
 
 def test_parquet_without_its_extra_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,6 +156,6 @@ def test_parquet_without_its_extra_names_the_extra(tmp_path: Path, monkeypatch: 
             raise ModuleNotFoundError(name)
         return known(name)
 
-    monkeypatch.setattr("server.importing.file.importlib.import_module", without)
+    monkeypatch.setattr("server.rows.file.importlib.import_module", without)
     with pytest.raises(UnreadableFileError, match=r"pip install 'pointsman\[parquet\]'"):
-        list(read_rows(file))
+        list(RowFile(file))

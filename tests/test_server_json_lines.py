@@ -10,8 +10,8 @@ from threading import Thread
 import pytest
 
 from server import json_lines
-from server.importing.file import read_rows
 from server.json_lines import UnreadableFileError, numbered_lines
+from server.rows.file import RowFile
 
 
 def piped(path: Path, content: bytes) -> Thread:
@@ -26,7 +26,7 @@ def piped(path: Path, content: bytes) -> Thread:
 def test_a_pipe_is_read_once_and_from_its_beginning(tmp_path: Path, pack: type[bytes]) -> None:
     text = b'{"n": 1}\n\n' + b'{"n": 2}\n' * 3
     writer = piped(tmp_path / "pipe", pack(text))
-    assert [number for number, _ in read_rows(tmp_path / "pipe")] == [1, 3, 4, 5]
+    assert [number for number, _ in RowFile(tmp_path / "pipe")] == [1, 3, 4, 5]
     writer.join()
 
 

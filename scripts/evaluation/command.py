@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 import click
 from rich.console import Console
@@ -19,7 +20,7 @@ from policy.evaluation import EvaluationSettings
 from policy.verdict import Requirements
 from scripts.evaluation.experiments import Coverage, Race, coverage, race
 from scripts.evaluation.pairs import Pairing, Tries, pairing
-from scripts.evaluation.synthetic import Speed, measure
+from scripts.evaluation.synthetic import Speed, measure_file, measure_live
 from scripts.evaluation.truth import Case
 from server.replay.file import ReplayFile, ReplayFileError, read_replay
 from server.replay.run import featurised
@@ -80,7 +81,7 @@ def main(
         raise click.UsageError(str(error)) from error
     spec = RouterSpec(objective=Objective(budget_usd_per_request, quality_value_usd), policy=policy)
     # First, while nothing else is in memory.
-    speed = measure(speed_decisions) if speed_decisions else None
+    speeds = _speeds(speed_decisions) if speed_decisions else {}
     models = _by_cost(replay)
     if len(models) < 3:
         raise click.UsageError("FILE must have at least 3 models, a cheap one and two dearer ones")
@@ -106,9 +107,21 @@ def main(
             paid_decisions // _LOOKS,
             lambda: progress.advance(task),
         )
-    text = "\n\n".join([markdown(replay, covered, found, speed), *([paired(replay, pairs)] if paid_runs else [])])
+    text = "\n\n".join([markdown(replay, covered, found, speeds), *([paired(replay, pairs)] if paid_runs else [])])
     shown = Console()
     shown.print(Markdown(text)) if shown.is_terminal else click.echo(text)
+
+
+def _speeds(count: int) -> dict[str, Speed]:
+    """A file and the live log with the standing comparators alone, and a file with one candidate that learns."""
+    with TemporaryDirectory(prefix="pointsman-evaluation-") as folder:
+        return {
+            "a file": measure_file(Path(folder), count),
+            "the live log": measure_live(count),
+            "a file, one candidate that learns": measure_file(
+                Path(folder), max(1000, count // 200), [CandidateSpec("learned")]
+            ),
+        }
 
 
 def _by_cost(replay: ReplayFile) -> list[str]:
@@ -122,7 +135,7 @@ def _thresholds(models: Sequence[str]) -> tuple[CandidateSpec, ...]:
     return *found, CandidateSpec(_DEAR, threshold=Threshold(dear, strong, 0.02))
 
 
-def markdown(replay: ReplayFile, covered: Coverage, races: Sequence[Race], speed: Speed | None) -> str:
+def markdown(replay: ReplayFile, covered: Coverage, races: Sequence[Race], speeds: Mapping[str, Speed]) -> str:
     """The table: a row for each thing that was measured."""
     rows = [("what", "measured"), ("---", "---")]
     runs = covered.runs
@@ -136,10 +149,14 @@ def markdown(replay: ReplayFile, covered: Coverage, races: Sequence[Race], speed
     )
     if races:
         rows += _races(replay, races)
-    if speed:
+    for name, speed in speeds.items():
         size = f"{speed.peak_bytes / 2**20:.0f} MiB"
-        rows.append(("decisions a second, 7 comparators", f"{speed.decisions / speed.seconds:,.0f}"))
-        rows.append((f"largest size, {speed.decisions:,} decisions", size))
+        rows.append(
+            (
+                f"{name}, {speed.decisions:,} decisions: decisions a second, largest size",
+                f"{speed.rate:,.0f}, {size}",
+            )
+        )
     return "\n".join(f"| {left} | {right} |" for left, right in rows)
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc
@@ -22,6 +22,10 @@ from pointsman.v1 import router_service_pb2 as pb
 
 _ROUTE = "/pointsman.v1.RouterService/Route"
 _REPORT = "/pointsman.v1.RouterService/ReportReward"
+_IMPORT = "/pointsman.v1.RouterService/ImportDecisions"
+_ROWS_A_CALL = 1000
+# More than are taken in this time; else rows that are there already would be sent again.
+_CALLS_A_SECOND_MAX = 4
 _WARM_UP_SECONDS = 1.0
 _TURNS = 5
 _DISTINCT_REQUESTS = 500
@@ -50,8 +54,13 @@ async def run_bench(
     prompt_characters: int,
     embedding: int,
     durability: str,
+    *,
+    importing: bool,
 ) -> list[Result]:
-    """Loads Route, then ReportReward, each in turns with its echo. Raises OSError if a server does not start."""
+    """Loads Route, then ReportReward, each in turns with its echo, and Route during an import if `importing`.
+
+    Raises OSError if a server does not start.
+    """
     requests = [_route_request(prompt_characters, embedding, seed) for seed in range(_DISTINCT_REQUESTS)]
     url = f"sqlite:///{folder / 'bench.db'}"
     command = ("-m", "server.cli.main", "serve", "--port", "0", "--database-url", url)
@@ -65,7 +74,25 @@ async def run_bench(
         route = await _side_by_side("Route", _Load(channel, _ROUTE, requests, answers), size, callers, seconds)
         reports = [_report_request(answer) for answer in answers]
         report = await _side_by_side("ReportReward", _Load(channel, _REPORT, reports), 2, callers, seconds)
-    return [*route, *report]
+        beside = []
+        if importing:
+            beside = await _while_importing(port, models, _Load(channel, _ROUTE, requests), callers, seconds)
+    return [*route, *report, *beside]
+
+
+async def _while_importing(port: int, models: int, load: _Load, callers: int, seconds: float) -> list[Result]:
+    """The load while one client imports decisions, call after call, and the rows of its calls."""
+    async with _channel(port) as channel:
+        calls = range(max(1, round(_CALLS_A_SECOND_MAX * seconds)))
+        imports = _Load(channel, _IMPORT, [_import_request(models, number) for number in calls])
+        running = asyncio.create_task(imports.run(1, seconds))
+        await load.run(callers, seconds)
+        await running
+    rows = imports.result("ImportDecisions")
+    return [
+        load.result("Route while importing"),
+        replace(rows, requests_per_second=rows.requests_per_second * _ROWS_A_CALL),
+    ]
 
 
 async def _side_by_side(name: str, load: _Load, answer_bytes: int, callers: int, seconds: float) -> list[Result]:
@@ -180,6 +207,22 @@ def _route_request(prompt_characters: int, embedding: int, seed: int) -> bytes:
         prompt=words[:prompt_characters], embedding=[generator.gauss(0, 1) for _ in range(embedding)]
     )
     return request.SerializeToString()
+
+
+def _import_request(models: int, number: int) -> bytes:
+    return pb.ImportDecisionsRequest(
+        decisions=[
+            pb.ImportedDecision(
+                request_id=f"import-{number}-{row}",
+                prompt=" ".join(_WORDS[place % len(_WORDS)] for place in range(row, row + 50)),
+                model=f"model-{row % models}",
+                propensity=1.0 / models,
+                reward=0.8,
+                usage=pb.Usage(input_tokens=75, output_tokens=300),
+            )
+            for row in range(_ROWS_A_CALL)
+        ]
+    ).SerializeToString()
 
 
 def _report_request(answer: bytes) -> bytes:

@@ -28,6 +28,7 @@ from server.storage.engine import Durability
     default=Durability.POWER_LOSS.value,
     show_default=True,
 )
+@click.option("--importing", is_flag=True, help="Also load Route while decisions are imported, a thousand a call.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def bench(
     seconds: float,
@@ -36,6 +37,7 @@ def bench(
     prompt_characters: int,
     embedding: int,
     durability: str,
+    importing: bool,
     as_json: bool,
 ) -> None:
     """Measure requests a second through real gRPC, against a bare echo of the same message sizes.
@@ -44,7 +46,16 @@ def bench(
     """
     with tempfile.TemporaryDirectory(prefix="pointsman-bench-") as folder:
         results = asyncio.run(
-            run_bench(Path(folder), seconds, callers, models, prompt_characters, embedding, durability)
+            run_bench(
+                Path(folder),
+                seconds,
+                callers,
+                models,
+                prompt_characters,
+                embedding,
+                durability,
+                importing=importing,
+            )
         )
     if as_json:
         click.echo(json.dumps([asdict(each) for each in results]))
@@ -54,8 +65,9 @@ def bench(
 
 
 def _line(result: Result) -> str:
+    unit = "rows" if result.name == "ImportDecisions" else "requests"
     ratio = f"  {result.ratio:.2f} of its echo" if result.ratio is not None else ""
     return (
-        f"{result.name:<22}{result.requests_per_second:>8.0f} requests/s  p50 {result.p50_ms:6.2f} ms  "
+        f"{result.name:<22}{result.requests_per_second:>8.0f} {unit}/s  p50 {result.p50_ms:6.2f} ms  "
         f"p99 {result.p99_ms:6.2f} ms{ratio}"
     )

@@ -18,6 +18,7 @@ from server.evaluate.candidates_file import read_candidates
 from server.evaluate.log_file import LogFile
 from server.evaluate.source import feed
 from server.json_lines import UnreadableFileError
+from server.rows.file import RowFile
 
 
 @click.command()
@@ -71,10 +72,11 @@ def evaluate(
 ) -> None:
     """Evaluate candidate policies on the decisions in FILE, beside each model alone and other plain policies.
 
-    FILE is JSON lines, optionally gzipped, one decision and what came of it a line, for instance
-    {"prompt": "...", "model": "a", "propensities": {"a": 0.9, "b": 0.1}, "reward": 0.8, "cost_usd": 0.0002};
-    pointsman replay --log writes such a file. With --server in place of FILE, print the league of the router's
-    own candidates (pointsman policies) on the live log.
+    FILE is JSON lines, gzipped or not, or Parquet (which takes the extra 'parquet'), one decision and what came of
+    it a row, for instance
+    {"prompt": "...", "model": "a", "candidates": {"a": 0.9, "b": 0.1}, "reward": 0.8, "cost_usd": 0.0002};
+    pointsman replay --log writes such a file, and pointsman import takes it. With --server in place of FILE, print
+    the league of the router's own candidates (pointsman policies) on the live log.
     """
     if (file is None) is (server is None):
         raise click.UsageError("give either FILE or --server")
@@ -118,6 +120,9 @@ def _evaluated(
 ) -> Evaluation:
     evaluation = Evaluation(router, candidates, settings)
     featuriser = Featuriser() if any(each.learns for each in candidates) else None
-    with progress("evaluating", None) as on_decision:
-        feed(evaluation, LogFile(file, router, name, featuriser), on_decision)
+    rows = RowFile(file)
+    with progress("evaluating", None) as on_decisions:
+        feed(evaluation, LogFile(rows, router, name, featuriser), on_decisions)
+    if rows.ignored:
+        click.echo(f"ignored, since no row has such a field: {', '.join(sorted(rows.ignored))}", err=True)
     return evaluation

@@ -7,7 +7,7 @@ import json
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO, cast
 
 import click
 import grpc
@@ -79,7 +79,8 @@ from server.replay.target import TargetError, Traffic, play_target
 @click.option(
     "--log",
     type=click.Path(path_type=Path),
-    help="Write what was decided and came of it here, for pointsman evaluate (gzipped if it ends with .gz).",
+    help="Write what was decided and came of it here, for pointsman evaluate and import (gzipped if it ends with "
+    ".gz).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def replay(
@@ -156,10 +157,8 @@ def _prepare(
     return file, play_here(file, rounds, [LogWriter(stack.enter_context(_opened(log)), prompts)])
 
 
-def _opened(log: Path) -> IO[str]:
-    if log.suffix == ".gz":
-        return gzip.open(log, "wt", encoding="utf-8")
-    return log.open("w", encoding="utf-8")
+def _opened(log: Path) -> BinaryIO:
+    return cast("BinaryIO", gzip.open(log, "wb")) if log.suffix == ".gz" else log.open("wb")
 
 
 def _play_frontier(

@@ -10,6 +10,8 @@ from policy.evaluation import Evaluation
 from policy.join import joined
 from policy.log import DecisionRecord, ReportRecord
 
+_SAY_AFTER = 512
+
 
 @dataclass(frozen=True, slots=True)
 class Logged:
@@ -23,14 +25,16 @@ class Logged:
     reports: tuple[ReportRecord, ...]
 
 
-def feed(evaluation: Evaluation, source: Iterable[Logged], on_decision: Callable[[], object]) -> None:
-    """Gives a source's decisions to an evaluation, each with its outcome before the next.
+def feed(evaluation: Evaluation, source: Iterable[Logged], on_decisions: Callable[[int], object]) -> None:
+    """Gives a source's decisions to an evaluation, each with its outcome before the next; `on_decisions` hears now
+    and then how many more are done.
 
     A live log, in which outcomes come later and in any order, is followed by calling the evaluation as the
     log's records come, as `LearnerFold` does with a learner.
     """
     router: Router | None = None
-    for logged in source:
+    done = 0
+    for done, logged in enumerate(source, 1):
         if logged.router is not router:
             router = logged.router
             evaluation.on_registry(router)
@@ -38,4 +42,6 @@ def feed(evaluation: Evaluation, source: Iterable[Logged], on_decision: Callable
         for report in logged.reports:
             evaluation.on_report(report, logged.decision)
         evaluation.on_close(logged.decision, joined(logged.decision.deferred, logged.reports))
-        on_decision()
+        if done % _SAY_AFTER == 0:
+            on_decisions(_SAY_AFTER)
+    on_decisions(done % _SAY_AFTER)

@@ -12,8 +12,8 @@ from pointsman.v1 import router_service_pb2 as pb
 from pointsman.v1 import router_service_pb2_grpc as pb_grpc
 
 from policy.domain import InvalidFieldError
-from server.importing.file import Row
-from server.importing.row import FIELDS, imported_decision
+from server.importing.wire import imported_decision
+from server.rows.row import Row
 
 BATCH_ROWS = 1000
 BATCH_BYTES = 4 << 20
@@ -64,7 +64,6 @@ class Tally:
     duplicates: int = 0
     refused: int = 0
     refusals: list[Refused] = field(default_factory=list)
-    ignored_fields: set[str] = field(default_factory=set)
 
     @property
     def rows(self) -> int:
@@ -76,29 +75,23 @@ class Tally:
         if len(self.refusals) < EXAMPLES_MAX:
             self.refusals.append(Refused(line, code, message))
 
-    def ignore(self, names: Iterable[str]) -> None:
-        """Remembers fields that say nothing here, the first of them."""
-        for name in names:
-            if len(self.ignored_fields) < EXAMPLES_MAX:
-                self.ignored_fields.add(name)
-
 
 def send_rows(
-    rows: Iterable[tuple[int, Row]],
+    rows: Iterable[tuple[int, Row | InvalidFieldError]],
     stub: pb_grpc.RouterServiceStub,
-    router: str,
+    router_id: str,
     tally: Tally,
     on_rows: Callable[[int], object],
 ) -> None:
-    """Sends the rows to the router named `router`, keeping `tally`; `on_rows` hears how many more are done.
+    """Sends the rows to the router of this id, keeping `tally`; `on_rows` hears how many more are done.
 
     `stub` is of a channel with CHANNEL_OPTIONS. Raises grpc.RpcError for a batch that was not taken to its end,
     and what reading the rows raises; what was counted before is stored.
     """
     done = 0
-    for batch in _batches(rows, tally):
+    for batch in _batches(rows, router_id):
         good = [each for _, each in batch if isinstance(each, pb.ImportedDecision)]
-        request = pb.ImportDecisionsRequest(router=router, decisions=good)
+        request = pb.ImportDecisionsRequest(router=f"routers/{router_id}", decisions=good)
         results = iter(stub.ImportDecisions(request, timeout=_DEADLINE_SECONDS).results if good else ())
         for line, each in batch:
             if isinstance(each, InvalidFieldError):
@@ -109,13 +102,13 @@ def send_rows(
         done = tally.rows
 
 
-def _batches(rows: Iterable[tuple[int, Row]], tally: Tally) -> Iterator[list[tuple[int, _Sendable]]]:
+def _batches(
+    rows: Iterable[tuple[int, Row | InvalidFieldError]], router_id: str
+) -> Iterator[list[tuple[int, _Sendable]]]:
     batch: list[tuple[int, _Sendable]] = []
     size = 0
     for line, row in rows:
-        if not isinstance(row, InvalidFieldError):
-            tally.ignore(row.keys() - FIELDS)
-        each = _sendable(line, row)
+        each = _sendable(line, row, router_id)
         length = 0 if isinstance(each, InvalidFieldError) else each.ByteSize()
         if batch and (len(batch) == BATCH_ROWS or size + length > BATCH_BYTES):
             yield batch
@@ -126,11 +119,11 @@ def _batches(rows: Iterable[tuple[int, Row]], tally: Tally) -> Iterator[list[tup
         yield batch
 
 
-def _sendable(line: int, row: Row) -> _Sendable:
+def _sendable(line: int, row: Row | InvalidFieldError, router_id: str) -> _Sendable:
     if isinstance(row, InvalidFieldError):
         return row
     try:
-        message = imported_decision(line, row)
+        message = imported_decision(line, row, router_id)
     except InvalidFieldError as refusal:
         return refusal
     if message.ByteSize() > BATCH_BYTES:  # The server would take none of its batch.
