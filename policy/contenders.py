@@ -192,6 +192,14 @@ class Plain:
     def restore(self, router: Router, state: bytes) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a learner knows: its saved state, when its router was this."""
+
+    router: Router
+    state: bytes
+
+
 class _Spender(RouterLearner):
     """Learns from what was called, and pays for what the candidate would have called.
 
@@ -268,9 +276,11 @@ class Learning:
         choice = Choice(model, 1.0, (only,), (), decision.choice.policy, decision.choice.snapshot, 0.0)
         return replace(decision, choice=choice, features=self._spec.seen(decision.features))
 
-    def begin_with(self, learned: bytes) -> None:
-        """Begins with what a learner knows that has learned as this one would: its saved state."""
-        self._learner = _Spender.restore(self._learner.router, learned)
+    def begin_with(self, learned: Learned) -> None:
+        """Begins with what a learner of the same kind knows. Its spending goes on under the candidate's objective."""
+        wanted = self._learner.router
+        self._learner = _Spender.restore(learned.router, learned.state)
+        self._learner.on_registry(wanted)
 
     def view(self, snapshot: int) -> PolicyView:
         """What it would decide with now; `snapshot` is the position of the log."""

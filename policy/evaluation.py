@@ -14,7 +14,7 @@ import numpy as np
 
 from policy.candidates import CANDIDATES_MAX, CandidateSpec, comparators
 from policy.confidence import Bounds
-from policy.contenders import Build, Contender, Learning, Sight, contender
+from policy.contenders import Build, Contender, Learned, Learning, Sight, contender
 from policy.domain import InvalidFieldError, RewardJoin, Router, require_number
 from policy.estimators import LEVEL
 from policy.evidence import Events, LeftOut, Metric
@@ -130,12 +130,12 @@ class Evaluation:
             asked.on_registry(router)
 
     def on_candidates(
-        self, candidates: Iterable[CandidateSpec], learned: Mapping[str, bytes] = MappingProxyType({})
+        self, candidates: Iterable[CandidateSpec], learned: Mapping[str, Learned] = MappingProxyType({})
     ) -> None:
         """These are the candidates from here on. One that is new begins without events, one that is gone is
         forgotten with its name, which no other may have after it.
 
-        `learned` has, for new ones that are to begin with it, what a learner in their place would know: its state.
+        `learned` has, for new ones that are to begin with it, what a learner in their place would know.
         """
         wanted = {spec.id: spec for spec in candidates}
         for name in [name for name, entry in self._entries.items() if not entry.comparator and name not in wanted]:

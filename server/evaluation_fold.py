@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from policy.candidates import CandidateSpec
-from policy.domain import Router
+from policy.contenders import Learned
+from policy.domain import LearnerKind, Router
 from policy.evaluation import Evaluation
 from policy.log import RegistryRecord
-from policy.promotion import PolicyRecord, is_former, other_policy
+from policy.promotion import PolicyRecord, other_policy
 from server.learner_fold import LogFold, Position, learned_as
 from server.storage.evaluation_store import StoredEvaluation
 from server.storage.reader import LogReader
@@ -90,12 +91,16 @@ class EvaluationFold(LogFold[Evaluation]):
         self._settings[router.id] = _Setting(router, candidates, since)
         return follower
 
-    def _learned(self, before: _Setting, record: PolicyRecord) -> dict[str, bytes]:
-        """What the former live policy, which is a candidate now, knew: the state of its learner, by its name."""
+    def _learned(self, before: _Setting, record: PolicyRecord) -> dict[str, Learned]:
+        """What new candidates begin with, by name: what a learner of their kind knows of the log so far.
+
+        The former live policy, which is a candidate now, so goes on as it was. One that does not see all features
+        begins with nothing: what was learned from all of them is not what it would know.
+        """
         known = {each.id for each in before.candidates}
-        kind = before.router.spec.learner
-        return {
-            each.id: learned_as(self._reader, before.router, kind, record).state()
-            for each in record.candidates
-            if each.id not in known and is_former(each.id) and each.learns
-        }
+        new = [each for each in record.candidates if each.id not in known and each.learns and not each.features]
+        found: dict[LearnerKind, Learned] = {}
+        for kind in {each.learner or before.router.spec.learner for each in new}:
+            learner = learned_as(self._reader, before.router, kind, record)
+            found[kind] = Learned(learner.router, learner.state())
+        return {each.id: found[each.learner or before.router.spec.learner] for each in new}

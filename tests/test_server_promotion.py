@@ -141,6 +141,20 @@ async def test_a_canary_serves_its_share_by_logged_probabilities_and_stops_when_
     assert {(await server.route(prompt="hello")).model for _ in range(20)} == {"a"}
 
 
+async def test_a_candidate_that_comes_late_begins_with_what_the_log_has_taught(server: Running) -> None:
+    await server.create_models(a={}, b={})
+    await server.update_router(policy="uniform")
+    await traffic(server, seeded("late"), 60, a=0.0, b=1.0)
+    await server.settled()
+    await create(server, "late", policy="greedy", objective={"quality_value_usd": 0.25})
+    await create(server, "other", policy="greedy", learner=registry_pb.LEARNER_VOWPAL_WABBIT)
+    await traffic(server, seeded("later"), 20, a=0.0, b=1.0)
+    found = {each.candidate: each for each in (await evaluated(server)).candidates}
+    for name in ("late", "other"):
+        quality = next(each for each in found[name].estimates if each.metric == pb.METRIC_QUALITY)
+        assert quality.snips.candidate.value == 1.0, f"{name} would have called a"
+
+
 async def test_a_canary_that_learns_serves_with_what_it_has_learned_also_after_a_restart(
     url: str, featuriser: Featuriser
 ) -> None:

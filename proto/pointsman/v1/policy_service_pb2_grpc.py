@@ -107,7 +107,8 @@ class PolicyServiceServicer:
     """
 
     def CreatePolicy(self, request, context):
-        """Creates a candidate, in shadow: it is evaluated from this position of the log on and decides nothing.
+        """Creates a candidate, in shadow: it is evaluated from this position of the log on and decides nothing. One that
+        learns, and sees all features, begins with what a learner of its kind knows of the log up to there.
         Errors: INVALID_ARGUMENT, NOT_FOUND (router), ALREADY_EXISTS (also of a retired one: what is in the log
         under a name is one policy's), FAILED_PRECONDITION (the router has as many as it may).
         """

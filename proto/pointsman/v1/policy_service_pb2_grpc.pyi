@@ -34,7 +34,8 @@ class PolicyServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PolicyServiceAsyncStub: ...
     CreatePolicy: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.CreatePolicyRequest, _policy_service_pb2.CreatePolicyResponse]
-    """Creates a candidate, in shadow: it is evaluated from this position of the log on and decides nothing.
+    """Creates a candidate, in shadow: it is evaluated from this position of the log on and decides nothing. One that
+    learns, and sees all features, begins with what a learner of its kind knows of the log up to there.
     Errors: INVALID_ARGUMENT, NOT_FOUND (router), ALREADY_EXISTS (also of a retired one: what is in the log
     under a name is one policy's), FAILED_PRECONDITION (the router has as many as it may).
     """
@@ -96,7 +97,8 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreatePolicy: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.CreatePolicyRequest, _policy_service_pb2.CreatePolicyResponse]  # type: ignore[assignment]
-    """Creates a candidate, in shadow: it is evaluated from this position of the log on and decides nothing.
+    """Creates a candidate, in shadow: it is evaluated from this position of the log on and decides nothing. One that
+    learns, and sees all features, begins with what a learner of its kind knows of the log up to there.
     Errors: INVALID_ARGUMENT, NOT_FOUND (router), ALREADY_EXISTS (also of a retired one: what is in the log
     under a name is one policy's), FAILED_PRECONDITION (the router has as many as it may).
     """
@@ -161,7 +163,8 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _policy_service_pb2.CreatePolicyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_policy_service_pb2.CreatePolicyResponse, _abc.Awaitable[_policy_service_pb2.CreatePolicyResponse]]:
-        """Creates a candidate, in shadow: it is evaluated from this position of the log on and decides nothing.
+        """Creates a candidate, in shadow: it is evaluated from this position of the log on and decides nothing. One that
+        learns, and sees all features, begins with what a learner of its kind knows of the log up to there.
         Errors: INVALID_ARGUMENT, NOT_FOUND (router), ALREADY_EXISTS (also of a retired one: what is in the log
         under a name is one policy's), FAILED_PRECONDITION (the router has as many as it may).
         """
