@@ -20,12 +20,14 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     database_url: str = Field(
-        "sqlite:///pointsman.db", description="SQLAlchemy URL of the database; it is created if need be"
+        "sqlite:///pointsman.db",
+        description="an SQLite file, created if need be, or postgresql://USER:PASSWORD@HOST/DATABASE",
     )
     durability: Durability = Field(
         Durability.POWER_LOSS,
         description="what an acknowledged write survives: power_loss (every commit is forced to the disk) or "
-        "process_crash (faster; a crash of the machine may lose the last commits)",
+        "process_crash (faster; a crash of the machine may lose the last commits). On PostgreSQL power_loss turns "
+        "synchronous_commit on, and process_crash leaves it as the database has it",
     )
     config: Path | None = Field(None, description="YAML file of routers and models to apply at the start")
     write_queue_max: int = Field(

@@ -19,6 +19,8 @@ from server.storage.group_commit import GroupCommit
 from server.storage.tail import LogTail
 from server.storage.writes import DecisionWrite, ReportWrite, Transact
 
+pytestmark = pytest.mark.both_engines
+
 QUEUE_MAX = 5
 
 

@@ -10,6 +10,8 @@ from policy.log import DecisionRecord, RegistryRecord, ReportRecord
 from server.storage import registry_store
 from server.storage.writes import DecisionWrite, ReportWrite
 
+pytestmark = pytest.mark.both_engines
+
 
 @pytest.fixture
 def log(disk: Disk) -> Disk:

@@ -16,6 +16,8 @@ from server.errors import (
 from server.registry import RouterEntry
 from server.storage import registry_store as store
 
+pytestmark = pytest.mark.both_engines
+
 
 @pytest.fixture
 def log(disk: Disk) -> Disk:

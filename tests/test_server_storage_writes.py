@@ -15,6 +15,8 @@ from server.storage import registry_store
 from server.storage.schema import decisions, reports
 from server.storage.writes import DecisionWrite, Disposition, ImportWrite, ReportWrite, Transact
 
+pytestmark = pytest.mark.both_engines
+
 
 @pytest.fixture
 def log(disk: Disk) -> Disk:
