@@ -28,6 +28,7 @@ from server.config_file import DeclaredRouter
 from server.evaluation_loop import EvaluationLoop, Found
 from server.learner_loop import LearnerLoop
 from server.registry import Registry
+from server.retention_loop import RetentionLoop
 from server.services.policy_service import PolicyService
 from server.services.registry_service import RegistryService
 from server.services.router_service import RouterService
@@ -38,6 +39,7 @@ from server.storage.engine import migrate, open_engine
 from server.storage.group_commit import GroupCommit
 from server.storage.policy_store import read_transitions
 from server.storage.reader import LogReader
+from server.storage.retention import require_window
 from server.storage.tail import LogTail
 from server.storage.writes import Transact
 from server.usecases.change_policies import ChangePolicies
@@ -76,7 +78,11 @@ class App:
         self._log = GroupCommit(
             self._engine, self._registry, now_us, self._notify_followers, settings.write_queue_max, tail
         )
-        self._change = ChangeRegistry(self._registry, self._log)
+        self._change = ChangeRegistry(self._registry, self._log, settings.window_seconds_max)
+        self._is_learning = False
+        self._retention = RetentionLoop(
+            self._engine, self._log, now_us, settings.retention_days, lambda: self._is_learning
+        )
         self._health = health.aio.HealthServicer()
         self._loop = asyncio.get_running_loop()
         self._evaluation = EvaluationLoop(
@@ -103,16 +109,19 @@ class App:
         for entry in await asyncio.to_thread(registry_store.load_entries, self._engine):
             self._registry.replace(entry.router.id, entry)
         self._spawn(self._log.run())
+        await self._retention.prepare()
         if self._registry.entry(DEFAULT_ROUTER) is None:
             await self._change.put_router(DEFAULT_ROUTER, RouterSpec(), create=True)
         for router in declared:
             await self._apply(router)
+        for entry in self._registry.entries():
+            require_window(entry.router.spec, self._settings.window_seconds_max, f"routers.{entry.router.id}.")
         learner = LearnerLoop(
             self._reader,
             self._views,
             self._submit_from_thread,
             now_us,
-            lambda healthy: self._set_health(healthy, "", *_SERVICES),
+            self._set_learning,
             self._settings.snapshot_seconds,
         )
         await self._report_health(False, "", *_SERVICES, EVALUATION_HEALTH)
@@ -127,6 +136,7 @@ class App:
         learner.start()
         self._learner = learner
         self._evaluation.start()
+        self._spawn(self._retention.run())
         await self._server.start()
         if not _is_loopback(self._settings.host):
             logger.warning("listening on %s without keys or TLS: anyone who reaches it may use it", address)
@@ -139,6 +149,7 @@ class App:
         if self._learner is not None:
             await asyncio.to_thread(self._learner.stop)
         await asyncio.to_thread(self._evaluation.stop)
+        self._retention.close()
         self._log.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._engine.dispose()
@@ -211,6 +222,10 @@ class App:
     def _look_after(self, router_id: str, found: Found) -> None:
         """From the evaluation's thread, which does not wait for it."""
         self._loop.call_soon_threadsafe(lambda: self._spawn(self._steward(router_id, found)))
+
+    def _set_learning(self, healthy: bool) -> None:
+        self._is_learning = healthy
+        self._set_health(healthy, "", *_SERVICES)
 
     def _set_health(self, healthy: bool, *services: str) -> None:
         """May be called from any thread."""

@@ -1,11 +1,11 @@
 """Checks a log against itself: every draw made again, every revision of a reward followed back to what it
-replaces, every snapshot rebuilt from the first record.
+replaces, every snapshot rebuilt from the first record, or from the first snapshot since the log was dropped.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from zipfile import BadZipFile
 
@@ -17,7 +17,7 @@ from policy.log import DecisionRecord, ReportRecord
 from policy.shadow import explores, mixed
 from server.learner_fold import LearnerFold
 from server.storage.codec import DamagedRecordError
-from server.storage.reader import LogReader, StoredSnapshot
+from server.storage.reader import LogDroppedError, LogReader, StoredSnapshot
 
 _PAGE = 1000
 _ROUNDING = 1e-9
@@ -29,6 +29,9 @@ _EXAMPLES_MAX = 10
 class Audit:
     """What was checked and what failed; `examples` names some of the failures. `imported` decisions are none
     of the `decisions`, as what drew them is not known here.
+
+    Up to position `dropped` the log is not there any more. Of the snapshots, `unchecked` are from before it was
+    dropped, or are what the others were rebuilt from.
     """
 
     decisions: int = 0
@@ -39,6 +42,8 @@ class Audit:
     snapshots: int = 0
     snapshots_wrong: int = 0
     unreadable: int = 0
+    dropped: int = 0
+    unchecked: int = 0
     examples: list[str] = field(default_factory=list)
 
     @property
@@ -66,7 +71,8 @@ def audit(reader: LogReader, on_progress: Callable[[int], object]) -> Audit:
 
 
 def _check_records(reader: LogReader, result: Audit, on_progress: Callable[[int], object]) -> None:
-    seq = 0
+    result.dropped, _ = reader.dropped()
+    seq = result.dropped
     while True:
         page = reader.page(seq, _PAGE)
         if page.upto == seq:
@@ -74,8 +80,13 @@ def _check_records(reader: LogReader, result: Audit, on_progress: Callable[[int]
         for record in page.records:
             if isinstance(record, DecisionRecord):
                 _check_draw(record, result)
-        rewarded = [each for each in page.records if isinstance(each, ReportRecord)]
-        _check_revisions([each for each in rewarded if each.learned_reward is not None], reader, result)
+        reported = [each for each in page.records if isinstance(each, ReportRecord)]
+        rewarded = [each for each in reported if each.learned_reward is not None]
+        joined_with = reader.reports(sorted({each.decision_id for each in rewarded}))
+        floor, _ = reader.dropped()
+        if floor > max(result.dropped, seq):
+            raise LogDroppedError("the retention has dropped what was about to be checked: run it again")
+        _check_revisions(rewarded, joined_with, result)
         on_progress(page.upto - seq)
         seq = page.upto
 
@@ -135,9 +146,10 @@ def _wrong_propensity(choice: Choice, drawn: str) -> list[str]:
     return []
 
 
-def _check_revisions(rewarded: list[ReportRecord], reader: LogReader, result: Audit) -> None:
+def _check_revisions(
+    rewarded: list[ReportRecord], reports: Mapping[str, list[ReportRecord]], result: Audit
+) -> None:
     """What a report replaces is what its decision's reward about that model was, by the reports before it."""
-    reports = reader.reports(sorted({each.decision_id for each in rewarded}))
     for report in rewarded:
         before = joined(False, [each for each in reports[report.decision_id] if each.seq < report.seq])
         was = before.taught.get(report.subject)
@@ -153,8 +165,8 @@ def _check_revisions(rewarded: list[ReportRecord], reader: LogReader, result: Au
 
 def _check_snapshots(reader: LogReader, result: Audit, on_progress: Callable[[int], object]) -> None:
     """Each stored snapshot equals what the log gives when it is learned from its beginning."""
-    fold = LearnerFold(reader, [])
-    for stored in reader.all_snapshots():
+    fold, rest = _beginning(reader, result)
+    for stored in rest:
         while fold.seq < stored.seq:
             advanced = fold.advance(_PAGE, stored.seq)
             if not advanced:
@@ -164,6 +176,23 @@ def _check_snapshots(reader: LogReader, result: Audit, on_progress: Callable[[in
         if not _is_snapshot(stored, fold):
             result.snapshots_wrong += 1
             result.blame(f"snapshot {stored.seq} of routers/{stored.router.id} is not what the log gives")
+
+
+def _beginning(reader: LogReader, result: Audit) -> tuple[LearnerFold, list[StoredSnapshot]]:
+    """What to learn from, and the snapshots to check.
+
+    Where the log was dropped, that is each router's first snapshot since: what is learned after it needs
+    nothing that was dropped before.
+    """
+    stored = reader.all_snapshots()
+    floor, floored = reader.dropped()
+    if not floor:
+        return LearnerFold(reader, []), stored
+    since = [each for each in stored if each.seq >= floored]
+    first = {each.router.id: each for each in reversed(since)}
+    rest = [each for each in since if each is not first[each.router.id]]
+    result.unchecked = len(stored) - len(rest)
+    return LearnerFold(reader, list(first.values())), rest
 
 
 def _is_snapshot(stored: StoredSnapshot, fold: LearnerFold) -> bool:

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 _PAGE = 256
 _SNAPSHOTS_KEPT = 3
 _SNAPSHOT_GAP_MAX = 100_000
+_REFRESH_US = 3_600_000_000
 _RETRY_SECONDS = 1.0
 _IDLE_SECONDS_MAX = 60.0
 _GATHER_SECONDS = 0.08
@@ -94,6 +95,7 @@ class LearnerLoop:
         saved = dict.fromkeys(fold.routers, fold.seq)
         self._publish(fold, set(fold.routers))
         due_us = self._clock_us() + self._snapshot_us
+        refresh_us = self._clock_us() + _REFRESH_US
         unsaved: set[str] = set()
         healthy = False
         while True:
@@ -108,9 +110,13 @@ class LearnerLoop:
                 continue
             finished = self._stopping and advanced == 0
             if finished or self._clock_us() >= due_us:
+                now_us = self._clock_us()
+                if now_us >= refresh_us:  # The log that a router's last snapshot needs is not dropped.
+                    unsaved |= {each for each in fold.routers if fold.seq > saved.get(each, 0)}
+                    refresh_us = now_us + _REFRESH_US
                 self._save(fold, unsaved, saved)
                 unsaved = set()
-                due_us = self._clock_us() + self._snapshot_us
+                due_us = now_us + self._snapshot_us
             if finished:
                 return
             if advanced == 0:

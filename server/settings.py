@@ -48,6 +48,13 @@ class Settings(BaseSettings):
         description="how often the evaluation of candidate policies saves its state; more rarely where saving "
         "would take more than a twentieth of the time",
     )
+    retention_days: float | None = Field(
+        None,
+        gt=0,
+        le=36_500,
+        description="how long decisions and their reports are kept, at least; without it, for ever. "
+        "No router's join window may be longer",
+    )
     message_bytes_max: int = Field(
         16 << 20, ge=1 << 16, le=(1 << 31) - 1, description="largest gRPC message taken"
     )
@@ -55,6 +62,11 @@ class Settings(BaseSettings):
     log_level: str = Field(
         "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="what the log on stderr shows"
     )
+
+    @property
+    def window_seconds_max(self) -> float | None:
+        """How long a join window may be; None: as long as one likes."""
+        return None if self.retention_days is None else self.retention_days * 86_400.0
 
     @field_validator("*", mode="before")
     @classmethod

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from engines import ENGINE, ENGINES, PostgreSQL, running_postgresql
+from engines import ENGINE, PostgreSQL, running_postgresql
 from servers import Disk, Running, running_app
 from threadpoolctl import threadpool_limits
 
@@ -23,9 +23,10 @@ def featuriser() -> Featuriser:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Runs a test that is marked so on both engines, if it uses a database."""
-    if "engine" in metafunc.fixturenames and metafunc.definition.get_closest_marker("both_engines"):
-        metafunc.parametrize("engine", ENGINES, indirect=True)
+    """Runs a test that uses a database on each of the engines that it, or else its module, is marked with."""
+    marker = metafunc.definition.get_closest_marker("engines")
+    if marker and "engine" in metafunc.fixturenames:
+        metafunc.parametrize("engine", marker.args, indirect=True)
 
 
 @pytest.fixture

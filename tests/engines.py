@@ -14,7 +14,9 @@ import psycopg
 import pytest
 from sqlalchemy import URL, make_url
 
-ENGINES = ("sqlite", "postgresql")
+BOTH_ENGINES = pytest.mark.engines("sqlite", "postgresql")
+POSTGRESQL = pytest.mark.engines("postgresql")
+SQLITE = pytest.mark.engines("sqlite")
 # What a test runs on that is not said to run on both.
 ENGINE = os.environ.get("POINTSMAN_TEST_ENGINE", "sqlite")
 

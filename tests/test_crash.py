@@ -9,7 +9,6 @@ import asyncio
 import os
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
 
 import grpc
@@ -138,9 +137,8 @@ def require_consistent(url: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_killed_under_load_loses_nothing_and_counts_nothing_twice(tmp_path: Path) -> None:
+def test_a_server_killed_under_load_loses_nothing_and_counts_nothing_twice(url: str) -> None:
     random = seeded(f"{CRASHES} crashes")
-    url = f"sqlite:///{tmp_path / 'crash.db'}"
     ledger = Ledger()
     environment = {"POINTSMAN_SNAPSHOT_SECONDS": "0.1"}
     for life in range(CRASHES):

@@ -503,6 +503,8 @@ def test_a_program_reads_the_failures_as_json(log: Disk, url: str) -> None:
         "snapshots": 1,
         "snapshots_wrong": 1,
         "unreadable": 0,
+        "dropped": 0,
+        "unchecked": 0,
         "examples": [snapshot_blame(log)],
     }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from engines import PostgreSQL
+from engines import BOTH_ENGINES, POSTGRESQL, PostgreSQL
 from servers import Disk, draft_decision, hex_id
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
@@ -15,9 +15,6 @@ from sqlalchemy.exc import DBAPIError
 from policy.domain import InvalidFieldError, RouterSpec
 from server.storage.engine import Durability, migrate, open_engine, shown_url
 from server.storage.schema import metadata
-
-both_engines = pytest.mark.both_engines
-POSTGRESQL = pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
 
 
 @pytest.mark.parametrize(("durability", "level"), [(Durability.POWER_LOSS, 2), (Durability.PROCESS_CRASH, 1)])
@@ -68,7 +65,7 @@ def test_the_folder_of_a_new_database_is_created(tmp_path: Path) -> None:
     disk.close()
 
 
-@both_engines
+@BOTH_ENGINES
 def test_migrating_twice_changes_nothing_and_keeps_what_is_there(disk: Disk) -> None:
     disk.put_router("default", RouterSpec(), "a", "b")
     disk.decide(draft_decision(hex_id(1)))
@@ -77,7 +74,7 @@ def test_migrating_twice_changes_nothing_and_keeps_what_is_there(disk: Disk) -> 
     assert disk.reader.head() == 4
 
 
-@both_engines
+@BOTH_ENGINES
 def test_the_migrations_make_exactly_the_tables_of_the_schema(disk: Disk) -> None:
     disk.put_router("default", RouterSpec(), "a", "b")
     disk.decide(draft_decision(hex_id(1)))
@@ -93,7 +90,7 @@ def test_the_migrations_make_exactly_the_tables_of_the_schema(disk: Disk) -> Non
         assert compare_metadata(context, metadata) == []
 
 
-@both_engines
+@BOTH_ENGINES
 def test_a_reader_sees_no_part_of_an_open_transaction_and_does_not_wait_for_it(disk: Disk) -> None:
     with disk.engine.begin() as connection:
         connection.execute(text("UPDATE log_head SET seq = 99"))
@@ -101,7 +98,7 @@ def test_a_reader_sees_no_part_of_an_open_transaction_and_does_not_wait_for_it(d
     assert disk.reader.head() == 99
 
 
-@both_engines
+@BOTH_ENGINES
 def test_a_reader_cannot_be_the_one_that_holds_up_the_writer(disk: Disk) -> None:
     reading = disk.engine.execution_options(read_only=True)
     with reading.connect() as open_reader:
@@ -118,7 +115,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     engine.dispose()
 
 
-@both_engines
+@BOTH_ENGINES
 def test_an_error_of_the_database_does_not_tell_what_was_to_be_written(disk: Disk) -> None:
     with pytest.raises(DBAPIError) as caught, disk.engine.begin() as connection:
         connection.execute(text("INSERT INTO decisions (prompt) VALUES (:prompt)"), {"prompt": "a secret"})

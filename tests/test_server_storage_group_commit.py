@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator
 
 import pytest
+from engines import BOTH_ENGINES
 from servers import DAY_US, Disk, draft_decision, draft_report, hex_id
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
@@ -19,7 +20,7 @@ from server.storage.group_commit import GroupCommit
 from server.storage.tail import LogTail
 from server.storage.writes import DecisionWrite, ReportWrite, Transact
 
-pytestmark = pytest.mark.both_engines
+pytestmark = BOTH_ENGINES
 
 QUEUE_MAX = 5
 

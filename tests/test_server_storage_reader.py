@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from engines import BOTH_ENGINES
 from servers import Disk, draft_decision, draft_report, hex_id, seeded
 
 from policy.domain import RouterSpec
@@ -10,7 +11,7 @@ from policy.log import DecisionRecord, RegistryRecord, ReportRecord
 from server.storage import registry_store
 from server.storage.writes import DecisionWrite, ReportWrite
 
-pytestmark = pytest.mark.both_engines
+pytestmark = BOTH_ENGINES
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from engines import BOTH_ENGINES
 from servers import DAY_US, DEADLINE_SECONDS, Disk, draft_decision, draft_report, hex_id, seeded
 from sqlalchemy import text
 
@@ -20,7 +21,7 @@ from policy.log import DecisionRecord, LogRecord
 from server.storage.engine import open_engine
 from server.storage.writes import DecisionWrite, Disposition, ReportWrite, write_batch
 
-pytestmark = pytest.mark.both_engines
+pytestmark = BOTH_ENGINES
 SERVERS = 3
 MIGRATE = "import sys; from server.storage.engine import migrate, open_engine; migrate(open_engine(sys.argv[1]))"
 

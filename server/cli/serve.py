@@ -44,7 +44,7 @@ def load_settings(given: dict[str, Any]) -> Settings:
 
 
 async def _serve(settings: Settings) -> None:
-    declared = read_config(settings.config) if settings.config else []
+    declared = read_config(settings.config, settings.window_seconds_max) if settings.config else []
     app = App(settings)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()

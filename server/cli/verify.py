@@ -48,6 +48,11 @@ def verify(database_url: str | None, as_json: bool) -> None:
             f"revised rewards {result.revisions}, of which of another than the one before {result.revisions_wrong}"
         )
         click.echo(f"snapshots {result.snapshots}, of which not what the log gives {result.snapshots_wrong}")
+        if result.dropped:
+            click.echo(
+                f"the log up to position {result.dropped} was dropped by its retention: {result.unchecked} more "
+                "snapshots are from before, or what the others were rebuilt from"
+            )
         if result.unreadable:
             click.echo("the log cannot be read to its end")
         for example in result.examples:
