@@ -36,9 +36,9 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
+def postgresql() -> Iterator[PostgreSQL]:
     """A PostgreSQL of the tests' own."""
-    with running_postgresql(tmp_path_factory.mktemp("postgresql")) as server:
+    with running_postgresql() as server:
         yield server
 
 

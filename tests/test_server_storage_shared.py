@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -175,13 +176,18 @@ def test_a_clock_that_is_behind_on_one_server_does_not_turn_the_log_back(disks: 
     assert second.time_us == first.time_us
 
 
-def test_the_migrations_run_once_when_several_servers_start_at_once(url: str) -> None:
+def test_the_migrations_run_once_when_several_servers_start_at_once(
+    engine: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = f"sqlite:///{tmp_path / 'new.db'}"
+    if engine == "postgresql":
+        url = request.getfixturevalue("postgresql").new_database(empty=True)
     starting = [subprocess.Popen([sys.executable, "-c", MIGRATE, url], stderr=subprocess.PIPE) for _ in range(4)]
     for each in starting:
         _, said = each.communicate(timeout=DEADLINE_SECONDS)
         assert each.returncode == 0, said.decode()
-    engine = open_engine(url)
-    with engine.connect() as connection:
+    opened = open_engine(url)
+    with opened.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM alembic_version")).scalar_one() == 1
         assert connection.execute(text("SELECT count(*) FROM log_head")).scalar_one() == 1
-    engine.dispose()
+    opened.dispose()
