@@ -13,6 +13,7 @@ from random import Random
 
 import grpc
 import pytest
+from engines import BOTH_ENGINES
 from pointsman.v1 import registry_service_pb2 as registry_pb
 from pointsman.v1 import router_service_pb2 as pb
 from servers import Running, seeded, serving_process
@@ -22,6 +23,8 @@ from server.audit import audit
 from server.storage.engine import open_engine
 from server.storage.reader import LogReader
 from server.storage.schema import decisions, reports
+
+pytestmark = BOTH_ENGINES
 
 CRASHES = int(os.environ.get("POINTSMAN_CRASHES", "4"))
 CALLERS = 12
