@@ -20,6 +20,7 @@ from pointsman.v1 import (
     router_service_pb2_grpc,
 )
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from policy.domain import DEFAULT_ROUTER, RouterSpec
 from policy.features import Featuriser
@@ -54,6 +55,9 @@ from server.views import CandidateViews, Views
 
 logger = logging.getLogger(__name__)
 
+_IDLE_SECONDS = 60.0
+# Where other servers write too, nobody says so.
+_POLL_SECONDS = 0.5
 EVALUATION_HEALTH = "pointsman.v1.evaluation"
 LIVE_POLICY_HEALTH = "pointsman.v1.live_policy"
 
@@ -123,6 +127,8 @@ class App:
             now_us,
             self._set_learning,
             self._settings.snapshot_seconds,
+            self._refresh_registry,
+            _POLL_SECONDS if self._engine.dialect.name == "postgresql" else _IDLE_SECONDS,
         )
         await self._report_health(False, "", *_SERVICES, EVALUATION_HEALTH)
         await self._report_health(True, LIVE_POLICY_HEALTH)
@@ -222,6 +228,20 @@ class App:
     def _look_after(self, router_id: str, found: Found) -> None:
         """From the evaluation's thread, which does not wait for it."""
         self._loop.call_soon_threadsafe(lambda: self._spawn(self._steward(router_id, found)))
+
+    def _refresh_registry(self, router_ids: set[str]) -> None:
+        """From the learner's thread, which meets what every server has written."""
+
+        async def refresh() -> None:
+            try:
+                for router_id in sorted(router_ids):
+                    await self._change.refresh(router_id, partial(registry_store.read_entry, self._engine))
+            except (
+                SQLAlchemyError
+            ) as error:  # The learner has the same trouble, and says all routers when it is over.
+                logger.warning("the registry could not be read again: %s", error)
+
+        self._loop.call_soon_threadsafe(lambda: self._spawn(refresh()))
 
     def _set_learning(self, healthy: bool) -> None:
         self._is_learning = healthy

@@ -26,7 +26,6 @@ _SNAPSHOTS_KEPT = 3
 _SNAPSHOT_GAP_MAX = 100_000
 _REFRESH_US = 3_600_000_000
 _RETRY_SECONDS = 1.0
-_IDLE_SECONDS_MAX = 60.0
 _GATHER_SECONDS = 0.08
 
 Submit = Callable[[Transact], object]
@@ -37,7 +36,9 @@ class LearnerLoop:
     """Runs in a thread of its own. `notify` wakes it when something was committed.
 
     Views are published after every page of the log, snapshots at most every `snapshot_seconds`,
-    each with its position in one transaction. `on_health` hears whether the learner works.
+    each with its position in one transaction. `on_health` hears whether the learner works, `on_registry` which
+    routers may have been changed, here or by another server. Whatever others write is seen after at most
+    `idle_seconds_max`.
     """
 
     def __init__(
@@ -48,12 +49,16 @@ class LearnerLoop:
         clock_us: Callable[[], int],
         on_health: Callable[[bool], object],
         snapshot_seconds: float,
+        on_registry: Callable[[set[str]], object] = lambda _: None,
+        idle_seconds_max: float = 60.0,
     ) -> None:
         self._reader = reader
         self._views = views
         self._submit = submit
         self._clock_us = clock_us
         self._on_health = on_health
+        self._on_registry = on_registry
+        self._idle_seconds_max = idle_seconds_max
         self._snapshot_us = round(snapshot_seconds * 1e6)
         self._wake = threading.Event()
         self._stopping = False
@@ -94,6 +99,7 @@ class LearnerLoop:
         fold = self._open()
         saved = dict.fromkeys(fold.routers, fold.seq)
         self._publish(fold, set(fold.routers))
+        self._on_registry(set(fold.routers))
         due_us = self._clock_us() + self._snapshot_us
         refresh_us = self._clock_us() + _REFRESH_US
         unsaved: set[str] = set()
@@ -103,6 +109,9 @@ class LearnerLoop:
             unsaved |= fold.changed
             self._publish(fold, fold.changed)
             fold.changed = set()
+            if fold.registered:
+                self._on_registry(fold.registered)
+                fold.registered = set()
             if not healthy and advanced < _PAGE:
                 self._on_health(True)
                 healthy = True
@@ -141,8 +150,8 @@ class LearnerLoop:
             self._submit(Transact(_tick))
             return
         times = [each for each in (due_us, None if expiry_us is None else expiry_us + 1) if each]
-        seconds = min((each - now_us) * 1e-6 for each in times) if times else _IDLE_SECONDS_MAX
-        self._wake.wait(min(max(seconds, 0.001), _IDLE_SECONDS_MAX))
+        seconds = min((each - now_us) * 1e-6 for each in times) if times else self._idle_seconds_max
+        self._wake.wait(min(max(seconds, 0.001), self._idle_seconds_max))
         if not self._stopping:
             # A page costs about as much for one record as for fifty, and a view may be 0.2 s old.
             time.sleep(_GATHER_SECONDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from policy.domain import (
     DEFAULT_ROUTER,
@@ -91,6 +92,11 @@ class ChangeRegistry:
         if self._registry.entry(router_id) is None:
             raise RouterNotFoundError(router_id)
         await self.apply(router_id, store.delete_model(router_id, model_id, revision))
+
+    async def refresh(self, router_id: str, read: Callable[[str], RouterEntry | None]) -> None:
+        """Takes over what another server has changed of a router, in turn with the changes made here."""
+        async with self._turn:
+            self._registry.replace(router_id, await asyncio.to_thread(read, router_id))
 
     async def apply(self, router_id: str, change: store.Change) -> RouterEntry:
         """Makes a change of a router, on disk and then in memory. Raises what the change raises."""
