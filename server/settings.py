@@ -26,8 +26,8 @@ class Settings(BaseSettings):
     durability: Durability = Field(
         Durability.POWER_LOSS,
         description="what an acknowledged write survives: power_loss (every commit is forced to the disk) or "
-        "process_crash (faster; a crash of the machine may lose the last commits). On PostgreSQL power_loss turns "
-        "synchronous_commit on, and process_crash leaves it as the database has it",
+        "process_crash (faster; a crash of the machine may lose the last commits). "
+        "PostgreSQL always forces them",
     )
     config: Path | None = Field(None, description="YAML file of routers and models to apply at the start")
     write_queue_max: int = Field(

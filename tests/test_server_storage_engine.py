@@ -29,16 +29,15 @@ def test_sqlite_runs_in_wal_mode_and_syncs_as_durability_asks(
 
 
 @POSTGRESQL
-@pytest.mark.parametrize(
-    ("durability", "level"), [(Durability.POWER_LOSS, "on"), (Durability.PROCESS_CRASH, "off")]
-)
-def test_postgresql_commits_to_the_disk_unless_the_durability_leaves_it_to_the_database(
-    url: str, postgresql: PostgreSQL, durability: Durability, level: str
+@pytest.mark.parametrize("durability", list(Durability))
+@pytest.mark.parametrize(("level", "becomes"), [("off", "on"), ("remote_apply", "remote_apply")])
+def test_postgresql_commits_to_the_disk_whatever_its_default(
+    url: str, postgresql: PostgreSQL, durability: Durability, level: str, becomes: str
 ) -> None:
-    postgresql.execute(f"ALTER DATABASE {make_url(url).database} SET synchronous_commit = off")
+    postgresql.execute(f"ALTER DATABASE {make_url(url).database} SET synchronous_commit = {level}")
     engine = open_engine(url, durability)
     with engine.connect() as connection:
-        assert connection.execute(text("SHOW synchronous_commit")).scalar_one() == level
+        assert connection.execute(text("SHOW synchronous_commit")).scalar_one() == becomes
     engine.dispose()
 
 

@@ -30,14 +30,13 @@ def open_engine(url: str, durability: Durability = Durability.POWER_LOSS, *, cre
     """An engine on `url`, which names an SQLite file or a PostgreSQL database.
 
     With POWER_LOSS every commit is forced to the disk. With PROCESS_CRASH SQLite hands it to the operating
-    system, which is faster and loses the last commits only if the machine goes down; PostgreSQL does what its
-    own synchronous_commit says.
+    system, which is faster and loses the last commits only if the machine goes down; PostgreSQL forces it too.
     Raises InvalidFieldError for any other URL, FileNotFoundError without `create` if there is no such file.
     """
     parsed = _parsed(url)
     if parsed.get_backend_name() == "sqlite":
         return _open_sqlite(parsed, durability, create)
-    return _open_postgresql(parsed, durability)
+    return _open_postgresql(parsed)
 
 
 def shown_url(url: str) -> str:
@@ -89,7 +88,7 @@ def _open_sqlite(url: URL, durability: Durability, create: bool) -> Engine:
     return engine
 
 
-def _open_postgresql(url: URL, durability: Durability) -> Engine:
+def _open_postgresql(url: URL) -> Engine:
     """Read committed, whatever the database's default: a writer that waited for the log must see what came before.
 
     A server that is gone, or hangs, gives the log back after some seconds: the database ends its transaction.
@@ -111,12 +110,12 @@ def _open_postgresql(url: URL, durability: Durability) -> Engine:
     def _configure(connection: Any, _record: object) -> None:
         connection.execute(f"SET lock_timeout = '{_BUSY_SECONDS}s'")
         connection.execute(f"SET idle_in_transaction_session_timeout = '{_BUSY_SECONDS}s'")
-        if durability is Durability.POWER_LOSS:
-            # What the operator has set for standbys stays.
-            connection.execute(
-                "SELECT set_config('synchronous_commit', 'on', false)"
-                " WHERE current_setting('synchronous_commit') = 'off'"
-            )
+        # Else a crash of the database would take back positions that others have read, and give them out again.
+        # What is set for standbys stays.
+        connection.execute(
+            "SELECT set_config('synchronous_commit', 'on', false)"
+            " WHERE current_setting('synchronous_commit') = 'off'"
+        )
         connection.commit()
 
     return engine
