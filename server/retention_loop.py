@@ -15,13 +15,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from server.errors import PointsmanError
 from server.storage import partitions
 from server.storage.group_commit import GroupCommit
-from server.storage.retention import drop_old, is_old
+from server.storage.retention import drop_old, is_old, oldest
 from server.storage.schema import log_head
 from server.storage.writes import Transact
 
 logger = logging.getLogger(__name__)
 
-DAY_SECONDS = 86_400.0
+_DAY_US = 86_400_000_000
 _EVERY_SECONDS = 60.0
 _PAUSE_SECONDS = 0.1
 _PARTITIONS_KEPT = 12
@@ -45,11 +45,12 @@ class RetentionLoop:
         self._engine = engine.execution_options(read_only=True)
         self._log = log
         self._clock_us = clock_us
-        self._retention_us = None if retention_days is None else round(retention_days * DAY_SECONDS * 1e6)
+        self._retention_us = None if retention_days is None else round(retention_days * _DAY_US)
         self._partition_days = partition_days(retention_days)
         self._is_learning = is_learning
         self._closing = asyncio.Event()
         self._failing = False
+        self._held = False
 
     async def run(self) -> None:
         """Looks every minute, until `close`."""
@@ -84,13 +85,24 @@ class RetentionLoop:
             return 0
         before_us = self._clock_us() - self._retention_us
         if not await asyncio.to_thread(self._ask, partial(is_old, before_us=before_us)):
+            await self._warn_if_held(before_us - (self._partition_days + 1) * _DAY_US)
             return 0
         count: int = await self._log.submit(Transact(drop_old(self._retention_us)))
         return count
 
+    async def _warn_if_held(self, before_us: int) -> None:
+        """Says so, once, if what is much too old has to stay."""
+        oldest_us = await asyncio.to_thread(self._ask, oldest)
+        held = oldest_us is not None and oldest_us < before_us
+        if held and not self._held:
+            logger.warning(
+                "the retention drops nothing: a snapshot, an evaluation or an open window still needs it"
+            )
+        self._held = held
+
     def _is_short(self) -> bool:
         until: str = self._ask(_partitioned_until)
-        return until < partitions.first_id(self._clock_us() + self._partition_days * int(DAY_SECONDS * 1e6))
+        return until < partitions.first_id(self._clock_us() + self._partition_days * _DAY_US)
 
     def _extend(self, connection: Connection, _seq: int, time_us: int) -> None:
         partitions.extend_ahead(connection, _partitioned_until(connection), time_us, self._partition_days)

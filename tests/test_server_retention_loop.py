@@ -87,6 +87,25 @@ async def test_nothing_is_dropped_before_the_learner_has_come_to_the_end(
         assert await server.app._retention.drop() == 0
 
 
+async def test_that_what_is_old_has_to_stay_is_said_once(
+    url: str, featuriser: Featuriser, disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    old_log(disk)
+    disk.now_us = now_us() - 40 * DAY_US
+    disk.decide(draft_decision(new_decision_id(disk.now_us), dimensions=256), window_us=400 * DAY_US)
+    async with running_app(url, featuriser, retention_days=20, snapshot_seconds=0.05) as server:
+        retention = server.app._retention
+
+        async def held() -> bool:
+            await server.route(prompt="hello")
+            return not await retention.drop() and "drops nothing" in caplog.text
+
+        await eventually(held)
+        await retention.drop()
+    assert caplog.text.count("the retention drops nothing") == 1
+    assert count(disk) > 0
+
+
 async def test_the_partitions_that_are_needed_next_are_there_at_the_start(server: Running, disk: Disk) -> None:
     with disk.engine.connect() as connection:
         until = connection.execute(select(log_head.c.partitioned_until)).scalar_one()

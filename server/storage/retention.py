@@ -68,6 +68,13 @@ def is_old(connection: Connection, before_us: int) -> bool:
     return bool(_old_decisions(connection, before_us))
 
 
+def oldest(connection: Connection) -> int | None:
+    """When the first decision of the log was made, None if there is none."""
+    query = select(decisions.c.time_us).order_by(decisions.c.seq).limit(1)
+    time_us: int | None = connection.execute(query).scalar_one_or_none()
+    return time_us
+
+
 def drop_old(retention_us: int) -> Callable[[Connection, int, int], int]:
     """What drops the log's oldest part, if it is older: some decisions, or on PostgreSQL whole partitions.
 

@@ -1,13 +1,13 @@
 """What was dropped of the log, and which partitions it has.
 
-Revision ID: 0004
+Revision ID: 0006
 Revises: 0003
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
+revision = "0006"
 down_revision = "0003"
 branch_labels = None
 depends_on = None
