@@ -293,11 +293,13 @@ class Exploration:
     strength: float = 1.0
     burn_in_rewards: int = 10
     max_utility_loss: float = 0.01
+    trial_rewards: int = 60
 
     def __post_init__(self) -> None:
         require_number("exploration.strength", self.strength, 0, 1e6)
         require_number("exploration.burn_in_rewards", self.burn_in_rewards, 0, 100_000)
         require_number("exploration.max_utility_loss", self.max_utility_loss, 0, 1)
+        require_number("exploration.trial_rewards", self.trial_rewards, 0, 100_000)
 
 
 @dataclass(frozen=True, slots=True)

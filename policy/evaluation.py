@@ -25,7 +25,7 @@ from policy.settlement import Limits, Pending, events
 from policy.verdict import Requirements
 from policy.view import PolicyView
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 EVENTS_IN_A_BATCH = 256
 
 _COUNTS = ("decisions", "settled", "evicted", "abandoned", "shadow", "incumbents", "revised")

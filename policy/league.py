@@ -41,8 +41,8 @@ class CandidateResult:
         return self.spec.id
 
     def value(self, metric: Metric) -> float:
-        """The doubly robust estimate of a metric; nan without events."""
-        return self.estimates[metric].dr.candidate.value
+        """The estimate of a metric that does best where propensities change; nan without events."""
+        return self.estimates[metric].adr.candidate.value
 
 
 @dataclass(frozen=True, slots=True)

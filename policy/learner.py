@@ -28,7 +28,7 @@ from policy.shadow import Compared
 from policy.view import ModelRecord, PolicyView, RouterRecord
 from policy.vowpal import VowpalQuality
 
-STATE_VERSION = 9
+STATE_VERSION = 10
 
 _PLAN_EVERY = 32
 _PLAN_EVERY_EARLY = 4

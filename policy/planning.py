@@ -15,6 +15,8 @@ from policy.policies import (
     BURN_IN_PROBABILITY_MAX,
     CHEAP,
     RETRIAL_BUDGET_SHARE,
+    TRIAL_BUDGET_SHARE,
+    TRIAL_PROBABILITY,
     UNKNOWN_COST_PROBABILITY,
 )
 
@@ -43,7 +45,8 @@ def learned_shares(outlooks: Outlooks, money: float) -> FloatArray:
     """The probabilities that `policies.learned` gives each query: (queries, models)."""
     scores = outlooks.quality - money * outlooks.costs_usd
     shares = _inverse_gap_weighting(scores, gap_weight(outlooks.rewards_total, outlooks.exploration.strength))
-    for extra in (_retrials(outlooks, scores), _burn_in(outlooks, scores, money)):
+    extras = _retrials(outlooks, scores), _trials(outlooks, scores, money), _burn_in(outlooks, scores, money)
+    for extra in extras:
         if extra is not None:
             shares = shares * (1.0 - extra.sum(axis=1, keepdims=True)) + extra
     return _limited(shares, scores, outlooks.loss_max)
@@ -58,6 +61,19 @@ def _retrials(outlooks: Outlooks, scores: FloatArray) -> FloatArray | None:
     affordable = RETRIAL_BUDGET_SHARE * outlooks.unit_usd / np.maximum(outlooks.costs_usd, 1e-300)
     count = np.maximum(wanted.sum(axis=1, keepdims=True), 1)
     return np.asarray(eagerness * wanted * np.minimum(outlooks.retrial, affordable) / count)
+
+
+def _trials(outlooks: Outlooks, scores: FloatArray, money: float) -> FloatArray | None:
+    exploration, rewards = outlooks.exploration, np.asarray(outlooks.rewards)
+    few = (rewards >= exploration.burn_in_rewards) & (rewards < exploration.trial_rewards) & outlooks.costs_known
+    eagerness = min(1.0, exploration.strength)
+    if not few.any() or not eagerness:
+        return None
+    best = scores.max(axis=1, keepdims=True)
+    wanted = few & (scores < best) & (1.0 - money * outlooks.costs_usd > best)
+    affordable = TRIAL_BUDGET_SHARE * outlooks.unit_usd / np.maximum(outlooks.costs_usd, 1e-300)
+    count = np.maximum(wanted.sum(axis=1, keepdims=True), 1)
+    return np.asarray(eagerness * wanted * np.minimum(TRIAL_PROBABILITY, affordable) / count)
 
 
 def _inverse_gap_weighting(scores: FloatArray, gamma: float) -> FloatArray:

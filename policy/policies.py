@@ -13,6 +13,8 @@ from policy.exploration import gap_weight, inverse_gap_weighting, limited
 BURN_IN_PROBABILITY_MAX = 0.5
 BURN_IN_BUDGET_SHARE = 0.05
 RETRIAL_BUDGET_SHARE = 0.1
+TRIAL_PROBABILITY = 0.2
+TRIAL_BUDGET_SHARE = 0.04
 CHEAP = 0.05
 UNKNOWN_COST_PROBABILITY = 0.2
 
@@ -55,14 +57,15 @@ class Policy(Protocol):
 
 
 def learned(outlook: Outlook) -> list[float]:
-    """Inverse gap weighting on the scores; burn-in of models that little is known of; retrials of fallen ones.
+    """Inverse gap weighting on the scores; burn-in of models that nothing is known of, trials of those that
+    little is known of, retrials of fallen ones.
 
     All of it within what exploring may give up. `policy.planning.learned_shares` is the same for many
     queries at once.
     """
     gamma = gap_weight(outlook.rewards_total, outlook.exploration.strength)
     shares = inverse_gap_weighting(outlook.scores, gamma)
-    for extra in (retrials(outlook), burn_in(outlook)):
+    for extra in (retrials(outlook), trials(outlook), burn_in(outlook)):
         if extra is not None:
             rest = 1.0 - sum(extra)
             shares = [rest * share + more for share, more in zip(shares, extra, strict=True)]
@@ -102,6 +105,35 @@ def burn_in(outlook: Outlook) -> list[float] | None:
     # Of the mass m each gets m / (relative * inverses), and so spends m / inverses.
     mass = min(BURN_IN_PROBABILITY_MAX, BURN_IN_BUDGET_SHARE * inverses / len(relative))
     return [mass / (relative[index] * inverses) if index in relative else 0.0 for index in models]
+
+
+def trials(outlook: Outlook) -> list[float] | None:
+    """Extra probability for models that have had their burn-in and few rewards after it.
+
+    Inverse gap weighting alone would soon draw a model that looks worse so rarely that nobody could tell by how
+    much it is: neither an off-policy estimate, nor a person who asks what it would have done. So until a model has
+    `trial_rewards` it is drawn at a known rate, a fifth of the requests for all such models together, and for
+    an expected cost of at most 4 % of a usual request; only where it would be the best if it were perfect. Less
+    than usual exploration makes trials rarer, none turns them off. None where there is nothing to try.
+    """
+    exploration = outlook.exploration
+    few = [exploration.burn_in_rewards <= rewards < exploration.trial_rewards for rewards in outlook.rewards]
+    eagerness = min(1.0, exploration.strength)
+    if not any(few) or not eagerness:
+        return None
+    best = max(outlook.scores)
+    columns = zip(few, outlook.scores, outlook.costs_usd, outlook.costs_known, strict=True)
+    wanted = [
+        each and known and -math.inf < score < best and 1.0 - outlook.money * cost > best
+        for each, score, cost, known in columns
+    ]
+    if not any(wanted):
+        return None
+    affordable = TRIAL_BUDGET_SHARE * outlook.unit_usd
+    return [
+        eagerness * min(TRIAL_PROBABILITY, affordable / max(cost, 1e-300)) / sum(wanted) if each else 0.0
+        for each, cost in zip(wanted, outlook.costs_usd, strict=True)
+    ]
 
 
 def retrials(outlook: Outlook) -> list[float] | None:

@@ -108,6 +108,7 @@ ESTIMATES: dict[str, Callable[[MetricEstimates], Comparison]] = {
     "ips": lambda found: found.ips,
     "snips": lambda found: found.snips,
     "dr": lambda found: found.dr,
+    "adr": lambda found: found.adr,
 }
 
 
@@ -117,8 +118,8 @@ ESTIMATES: dict[str, Callable[[MetricEstimates], Comparison]] = {
 def test_intervals_cover_the_truth_as_often_as_they_say(live: FloatArray, candidate: FloatArray) -> None:
     """300 logs of 2,000. Of 300 at 0.95, fewer than 270 or more than 298 are covered with probability 0.0002.
 
-    There are 24 such checks of seeded logs, weights up to 50 among them: if coverage is as stated, other seeds
-    raise a false alarm with 0.004.
+    There are 32 such checks of seeded logs, weights up to 50 among them: if coverage is as stated, other seeds
+    raise a false alarm with 0.006.
     """
     covered = {(name, what): 0 for name in ESTIMATES for what in ("value", "difference")}
     for seed in range(300):
@@ -163,6 +164,53 @@ def test_restored_estimators_go_on_to_the_same_bits(learned: int) -> None:
     assert whole.support() == restored.support()
 
 
+@pytest.mark.parametrize("metric", list(Metric))
+def test_what_an_event_counts_follows_from_the_weights_before_it(metric: Metric) -> None:
+    events = random_events(3, 500)
+    larger = np.random.default_rng(3).uniform(1.0, 3.0, size=500)
+    events = replace(events, weight_max=1.0 + events.weights * larger)
+    found = estimators(part(events, 0, 120), part(events, 120, 500)).estimates(metric).adr
+    spread, counted = float(events.weight_max[0]), []
+    for seen, largest in enumerate(events.weight_max, start=1):
+        counted.append(spread**-0.5)
+        spread += (largest - spread) / min(seen, 100)
+    column = events.metrics.index(metric)
+    there = ~np.isnan(events.observed[:, column])
+    h, w, y = np.array(counted)[there], events.weights[there], events.observed[there, column]
+    q, b, live_b = (each[there, column] for each in (events.predicted, events.baseline, events.live_baseline))
+    candidate, live = b + w * (y - q), live_b + y - q
+    pairs = (found.candidate, candidate), (found.live, live), (found.difference, candidate - live)
+    for estimate, values in pairs:
+        mean = float((h * values).sum() / h.sum())
+        moves = h * (values - mean) * len(h) / h.sum()
+        assert numbers(estimate) == pytest.approx(mean_and_interval(mean + moves))
+
+
+def test_a_late_draw_that_was_improbable_outweighs_nothing_that_was_learned_before() -> None:
+    """A model that is drawn with 0.05 in 1,000 decisions, and with 0.0005 in the 3,000 after.
+
+    150 logs: of 150 at 0.95, fewer than 131 are covered with probability 0.0006. By DR it is less than 120 here.
+    """
+    covered, errors = {"dr": 0, "adr": 0}, {"dr": 0.0, "adr": 0.0}
+    for seed in range(150):
+        generator = np.random.default_rng(seed)
+        share = np.where(np.arange(4000) < 1000, 0.05, 0.0005)
+        propensities = np.stack([1.0 - share, share], axis=1)
+        chosen = (generator.uniform(size=4000) < share).astype(np.int64)
+        rewards = (generator.uniform(size=4000) < np.array([0.8, 0.5])[chosen]).astype(np.float64)
+        answers, predictions = np.tile([0.0, 1.0], (4000, 1)), np.full((4000, 2, 1), 0.6)
+        events = settled((QUALITY,), propensities, answers, chosen, rewards[:, None], predictions)
+        found = estimators(events).estimates(QUALITY)
+        for name in covered:
+            estimate = ESTIMATES[name](found).candidate
+            covered[name] += contains(estimate.interval, 0.5)
+            errors[name] += abs(estimate.value - 0.5) / 150
+    print(covered, errors)
+    assert covered["adr"] >= 131
+    assert covered["dr"] < 120
+    assert errors["adr"] < 0.5 * errors["dr"]
+
+
 def test_a_state_does_not_change_with_what_it_is_of() -> None:
     events = random_events(5, 20)
     made = estimators(events)
@@ -170,25 +218,6 @@ def test_a_state_does_not_change_with_what_it_is_of() -> None:
     before = {name: values.copy() for name, values in state.items()}
     made.add(events)
     assert all((state[name] == before[name]).all() for name in before)
-
-
-def test_merged_estimators_are_those_of_all_events() -> None:
-    events = random_events(6, 400)
-    first, second = estimators(part(events, 0, 150)), estimators(part(events, 150, 400))
-    first.leave_out(LeftOut.NO_REWARD, 2)
-    second.leave_out(LeftOut.NO_REWARD, 5)
-    first.merge(second)
-    whole = estimators(events)
-    for metric in events.metrics:
-        assert first.estimates(metric).dr.candidate.value == pytest.approx(
-            whole.estimates(metric).dr.candidate.value
-        )
-    merged, support = first.support(), whole.support()
-    assert merged.left_out[LeftOut.NO_REWARD] == 7
-    assert merged.tail_events == support.tail_events
-    assert merged.weight_max == support.weight_max
-    assert merged.effective_sample_size == pytest.approx(support.effective_sample_size)
-    assert merged.unsupported_mean == pytest.approx(support.unsupported_mean)
 
 
 def test_the_support_tells_of_weights_and_of_models_never_drawn() -> None:
@@ -215,7 +244,7 @@ def test_without_events_nothing_is_known() -> None:
     made = Estimators((QUALITY,))
     made.add(part(random_events(8, 1, (QUALITY,)), 0, 0))
     found = made.estimates(QUALITY)
-    for comparison in (found.ips, found.snips, found.dr):
+    for comparison in (found.ips, found.snips, found.dr, found.adr):
         for estimate in (comparison.candidate, comparison.live, comparison.difference):
             assert math.isnan(estimate.value)
             assert estimate.interval == Interval()
@@ -239,7 +268,7 @@ def test_a_candidate_that_would_never_have_done_so_leaves_snips_unknown() -> Non
 
 def test_the_live_policy_does_not_differ_from_itself() -> None:
     found = estimators(bandit_logs.log(11, 1000, SKEWED, SKEWED).events).estimates(QUALITY)
-    for comparison in (found.ips, found.snips, found.dr):
+    for comparison in (found.ips, found.snips, found.dr, found.adr):
         assert comparison.difference.value == pytest.approx(0.0, abs=1e-12)
         assert comparison.difference.interval.width == pytest.approx(0.0, abs=1e-6)
 
@@ -299,8 +328,6 @@ def test_shapes_metrics_and_sums_that_do_not_fit_are_refused() -> None:
         replace(events, observed=events.observed[:, 0])
     with pytest.raises(InvalidFieldError, match="quality, error"):
         Estimators((QUALITY, Metric.ERROR)).add(events)
-    with pytest.raises(InvalidFieldError, match="quality, error"):
-        Estimators((QUALITY, Metric.ERROR)).merge(Estimators((QUALITY,)))
     with pytest.raises(InvalidFieldError, match="level"):
         estimators(events).estimates(QUALITY, level=1.0)
     with pytest.raises(InvalidFieldError, match="sum of 1"):

@@ -18,6 +18,7 @@ from policy.policies import Outlook, learned
     money=st.floats(0, 100),
     strength=st.floats(0, 10),
     burn_in=st.integers(0, 20),
+    trial=st.integers(0, 50),
     cap=st.floats(0, 1),
     unknown=st.floats(0, 1),
     fallen=st.floats(0, 1),
@@ -28,6 +29,7 @@ def test_planned_shares_are_the_policy_of_each_query(
     money: float,
     strength: float,
     burn_in: int,
+    trial: int,
     cap: float,
     unknown: float,
     fallen: float,
@@ -36,11 +38,11 @@ def test_planned_shares_are_the_policy_of_each_query(
     draw = np.random.default_rng(seed)
     queries, models = int(draw.integers(1, 6)), int(draw.integers(1, 12))
     known = draw.uniform(size=models) >= unknown
-    rewards = draw.integers(0, 30, models).tolist()
+    rewards = draw.integers(0, 60, models).tolist()
     lost = draw.uniform(size=models) * (draw.uniform(size=models) < fallen)
     retrial = draw.uniform(0, 0.1, models)
     doubts = draw.uniform(size=models) * (draw.uniform(size=models) < late)
-    exploration = Exploration(strength, burn_in)
+    exploration = Exploration(strength, burn_in, trial_rewards=trial)
     quality, costs = draw.uniform(size=(queries, models)), draw.uniform(0, 0.1, (queries, models))
     found = learned_shares(
         Outlooks(quality, costs, known, rewards, lost, retrial, doubts, 0.01, 500, cap, exploration), money

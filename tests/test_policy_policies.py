@@ -20,6 +20,7 @@ from policy.policies import (
     learned,
     parse_policy,
     retrials,
+    trials,
     uniform,
 )
 
@@ -45,7 +46,7 @@ def outlook(scores: list[float], **changes: Any) -> Outlook:
     return Outlook(**{**fields, **changes})
 
 
-def trial_of(which: Outlook) -> list[float]:
+def burn_in_of(which: Outlook) -> list[float]:
     """The burn-in's extra probabilities, zeros where there is nothing to try."""
     return burn_in(which) or [0.0] * len(which.ids)
 
@@ -63,13 +64,15 @@ def outlooks(draw: st.DrawFn) -> Outlook:
         scores,
         costs_usd=column(st.floats(0, 10)),
         costs_known=column(st.booleans()),
-        rewards=column(st.integers(0, 30)),
+        rewards=column(st.integers(0, 60)),
         fallen=column(st.floats(0, 1)),
         retrial=column(st.floats(0, 0.1)),
         money=draw(st.floats(0, 100)),
         unit_usd=draw(st.floats(1e-6, 10)),
         rewards_total=draw(st.integers(0, 10_000)),
-        exploration=Exploration(draw(st.floats(0, 10)), draw(st.integers(0, 20)), draw(st.floats(0, 1))),
+        exploration=Exploration(
+            draw(st.floats(0, 10)), draw(st.integers(0, 20)), draw(st.floats(0, 1)), draw(st.integers(0, 50))
+        ),
     )
 
 
@@ -133,45 +136,45 @@ def test_a_new_model_is_tried_more_often_than_a_known_one_with_its_score() -> No
 
 def test_the_burn_in_ends_with_the_rewards_it_asks_for() -> None:
     exploration = Exploration(burn_in_rewards=5)
-    during = trial_of(outlook([0.9, 0.5], rewards=[1000.0, 4.0], exploration=exploration))
-    after = trial_of(outlook([0.9, 0.5], rewards=[1000.0, 5.0], exploration=exploration))
+    during = burn_in_of(outlook([0.9, 0.5], rewards=[1000.0, 4.0], exploration=exploration))
+    after = burn_in_of(outlook([0.9, 0.5], rewards=[1000.0, 5.0], exploration=exploration))
     assert during[1] > 0.0
     assert not any(after)
 
 
 def test_a_new_model_too_dear_to_be_the_best_even_if_perfect_is_not_burned_in() -> None:
     rewards, costs = [1000.0, 0.0], [0.001, 0.5]
-    assert not any(trial_of(outlook([0.9, 0.4], rewards=rewards, costs_usd=costs, money=1.0)))
-    assert any(trial_of(outlook([0.9, 0.4], rewards=rewards, costs_usd=costs, money=0.1)))
+    assert not any(burn_in_of(outlook([0.9, 0.4], rewards=rewards, costs_usd=costs, money=1.0)))
+    assert any(burn_in_of(outlook([0.9, 0.4], rewards=rewards, costs_usd=costs, money=0.1)))
 
 
 def test_an_excluded_new_model_is_not_burned_in() -> None:
-    assert not any(trial_of(outlook([0.9, -math.inf], rewards=[1000.0, 0.0])))
+    assert not any(burn_in_of(outlook([0.9, -math.inf], rewards=[1000.0, 0.0])))
 
 
 @given(st.floats(1, 1e6))
 def test_a_dear_new_model_is_tried_so_rarely_that_it_takes_a_small_part_of_a_usual_cost(relative: float) -> None:
     costs = [0.001, 0.001 * relative]
-    trial = trial_of(outlook([0.5, 0.4], rewards=[1000.0, 0.0], costs_usd=costs))
+    trial = burn_in_of(outlook([0.5, 0.4], rewards=[1000.0, 0.0], costs_usd=costs))
     assert trial[1] > 0.0
     assert trial[1] * relative <= 0.5
 
 
 def test_the_cheaper_of_two_new_models_is_tried_more_often() -> None:
-    trial = trial_of(outlook([0.9, 0.5, 0.5], rewards=[1000, 0, 0], costs_usd=[1e-3, 1e-3, 1e-2]))
+    trial = burn_in_of(outlook([0.9, 0.5, 0.5], rewards=[1000, 0, 0], costs_usd=[1e-3, 1e-3, 1e-2]))
     assert trial[1] > trial[2] > 0.0
 
 
 def test_a_model_that_joined_late_is_tried_while_it_may_well_be_the_best() -> None:
-    likely = trial_of(outlook([0.7, 0.65, 0.5], doubts=[0.0, 0.1, 0.1]))
+    likely = burn_in_of(outlook([0.7, 0.65, 0.5], doubts=[0.0, 0.1, 0.1]))
     assert likely[0] == likely[2] == 0.0
     assert likely[1] == 0.5
-    assert trial_of(outlook([0.65, 0.7], doubts=[0.0, 0.1])) == [0.0, 0.0]  # it is the best known
+    assert burn_in_of(outlook([0.65, 0.7], doubts=[0.0, 0.1])) == [0.0, 0.0]  # it is the best known
 
 
 def test_of_a_late_ones_cost_counts_what_it_is_dearer_than_the_best_known() -> None:
     dear = outlook([0.7, 0.65], doubts=[0.0, 0.1], costs_usd=[0.01, 0.02], unit_usd=0.01)
-    assert trial_of(dear)[1] == pytest.approx(0.05)
+    assert burn_in_of(dear)[1] == pytest.approx(0.05)
 
 
 def test_a_model_of_unknown_cost_is_tried_until_its_cost_is_known() -> None:
@@ -194,6 +197,39 @@ def test_a_policy_that_does_not_exist_is_refused(name: str) -> None:
 def retrials_of(which: Outlook) -> list[float]:
     """The extra probabilities of fallen models, zeros where there are none."""
     return retrials(which) or [0.0] * len(which.ids)
+
+
+def trials_of(which: Outlook) -> list[float]:
+    """The extra probabilities of models that little is known of, zeros where there are none."""
+    return trials(which) or [0.0] * len(which.ids)
+
+
+def test_a_model_that_looks_worse_is_drawn_at_a_known_rate_until_it_has_the_rewards_asked_for() -> None:
+    exploration = Exploration(burn_in_rewards=10, trial_rewards=50)
+    for rewards, expected in ((9, 0.0), (10, 0.2), (49, 0.2), (50, 0.0)):
+        which = outlook([0.9, 0.5], rewards=[1000, rewards], unit_usd=0.01, exploration=exploration)
+        assert trials_of(which) == [0.0, expected]
+    assert learned(outlook([0.9, 0.5], rewards=[1000, 10], unit_usd=0.01))[1] >= 0.2
+
+
+def test_models_on_trial_share_a_fifth_of_the_requests_and_4_percent_of_a_usual_requests_cost() -> None:
+    which = outlook([0.9, 0.5, 0.5], rewards=[1000, 20, 20], costs_usd=[0.001, 0.0, 0.01])
+    assert trials_of(which) == pytest.approx([0.0, 0.1, 0.002])
+
+
+def test_only_a_model_of_known_cost_that_would_be_the_best_if_it_were_perfect_is_on_trial() -> None:
+    rewards = [1000, 20]
+    assert not any(trials_of(outlook([0.9, 0.4], rewards=rewards, costs_usd=[0.001, 0.5], money=1.0)))
+    assert any(trials_of(outlook([0.9, 0.4], rewards=rewards, costs_usd=[0.001, 0.5], money=0.1)))
+    assert not any(trials_of(outlook([0.9, 0.4], rewards=rewards, costs_known=[True, False])))
+    assert not any(trials_of(outlook([0.9, -math.inf], rewards=rewards)))
+    assert not any(trials_of(outlook([0.4, 0.9], rewards=rewards)))
+
+
+def test_without_exploration_nothing_is_on_trial_and_with_little_seldom() -> None:
+    for strength, expected in ((0.0, 0.0), (0.25, 0.05), (1.0, 0.2), (9.0, 0.2)):
+        which = outlook([0.8, 0.6], rewards=[1000, 20], unit_usd=0.01, exploration=Exploration(strength))
+        assert trials_of(which)[1] == pytest.approx(expected)
 
 
 def test_a_fallen_model_is_tried_where_it_would_be_the_best_if_it_were_back() -> None:

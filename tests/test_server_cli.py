@@ -91,6 +91,11 @@ def bad_inputs() -> dict[str, tuple[tuple[object, ...], str]]:
         "policy": (("replay", "good.jsonl", "--policy", "best"), "policy"),
         "budget": (("replay", "good.jsonl", "--budget-usd-per-request", "-1"), "budget_usd_per_request"),
         "not a number": (("replay", "good.jsonl", "--quality-value-usd", "much"), "--quality-value-usd"),
+        "router without a server": (("replay", "good.jsonl", "--router", "default"), "--target"),
+        "router of a frontier": (
+            ("replay", "good.jsonl", "--target", "x:1", "--router", "r", "--frontier"),
+            "--router",
+        ),
         "seed": (("replay", "good.jsonl", "--seed", "-1"), "--seed"),
         "missing config": (("serve", "--config", "none.yaml"), "none.yaml"),
         "bad config": (("serve", "--port", "0", "--config", "bad.yaml"), "bad.yaml: routers.default.colour"),

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -179,3 +180,18 @@ async def test_the_callers_features_are_kept_as_they_were_sent(shadowing: Runnin
     kept = await shadowing.decision(answer)
     assert (dict(kept.categorical_features), dict(kept.numeric_features)) == (categories, numbers)
     assert kept.prompt == ""
+
+
+async def test_a_file_of_known_outcomes_is_played_through_a_router_that_is_there_as_shadow_traffic(
+    shadowing: Running, tmp_path: Path
+) -> None:
+    file = tmp_path / "traffic.jsonl"
+    outcomes = {"cheap": {"quality": 0.5, "cost_usd": 0.001}, "dear": {"quality": 1.0, "cost_usd": 0.01}}
+    file.write_text("".join(json.dumps({"prompt": f"q {n}", "outcomes": outcomes}) + "\n" for n in range(40)))
+    command = [str(POINTSMAN), "replay", str(file), "--target", shadowing.target, "--router", "default"]
+    played = await asyncio.to_thread(
+        subprocess.check_output, [*command, "--incumbent", "dear", "--json"], text=True, timeout=60
+    )
+    assert json.loads(played)["share"] == {"cheap": 0.0, "dear": 1.0}
+    told = (await shadowing.settled()).statistics.shadow
+    assert (told.decision_count, told.observed_reward_count, told.observed_mean_reward) == (40, 40, 1.0)

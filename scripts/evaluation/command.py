@@ -26,6 +26,11 @@ _UTILITY_ALONE = Requirements(
     quality_loss_max=None, cost_factor_max=None, latency_factor_max=None, error_increase_max=None
 )
 _LOOKS = 5
+# Between the cheapest model and the second dearest, by the gap of quality at which the dearer one is called.
+_AFFORDABLE = {"threshold 0.05": 0.05, "threshold 0.1": 0.1, "threshold 0.2": 0.2}
+# Between the two dearest.
+_DEAR = "threshold dear 0.02"
+_GAIN = 0.02
 
 
 @click.command()
@@ -62,6 +67,8 @@ def main(
     # First, while nothing else is in memory.
     speed = measure(speed_decisions) if speed_decisions else None
     models = _by_cost(replay)
+    if len(models) < 3:
+        raise click.UsageError("FILE must have at least 3 models, a cheap one and two dearer ones")
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("playing", total=runs + races)
@@ -69,14 +76,12 @@ def main(
         plain = Case(replay, rounds, spec, (), EvaluationSettings(_UTILITY_ALONE))
         covered = coverage(plain, range(runs), decisions, decisions // _LOOKS, lambda: progress.advance(task))
         full = Case(replay, rounds, spec, _thresholds(models), EvaluationSettings(_UTILITY_ALONE))
-        ranked = [
-            *(f"fixed:{model}" for model in replay.models),
-            "uniform",
-            *(each.id for each in full.candidates),
-        ]
+        cheap, strong, dear = (f"fixed:{models[index]}" for index in (0, -2, -1))
+        affordable = [cheap, strong, "uniform", *_AFFORDABLE]
+        groups = affordable, [cheap, strong, dear, "uniform", "threshold 0.1", _DEAR]
         found = []
         for seed in range(races):
-            found.append(race(full, seed, 100, ranked, (f"fixed:{models[-2]}", f"fixed:{models[0]}")))
+            found.append(race(full, seed, 100, groups, (strong, cheap)))
             progress.advance(task)
     text = markdown(replay, covered, found, speed)
     shown = Console()
@@ -90,10 +95,8 @@ def _by_cost(replay: ReplayFile) -> list[str]:
 
 def _thresholds(models: Sequence[str]) -> tuple[CandidateSpec, ...]:
     cheap, strong, dear = models[0], models[-2], models[-1]
-    pairs = {"threshold 0.1": (strong, cheap, 0.1), "threshold dear 0.02": (dear, strong, 0.02)}
-    return tuple(
-        CandidateSpec(name, threshold=Threshold(*each)) for name, each in pairs.items() if each[0] != each[1]
-    )
+    found = [CandidateSpec(name, threshold=Threshold(strong, cheap, gap)) for name, gap in _AFFORDABLE.items()]
+    return *found, CandidateSpec(_DEAR, threshold=Threshold(dear, strong, 0.02))
 
 
 def markdown(replay: ReplayFile, covered: Coverage, races: Sequence[Race], speed: Speed | None) -> str:
@@ -122,10 +125,21 @@ def _races(replay: ReplayFile, races: Sequence[Race]) -> list[tuple[str, str]]:
     return [
         ("median propensities, " + ", ".join(replay.models), ", ".join(medians)),
         ("second dearest and cheapest model told apart after", _listed([each.told_apart for each in races])),
-        ("the best passed the gate after", _listed([each.passed for each in races])),
-        ("the best is better by", ", ".join(f"{each.gap:+.4f} ({each.best})" for each in races)),
-        ("Kendall's tau of six candidates", ", ".join(f"{each.tau:.2f}" for each in races)),
+        (f"the candidate that is better by about {_GAIN} passed the gate after", _listed(_gate(races))),
+        ("it is better by", ", ".join(f"{each.gains[each.nearest(_GAIN)]:+.4f}" for each in races)),
+        *(
+            (f"Kendall's tau of six candidates{which}", _means([each.taus[group] for each in races]))
+            for group, which in enumerate(("", ", with the dearest model"))
+        ),
     ]
+
+
+def _gate(races: Sequence[Race]) -> list[int | None]:
+    return [each.passed.get(each.nearest(_GAIN)) for each in races]
+
+
+def _means(values: Sequence[float]) -> str:
+    return f"{sum(values) / len(values):.2f} ({', '.join(f'{each:.2f}' for each in values)})"
 
 
 def _listed(decisions: Sequence[int | None]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from policy.confidence import Contrast
 from policy.domain import FloatArray
 from policy.evidence import Metric
-from policy.league import CandidateResult
+from policy.league import CandidateResult, Results
 from policy.verdict import Outcome
 from scripts.evaluation.truth import METRICS, Case, kendall_tau
 
@@ -56,7 +56,7 @@ def coverage(case: Case, seeds: Sequence[int], count: int, every: int, on_run: C
 
 
 def _has(result: CandidateResult, truth: FloatArray) -> bool:
-    interval = result.estimates[Metric.UTILITY].dr.candidate.interval
+    interval = result.estimates[Metric.UTILITY].adr.candidate.interval
     return interval.low <= float(truth[_UTILITY]) <= interval.high
 
 
@@ -64,20 +64,23 @@ def _has(result: CandidateResult, truth: FloatArray) -> bool:
 class Race:
     """One run over the whole file. Decisions are those after which something was first decided, None if never.
 
-    `told_apart` is by quality, between the second dearest and the cheapest model; `passed` is the gate of the
-    candidate that is truly best, `gap` by how much it is better than the live policy in utility.
+    `told_apart` is by quality, of a pair of candidates. `gains` are by how much each candidate is truly better
+    than the live policy in utility, `passed` when it passed the gate. `taus` are of each group of candidates.
     """
 
     told_apart: int | None
-    passed: int | None
-    best: str
-    gap: float
-    tau: float
+    gains: dict[str, float]
+    passed: dict[str, int]
+    taus: tuple[float, ...]
     propensity_medians: tuple[float, ...]
 
+    def nearest(self, gain: float) -> str:
+        """The candidate whose gain is nearest to this."""
+        return min(self.gains, key=lambda name: abs(self.gains[name] - gain))
 
-def race(case: Case, seed: int, every: int, ranked: Sequence[str], pair: tuple[str, str]) -> Race:
-    """Plays the whole file. `ranked` are the candidates whose order by utility is compared with the true one."""
+
+def race(case: Case, seed: int, every: int, groups: Sequence[Sequence[str]], pair: tuple[str, str]) -> Race:
+    """Plays the whole file. `groups` are of candidates whose order by utility is compared with the true one."""
     told_apart: int | None = None
     passed: dict[str, int] = {}
     for look in case.play(seed, len(case.rounds), every):
@@ -87,9 +90,12 @@ def race(case: Case, seed: int, every: int, ranked: Sequence[str], pair: tuple[s
         for each in results.table():
             if each.verdict.outcome is Outcome.PASSED:
                 passed.setdefault(each.id, look.decisions)
-    true = [float(look.truth[name][_UTILITY]) for name in ranked]
-    estimated = [results.candidate(name).value(Metric.UTILITY) for name in ranked]
-    best = ranked[int(np.argmax(true))]
-    gap = max(true) - float(look.live[_UTILITY])
+    true = {name: float(mean[_UTILITY]) for name, mean in look.truth.items()}
+    gains = {name: worth - float(look.live[_UTILITY]) for name, worth in true.items()}
     medians = tuple(float(each) for each in np.median(look.propensities, axis=0))
-    return Race(told_apart, passed.get(best), best, gap, kendall_tau(true, estimated), medians)
+    return Race(told_apart, gains, passed, tuple(_tau(results, true, group) for group in groups), medians)
+
+
+def _tau(results: Results, true: Mapping[str, float], group: Sequence[str]) -> float:
+    estimated = [results.candidate(name).value(Metric.UTILITY) for name in group]
+    return kendall_tau([true[name] for name in group], estimated)

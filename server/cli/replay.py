@@ -33,7 +33,7 @@ from server.replay.run import (
     run,
     table,
 )
-from server.replay.target import TargetError, play_target
+from server.replay.target import TargetError, Traffic, play_target
 
 
 @click.command()
@@ -72,6 +72,10 @@ from server.replay.target import TargetError, play_target
     help="Write the frontier's picture here (implies --frontier).",
 )
 @click.option("--target", help="HOST:PORT of a running server to play through, instead of in this process.")
+@click.option("--router", default="", help="With --target: an existing router; without, a new one is made.")
+@click.option(
+    "--incumbent", default="", help="With --target: what the caller's own rule would call, for shadow mode."
+)
 @click.option(
     "--log",
     type=click.Path(path_type=Path),
@@ -90,6 +94,8 @@ def replay(
     seeds: int,
     plot: Path | None,
     target: str | None,
+    router: str,
+    incumbent: str,
     log: Path | None,
     as_json: bool,
 ) -> None:
@@ -104,6 +110,10 @@ def replay(
         raise click.UsageError("--log: is of one run in this process, not of --frontier, --plot or --target")
     if log and log.exists() and file.exists() and log.samefile(file):
         raise click.UsageError("--log: is FILE itself, which would be lost")
+    if (router or incumbent) and not target:
+        raise click.UsageError("--router and --incumbent: are of a server, which --target names")
+    if router and (wants_frontier or plot):
+        raise click.UsageError("--router: --frontier and --plot need a new router for each run")
     if seed < 0:
         raise click.UsageError("--seed: must be 0 or more")
     parse_policy(policy)
@@ -114,7 +124,8 @@ def replay(
     )
     try:
         with ExitStack() as stack:
-            replay_file, play = _prepare(file, target, log, seed, stack)
+            traffic = Traffic(f"replay-{time.time_ns() // 1_000_000}", router.removeprefix("routers/"), incumbent)
+            replay_file, play = _prepare(file, target, traffic, log, seed, stack)
             if wants_frontier or plot:
                 points = _play_frontier(replay_file, play, spec, count, range(seed, seed + seeds))
                 reference = table(replay_file, plan_of(replay_file, seed))
@@ -130,13 +141,13 @@ def replay(
 
 
 def _prepare(
-    path: Path, target: str | None, log: Path | None, seed: int, stack: ExitStack
+    path: Path, target: str | None, traffic: Traffic, log: Path | None, seed: int, stack: ExitStack
 ) -> tuple[ReplayFile, Play]:
     with progress("reading", None) as on_line:
         file = read_replay(path, on_line)
     if target:
         channel = stack.enter_context(grpc.insecure_channel(target))
-        return file, play_target(file, channel, f"replay-{time.time_ns() // 1_000_000}")
+        return file, play_target(file, channel, traffic)
     with progress("featurising", len(file.rows)) as on_round:
         rounds = featurised(file, on_round)
     if not log:

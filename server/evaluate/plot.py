@@ -33,8 +33,8 @@ def plot_league(path: Path, title: str, results: Results) -> None:
 
 def _quality_against_cost(axes: Any, table: tuple[CandidateResult, ...]) -> None:
     for each in table:
-        quality = each.estimates[Metric.QUALITY].dr.candidate
-        cost = each.estimates[Metric.COST_USD].dr.candidate
+        quality = each.estimates[Metric.QUALITY].adr.candidate
+        cost = each.estimates[Metric.COST_USD].adr.candidate
         if not (math.isfinite(quality.value) and cost.value > 0.0):
             continue
         colour = _colour(each)
@@ -51,7 +51,7 @@ def _quality_against_cost(axes: Any, table: tuple[CandidateResult, ...]) -> None
 def _differences(axes: Any, table: tuple[CandidateResult, ...]) -> None:
     for row, each in enumerate(table):
         interval: Interval = each.sequences[Contrast(Metric.UTILITY)]
-        value = each.estimates[Metric.UTILITY].dr.difference.value
+        value = each.estimates[Metric.UTILITY].adr.difference.value
         axes.plot([interval.low, interval.high], [row, row], "-", color=_colour(each), lw=2)
         if math.isfinite(value):
             axes.plot(value, row, "o", color=_colour(each))

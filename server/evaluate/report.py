@@ -14,7 +14,7 @@ from policy.evidence import Interval, Metric
 from policy.league import CandidateResult, Results
 
 _COUNTS = ("decisions", "settled", "pending", "evicted", "abandoned", "shadow", "incumbents", "revised")
-_METHODS = ("ips", "snips", "dr")
+_METHODS = ("ips", "snips", "dr", "adr")
 
 
 def league(results: Results, level: float) -> Grid:
@@ -65,7 +65,7 @@ def _left_out(results: Results) -> dict[str, int]:
 
 
 def _mean(each: CandidateResult, metric: Metric, form: str) -> str:
-    estimate = each.estimates[metric].dr.candidate
+    estimate = each.estimates[metric].adr.candidate
     if math.isnan(estimate.value):
         return ""
     return f"{estimate.value:{form}} {_interval(estimate.interval, form)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import grpc
 from pointsman.v1 import registry_service_pb2 as registry_pb
@@ -23,8 +24,19 @@ class TargetError(Exception):
     """The server to play through is not there, or has failed a call."""
 
 
-def play_target(file: ReplayFile, channel: grpc.Channel, name: str) -> Play:
-    """Plays against the server behind `channel`, each run in a new router NAME-1, NAME-2, ... that is left there.
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Where a file is played: in a router that is there, or, without, in new ones NAME-1, NAME-2, ... that are
+    left there. `incumbent_model` is what the caller says that its own rule would call, if it says anything.
+    """
+
+    name: str
+    router: str = ""
+    incumbent_model: str = ""
+
+
+def play_target(file: ReplayFile, channel: grpc.Channel, traffic: Traffic) -> Play:
+    """Plays against the server behind `channel`. A router that is there stays as it is, whatever spec is played.
 
     Raises TargetError with the server's message if a call fails.
     """
@@ -37,19 +49,31 @@ def play_target(file: ReplayFile, channel: grpc.Channel, name: str) -> Play:
     def play(spec: RouterSpec, order: Sequence[int], _seed: int) -> Iterator[str]:
         nonlocal count
         count += 1
-        return _play(file, channel, f"{name}-{count}", spec, order)
+        if traffic.router:
+            return _play(file, channel, traffic.router, traffic.incumbent_model, None, order)
+        return _play(file, channel, f"{traffic.name}-{count}", traffic.incumbent_model, spec, order)
 
     return play
 
 
 def _play(
-    file: ReplayFile, channel: grpc.Channel, router_id: str, spec: RouterSpec, order: Sequence[int]
+    file: ReplayFile,
+    channel: grpc.Channel,
+    router_id: str,
+    incumbent_model: str,
+    spec: RouterSpec | None,
+    order: Sequence[int],
 ) -> Iterator[str]:
+    """In a new router of this spec, or without one in a router that is there."""
     routers = router_grpc.RouterServiceStub(channel)
     try:
-        _create_router(file, channel, router_id, spec)
+        if spec:
+            _create_router(file, channel, router_id, spec)
         for row in order:
-            yield _play_row(file, routers, f"routers/{router_id}", row)
+            request = router_pb.RouteRequest(
+                router=f"routers/{router_id}", prompt=file.rows[row].prompt, incumbent_model=incumbent_model
+            )
+            yield _play_row(file, routers, request, row)
     except grpc.RpcError as error:
         answer = f"{error.code().name}: {error.details()}" if isinstance(error, grpc.Call) else str(error)
         raise TargetError(f"the target answers {answer}") from error
@@ -68,11 +92,13 @@ def _create_router(file: ReplayFile, channel: grpc.Channel, router_id: str, spec
         )
 
 
-def _play_row(file: ReplayFile, routers: router_grpc.RouterServiceStub, router: str, row: int) -> str:
-    decision = routers.Route(
-        router_pb.RouteRequest(router=router, prompt=file.rows[row].prompt), timeout=_DEADLINE_SECONDS
-    )
-    outcome = file.rows[row].outcomes[decision.model]
+def _play_row(
+    file: ReplayFile, routers: router_grpc.RouterServiceStub, request: router_pb.RouteRequest, row: int
+) -> str:
+    decision = routers.Route(request, timeout=_DEADLINE_SECONDS)
+    outcome = file.rows[row].outcomes.get(decision.model)
+    if outcome is None:
+        raise TargetError(f"{request.router} chose {decision.model}, of which the file has no outcomes")
     report = router_pb.ReportRewardRequest(
         decision_id=decision.decision_id,
         report_id="replay",

@@ -119,6 +119,7 @@ def _estimates_to_proto(each: MetricEstimates) -> pb.MetricEstimates:
         ips=_comparison_to_proto(each.ips),
         snips=_comparison_to_proto(each.snips),
         dr=_comparison_to_proto(each.dr),
+        adr=_comparison_to_proto(each.adr),
     )
 
 
@@ -205,6 +206,7 @@ def _estimates_from_proto(message: pb.MetricEstimates) -> MetricEstimates:
         ips=_comparison_from_proto(message.ips),
         snips=_comparison_from_proto(message.snips),
         dr=_comparison_from_proto(message.dr),
+        adr=_comparison_from_proto(message.adr),
     )
 
 

@@ -129,6 +129,7 @@ def exploration_from_proto(message: pb.Exploration) -> Exploration:
         message.strength if message.HasField("strength") else default.strength,
         message.burn_in_rewards if message.HasField("burn_in_rewards") else default.burn_in_rewards,
         message.max_utility_loss if message.HasField("max_utility_loss") else default.max_utility_loss,
+        message.trial_rewards if message.HasField("trial_rewards") else default.trial_rewards,
     )
 
 
@@ -149,6 +150,7 @@ def exploration_to_proto(exploration: Exploration) -> pb.Exploration:
         strength=exploration.strength,
         burn_in_rewards=exploration.burn_in_rewards,
         max_utility_loss=exploration.max_utility_loss,
+        trial_rewards=exploration.trial_rewards,
     )
 
 

@@ -1277,6 +1277,7 @@ class MetricEstimates(_message.Message):
     IPS_FIELD_NUMBER: _builtins.int
     SNIPS_FIELD_NUMBER: _builtins.int
     DR_FIELD_NUMBER: _builtins.int
+    ADR_FIELD_NUMBER: _builtins.int
     metric: Global___Metric.ValueType
     """The metric."""
     event_count: _builtins.int
@@ -1297,6 +1298,12 @@ class MetricEstimates(_message.Message):
     def dr(self) -> Global___Comparison:
         """Doubly robust."""
 
+    @_builtins.property
+    def adr(self) -> Global___Comparison:
+        """Doubly robust, with weights that stabilise its variance: an event counts the less, the larger the weights of
+        the events before it have lately been. The league is by this.
+        """
+
     def __init__(
         self,
         *,
@@ -1307,10 +1314,11 @@ class MetricEstimates(_message.Message):
         ips: Global___Comparison | None = ...,
         snips: Global___Comparison | None = ...,
         dr: Global___Comparison | None = ...,
+        adr: Global___Comparison | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["dr", b"dr", "ips", b"ips", "snips", b"snips"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adr", b"adr", "dr", b"dr", "ips", b"ips", "snips", b"snips"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dr", b"dr", "effective_sample_size", b"effective_sample_size", "event_count", b"event_count", "ips", b"ips", "metric", b"metric", "missing_count", b"missing_count", "snips", b"snips"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adr", b"adr", "dr", b"dr", "effective_sample_size", b"effective_sample_size", "event_count", b"event_count", "ips", b"ips", "metric", b"metric", "missing_count", b"missing_count", "snips", b"snips"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1489,7 +1497,7 @@ class Support(_message.Message):
     event_count: _builtins.int
     """Events."""
     effective_sample_size: _builtins.float
-    """What they are worth, in decisions of the candidate's own."""
+    """What they are worth, in decisions of the candidate's own, as adr counts them."""
     weight_mean: _builtins.float
     """The mean weight; near 1 less unsupported_mean if the propensities are right."""
     weight_max: _builtins.float
