@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from engines import BOTH_ENGINES, POSTGRESQL, PostgreSQL
 from servers import Disk, draft_decision, hex_id
-from sqlalchemy import make_url, text
+from sqlalchemy import inspect, make_url, text
 from sqlalchemy.exc import DBAPIError
 
+import server.storage.engine
 from policy.domain import InvalidFieldError, RouterSpec
 from server.storage.engine import Durability, migrate, open_engine, shown_url
 from server.storage.schema import metadata
@@ -71,6 +74,22 @@ def test_migrating_twice_changes_nothing_and_keeps_what_is_there(disk: Disk) -> 
     migrate(disk.engine)
     assert disk.reader.decision(hex_id(1)) is not None
     assert disk.reader.head() == 4
+
+
+def test_a_database_from_before_there_was_a_retention_goes_on_with_what_is_in_it(disk: Disk) -> None:
+    disk.put_router("default", RouterSpec(), "a", "b")
+    before = disk.decide(draft_decision(hex_id(1), request_id="r"))
+    config = Config()
+    config.set_main_option("script_location", str(Path(server.storage.engine.__file__).parent / "migrations"))
+    with disk.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0003")
+        columns = {each["name"] for each in inspect(connection).get_columns("log_head")}
+        assert columns == {"id", "seq", "time_us"}
+    migrate(disk.engine)
+    assert disk.reader.dropped() == (0, 0)
+    assert disk.decide(draft_decision(hex_id(2), request_id="r")).decision_id == before.decision_id
+    assert disk.decide(draft_decision(hex_id(3))).seq == before.seq + 2
 
 
 @BOTH_ENGINES
