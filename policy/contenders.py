@@ -277,7 +277,7 @@ class Learning:
         return replace(decision, choice=choice, features=self._spec.seen(decision.features))
 
     def begin_with(self, learned: Learned) -> None:
-        """Begins with what a learner of the same kind knows. Its spending goes on under the candidate's objective."""
+        """Begins with what a learner of the same kind knows, and goes on spending under its own objective."""
         wanted = self._learner.router
         self._learner = _Spender.restore(learned.router, learned.state)
         self._learner.on_registry(wanted)

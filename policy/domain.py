@@ -30,6 +30,7 @@ IMPORTED = "imported"
 
 _BUDGETS = ("budget_usd_per_request", "budget_usd_per_day", "budget_usd_per_month")
 _ROUTER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
+MODEL_ID_LENGTH_MAX = 127
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-/:@]{0,126}\Z")
 
 
@@ -54,6 +55,14 @@ def require_number(field: str, value: float, low: float, high: float = math.inf,
     bound = f"above {low:g}" if above else f"{low:g} or more"
     bound += f", at most {high:g}" if math.isfinite(high) else ""
     raise InvalidFieldError(field, f"must be a finite number {bound}, not {value!r}")
+
+
+def require_text(field: str, value: str, length_max: int) -> None:
+    """Raises InvalidFieldError for a text that is too long, or has a NUL, which not every database can keep."""
+    if len(value) > length_max:
+        raise InvalidFieldError(field, f"must be at most {length_max:,} characters")
+    if "\0" in value:
+        raise InvalidFieldError(field, "must not have a NUL character in it")
 
 
 def require_router_id(field: str, value: str) -> None:

@@ -20,6 +20,7 @@ from pointsman.v1 import (
     router_service_pb2_grpc,
 )
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from policy.domain import DEFAULT_ROUTER, RouterSpec
 from policy.features import Featuriser
@@ -29,6 +30,7 @@ from server.evaluation_loop import EvaluationLoop, Found
 from server.learner_loop import LearnerLoop
 from server.metrics import Metrics
 from server.registry import Registry
+from server.retention_loop import RetentionLoop
 from server.services.policy_service import PolicyService
 from server.services.registry_service import RegistryService
 from server.services.router_service import RouterService
@@ -39,6 +41,7 @@ from server.storage.engine import migrate, open_engine
 from server.storage.group_commit import GroupCommit
 from server.storage.policy_store import read_transitions
 from server.storage.reader import LogReader
+from server.storage.retention import require_window
 from server.storage.tail import LogTail
 from server.storage.writes import Transact
 from server.usecases.change_policies import ChangePolicies
@@ -54,6 +57,9 @@ from server.views import CandidateViews, Views
 
 logger = logging.getLogger(__name__)
 
+_IDLE_SECONDS = 60.0
+# Where other servers write too, nobody says so.
+_POLL_SECONDS = 0.5
 EVALUATION_HEALTH = "pointsman.v1.evaluation"
 LIVE_POLICY_HEALTH = "pointsman.v1.live_policy"
 
@@ -78,7 +84,11 @@ class App:
         self._log = GroupCommit(
             self._engine, self._registry, now_us, self._notify_followers, settings.write_queue_max, tail
         )
-        self._change = ChangeRegistry(self._registry, self._log)
+        self._change = ChangeRegistry(self._registry, self._log, settings.window_seconds_max)
+        self._is_learning = False
+        self._retention = RetentionLoop(
+            self._engine, self._log, now_us, settings.retention_days, lambda: self._is_learning
+        )
         self._health = health.aio.HealthServicer()
         self._loop = asyncio.get_running_loop()
         self._evaluation = EvaluationLoop(
@@ -111,17 +121,22 @@ class App:
         for entry in await asyncio.to_thread(registry_store.load_entries, self._engine):
             self._registry.replace(entry.router.id, entry)
         self._spawn(self._log.run())
+        await self._retention.prepare()
         if self._registry.entry(DEFAULT_ROUTER) is None:
             await self._change.put_router(DEFAULT_ROUTER, RouterSpec(), create=True)
         for router in declared:
             await self._apply(router)
+        for entry in self._registry.entries():
+            require_window(entry.router.spec, self._settings.window_seconds_max, f"routers.{entry.router.id}.")
         learner = LearnerLoop(
             self._reader,
             self._views,
             self._submit_from_thread,
             now_us,
-            lambda healthy: self._set_health(healthy, "", *_SERVICES),
+            self._set_learning,
             self._settings.snapshot_seconds,
+            self._refresh_registry,
+            _POLL_SECONDS if self._engine.dialect.name == "postgresql" else _IDLE_SECONDS,
         )
         await self._report_health(False, "", *_SERVICES, EVALUATION_HEALTH)
         await self._report_health(True, LIVE_POLICY_HEALTH)
@@ -139,6 +154,7 @@ class App:
         learner.start()
         self._learner = learner
         self._evaluation.start()
+        self._spawn(self._retention.run())
         await self._server.start()
         if not _is_loopback(self._settings.host):
             logger.warning("listening on %s without keys or TLS: anyone who reaches it may use it", address)
@@ -152,6 +168,7 @@ class App:
             await asyncio.to_thread(self._learner.stop)
         await asyncio.to_thread(self._evaluation.stop)
         await asyncio.to_thread(self._metrics.stop)
+        self._retention.close()
         self._log.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._engine.dispose()
@@ -225,6 +242,24 @@ class App:
         """From the evaluation's thread, which does not wait for it."""
         self._metrics.noted(router_id, found)
         self._loop.call_soon_threadsafe(lambda: self._spawn(self._steward(router_id, found)))
+
+    def _refresh_registry(self, router_ids: set[str]) -> None:
+        """From the learner's thread, which meets what every server has written."""
+
+        async def refresh() -> None:
+            try:
+                for router_id in sorted(router_ids):
+                    await self._change.refresh(router_id, partial(registry_store.read_entry, self._engine))
+            except (
+                SQLAlchemyError
+            ) as error:  # The learner has the same trouble, and says all routers when it is over.
+                logger.warning("the registry could not be read again: %s", error)
+
+        self._loop.call_soon_threadsafe(lambda: self._spawn(refresh()))
+
+    def _set_learning(self, healthy: bool) -> None:
+        self._is_learning = healthy
+        self._set_health(healthy, "", *_SERVICES)
 
     def _set_health(self, healthy: bool, *services: str) -> None:
         """May be called from any thread."""

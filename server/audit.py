@@ -1,12 +1,12 @@
 """Checks a log against itself: every draw made again, every revision of a reward followed back to what it
-replaces, every snapshot rebuilt from the first record.
+replaces, every snapshot rebuilt from the first record, or from the first snapshot since the log was dropped.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from zipfile import BadZipFile
 
@@ -20,7 +20,7 @@ from policy.second import drawn_second
 from policy.shadow import explores, mixed
 from server.learner_fold import LearnerFold
 from server.storage.codec import DamagedRecordError
-from server.storage.reader import LogReader, StoredSnapshot
+from server.storage.reader import LogDroppedError, LogReader, StoredSnapshot
 from server.storage.second_days import Day, day_of
 
 _PAGE = 1000
@@ -33,6 +33,9 @@ _EXAMPLES_MAX = 10
 class Audit:
     """What was checked and what failed; `examples` names some of the failures. `imported` decisions are none
     of the `decisions`, as what drew them is not known here. `days` are those on which second calls were paid for.
+
+    Up to position `dropped` the log is not there any more. Of the snapshots, `unchecked` are from before it was
+    dropped, or are what the others were rebuilt from.
     """
 
     decisions: int = 0
@@ -45,6 +48,8 @@ class Audit:
     days: int = 0
     days_wrong: int = 0
     unreadable: int = 0
+    dropped: int = 0
+    unchecked: int = 0
     examples: list[str] = field(default_factory=list)
 
     @property
@@ -73,21 +78,30 @@ def audit(reader: LogReader, on_progress: Callable[[int], object]) -> Audit:
 
 
 def _check_records(reader: LogReader, result: Audit, on_progress: Callable[[int], object]) -> None:
-    seq = 0
+    result.dropped, _ = reader.dropped()
+    seq = result.dropped
     head, stored = reader.second_days()
     spent: dict[Day, float] = {}
+    first = reader.page(seq, 1).records if result.dropped else ()
+    # Of the first day that is left a part may have been dropped.
+    partial = day_of(0, first[0].time_us)[1] if first else -1
     while True:
         page = reader.page(seq, _PAGE)
         if page.upto == seq:
-            return _check_days(spent, stored, result)
+            return _check_days(spent, stored, partial, result)
         for record in page.records:
             if isinstance(record, DecisionRecord):
                 _check_draw(record, result)
             elif isinstance(record, PolicyRecord) and record.restored and record.router:
                 reader.recalled(record.router.uid, record.restored)
-        rewarded = [each for each in page.records if isinstance(each, ReportRecord)]
-        _check_revisions([each for each in rewarded if each.learned_reward is not None], reader, result)
+        reported = [each for each in page.records if isinstance(each, ReportRecord)]
+        rewarded = [each for each in reported if each.learned_reward is not None]
+        joined_with = reader.reports(sorted({each.decision_id for each in rewarded}))
         _spend([each for each in page.records if each.seq <= head], reader, spent)
+        floor, _ = reader.dropped()
+        if floor > max(result.dropped, seq):
+            raise LogDroppedError("the retention has dropped what was about to be checked: run it again")
+        _check_revisions(rewarded, joined_with, result)
         on_progress(page.upto - seq)
         seq = page.upto
 
@@ -97,6 +111,7 @@ def _spend(records: Sequence[LogRecord], reader: LogReader, spent: dict[Day, flo
     told = [each for each in records if isinstance(each, ReportRecord) and each.second]
     told = [each for each in told if each.charged_usd is not None]
     decisions = reader.decisions(sorted({each.decision_id for each in told}))
+    told = [each for each in told if each.decision_id in decisions]
     for each in records:
         if isinstance(each, DecisionRecord) and each.choice.second_model:
             day = day_of(each.router_uid, each.time_us)
@@ -104,12 +119,13 @@ def _spend(records: Sequence[LogRecord], reader: LogReader, spent: dict[Day, flo
     for report in told:
         decision = decisions[report.decision_id]
         predicted = decision.choice.second_cost_usd if report.settles else 0.0
-        spent[day_of(decision.router_uid, decision.time_us)] += (report.charged_usd or 0.0) - predicted
+        day = day_of(decision.router_uid, decision.time_us)
+        spent[day] = spent.get(day, 0.0) + (report.charged_usd or 0.0) - predicted
 
 
-def _check_days(spent: Mapping[Day, float], stored: Mapping[Day, float], result: Audit) -> None:
-    """What the cap on second calls is held against is what they have cost by the log."""
-    for day in sorted({*spent, *stored}):
+def _check_days(spent: Mapping[Day, float], stored: Mapping[Day, float], partial: int, result: Audit) -> None:
+    """What the cap on second calls is held against is what they have cost by the log, each day after `partial`."""
+    for day in sorted(day for day in {*spent, *stored} if day[1] > partial):
         result.days += 1
         logged, kept = spent.get(day, 0.0), stored.get(day, 0.0)
         if not math.isclose(logged, kept, rel_tol=_ROUNDING, abs_tol=_ROUNDING):
@@ -191,9 +207,10 @@ def _wrong_propensity(choice: Choice, drawn: str) -> list[str]:
     return []
 
 
-def _check_revisions(rewarded: list[ReportRecord], reader: LogReader, result: Audit) -> None:
+def _check_revisions(
+    rewarded: list[ReportRecord], reports: Mapping[str, list[ReportRecord]], result: Audit
+) -> None:
     """What a report replaces is what its decision's reward about that model was, by the reports before it."""
-    reports = reader.reports(sorted({each.decision_id for each in rewarded}))
     for report in rewarded:
         before = joined(False, [each for each in reports[report.decision_id] if each.seq < report.seq])
         was = before.call(report.second).taught.get(report.subject)
@@ -209,8 +226,8 @@ def _check_revisions(rewarded: list[ReportRecord], reader: LogReader, result: Au
 
 def _check_snapshots(reader: LogReader, result: Audit, on_progress: Callable[[int], object]) -> None:
     """Each stored snapshot equals what the log gives when it is learned from its beginning."""
-    fold = LearnerFold(reader, [])
-    for stored in reader.all_snapshots():
+    fold, rest = _beginning(reader, result)
+    for stored in rest:
         while fold.seq < stored.seq:
             advanced = fold.advance(_PAGE, stored.seq)
             if not advanced:
@@ -223,6 +240,23 @@ def _check_snapshots(reader: LogReader, result: Audit, on_progress: Callable[[in
         if not verdict:
             result.snapshots_wrong += 1
             result.blame(f"snapshot {stored.seq} of routers/{stored.router.id} is not what the log gives")
+
+
+def _beginning(reader: LogReader, result: Audit) -> tuple[LearnerFold, Iterable[StoredSnapshot]]:
+    """What to learn from, and the snapshots to check.
+
+    Where the log was dropped, that is each router's first snapshot since: what is learned after it needs
+    nothing that was dropped before.
+    """
+    floor, floored = reader.dropped()
+    if not floor:
+        return LearnerFold(reader, []), reader.all_snapshots()
+    stored = list(reader.all_snapshots())
+    since = [each for each in stored if each.seq >= floored]
+    first = {each.router.id: each for each in reversed(since)}
+    rest = [each for each in since if each is not first[each.router.id]]
+    result.unchecked = len(stored) - len(rest)
+    return LearnerFold(reader, list(first.values())), rest
 
 
 def _is_snapshot(stored: StoredSnapshot, fold: LearnerFold) -> bool | None:

@@ -12,6 +12,7 @@ import yaml
 from policy.domain import InvalidFieldError, ModelSpec, RouterSpec, require_model_id, require_router_id
 from policy.policies import parse_policy
 from server.storage.codec import parse_spec
+from server.storage.retention import require_window
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +50,17 @@ def read_yaml(path: Path) -> object:
         raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
 
 
-def read_config(path: Path) -> list[DeclaredRouter]:
-    """The routers that the file declares. Raises ConfigError."""
+def read_config(path: Path, window_seconds_max: float | None = None) -> list[DeclaredRouter]:
+    """The routers that the file declares, whose join windows may be so long. Raises ConfigError."""
     document = read_yaml(path)
     try:
         routers = _mapping("", document)
         if set(routers) != {"routers"}:
             raise InvalidFieldError("routers", "must be the one key at the top")
-        return [_router(str(key), value) for key, value in _mapping("routers", routers["routers"]).items()]
+        found = [_router(str(key), value) for key, value in _mapping("routers", routers["routers"]).items()]
+        for router in found:
+            require_window(router.spec, window_seconds_max, f"routers.{router.id}.")
+        return found
     except InvalidFieldError as error:
         raise ConfigError(f"{path}: {error}") from error
 

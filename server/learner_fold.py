@@ -15,7 +15,7 @@ from policy.learner import RouterLearner, StateVersionError
 from policy.log import DecisionRecord, LogRecord, RegistryRecord, ReportRecord
 from policy.promotion import PolicyRecord, Restored
 from policy.view import PolicyView
-from server.storage.reader import LogReader, StoredSnapshot
+from server.storage.reader import LogDroppedError, LogReader, StoredSnapshot
 from server.storage.tail import LogPage
 
 _RECENT_DECISIONS = 20_000
@@ -73,7 +73,10 @@ class LogFold(ABC, Generic[F]):
         self._closing: deque[tuple[DecisionRecord, list[ReportRecord]]] = deque()
         # No window that is still to be fetched ends before this; asking the log at every record would be slow.
         self._next_expiry_us: float = 0
+        # Who begins at the beginning takes the log as it is; a saved state has followed all that was dropped.
+        self._floor: int | None = 0 if followers else None
         self.changed: set[str] = set()
+        self.registered: set[str] = set()
 
     @property
     def routers(self) -> list[str]:
@@ -85,10 +88,18 @@ class LogFold(ABC, Generic[F]):
         return self._followers.get(router)
 
     def advance(self, limit: int, upto: int | None = None) -> int:
-        """Follows the next records, at most `limit` positions and none above `upto`; gives how many positions."""
+        """Follows the next records, about `limit` positions and none above `upto`; gives how many positions.
+
+        Raises LogDroppedError if some of them were dropped since the first were followed.
+        """
+        limit = max(limit, (self._floor or 0) - self.seq)  # Hardly anything is left below it.
         if upto is not None:
             limit = min(limit, upto - self.seq)
         page = self._reader.page(self.seq, limit)
+        if self._floor is None:
+            self._floor = page.floor
+        if page.floor > max(self._floor, self.seq):
+            raise LogDroppedError(f"the log was dropped up to {page.floor}, while it was read from {self.seq}")
         self._prefetch(page)
         for record in page.records:
             self._close_windows(record.time_us)
@@ -136,12 +147,15 @@ class LogFold(ABC, Generic[F]):
                 follower.on_decision(record)
                 self.changed.add(record.router)
         elif isinstance(record, ReportRecord):
-            decision = self._recent[record.decision_id]
+            decision = self._recent.get(record.decision_id)
+            if decision is None:
+                raise LogDroppedError(f"decision {record.decision_id} was dropped while its reports were read")
             follower = self._follower_at(decision.router, record.seq)
             if follower is not None:
                 follower.on_report(record, decision)
                 self.changed.add(decision.router)
         elif isinstance(record, RegistryRecord):
+            self.registered.add(record.router_id)
             self._change_router(record)
 
     def _follower_at(self, router: str, seq: int) -> F | None:

@@ -15,8 +15,8 @@ from server.errors import PointsmanError
 from server.learner_fold import LearnerFold
 from server.storage.codec import dump_router
 from server.storage.reader import LogReader, StoredSnapshot
-from server.storage.retention import kept
 from server.storage.schema import changes, snapshots
+from server.storage.snapshot_ages import kept
 from server.storage.writes import Transact
 from server.views import Views
 
@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 
 _PAGE = 256
 _SNAPSHOT_GAP_MAX = 100_000
+_REFRESH_US = 3_600_000_000
 _RETRY_SECONDS = 1.0
-_IDLE_SECONDS_MAX = 60.0
 _GATHER_SECONDS = 0.08
 
 Submit = Callable[[Transact], object]
@@ -36,7 +36,9 @@ class LearnerLoop:
     """Runs in a thread of its own. `notify` wakes it when something was committed.
 
     Views are published after every page of the log, snapshots at most every `snapshot_seconds`,
-    each with its position in one transaction. `on_health` hears whether the learner works.
+    each with its position in one transaction. `on_health` hears whether the learner works, `on_registry` which
+    routers may have been changed, here or by another server. Whatever others write is seen after at most
+    `idle_seconds_max`.
     """
 
     def __init__(
@@ -47,12 +49,16 @@ class LearnerLoop:
         clock_us: Callable[[], int],
         on_health: Callable[[bool], object],
         snapshot_seconds: float,
+        on_registry: Callable[[set[str]], object] = lambda _: None,
+        idle_seconds_max: float = 60.0,
     ) -> None:
         self._reader = reader
         self._views = views
         self._submit = submit
         self._clock_us = clock_us
         self._on_health = on_health
+        self._on_registry = on_registry
+        self._idle_seconds_max = idle_seconds_max
         self._snapshot_us = round(snapshot_seconds * 1e6)
         self._wake = threading.Event()
         self._stopping = False
@@ -93,7 +99,9 @@ class LearnerLoop:
         fold = self._open()
         saved = dict.fromkeys(fold.routers, fold.seq)
         self._publish(fold, set(fold.routers))
+        self._on_registry(set(fold.routers))
         due_us = self._clock_us() + self._snapshot_us
+        refresh_us = self._clock_us() + _REFRESH_US
         unsaved: set[str] = set()
         healthy = False
         while True:
@@ -101,6 +109,9 @@ class LearnerLoop:
             unsaved |= fold.changed
             self._publish(fold, fold.changed)
             fold.changed = set()
+            if fold.registered:
+                self._on_registry(fold.registered)
+                fold.registered = set()
             if not healthy and advanced < _PAGE:
                 self._on_health(True)
                 healthy = True
@@ -108,9 +119,13 @@ class LearnerLoop:
                 continue
             finished = self._stopping and advanced == 0
             if finished or self._clock_us() >= due_us:
+                now_us = self._clock_us()
+                if now_us >= refresh_us:  # The log that a router's last snapshot needs is not dropped.
+                    unsaved |= {each for each in fold.routers if fold.seq > saved.get(each, 0)}
+                    refresh_us = now_us + _REFRESH_US
                 self._save(fold, unsaved, saved)
                 unsaved = set()
-                due_us = self._clock_us() + self._snapshot_us
+                due_us = now_us + self._snapshot_us
             if finished:
                 return
             if advanced == 0:
@@ -135,8 +150,8 @@ class LearnerLoop:
             self._submit(Transact(_tick))
             return
         times = [each for each in (due_us, None if expiry_us is None else expiry_us + 1) if each]
-        seconds = min((each - now_us) * 1e-6 for each in times) if times else _IDLE_SECONDS_MAX
-        self._wake.wait(min(max(seconds, 0.001), _IDLE_SECONDS_MAX))
+        seconds = min((each - now_us) * 1e-6 for each in times) if times else self._idle_seconds_max
+        self._wake.wait(min(max(seconds, 0.001), self._idle_seconds_max))
         if not self._stopping:
             # A page costs about as much for one record as for fifty, and a view may be 0.2 s old.
             time.sleep(_GATHER_SECONDS)

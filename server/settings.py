@@ -20,12 +20,14 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     database_url: str = Field(
-        "sqlite:///pointsman.db", description="SQLAlchemy URL of the database; it is created if need be"
+        "sqlite:///pointsman.db",
+        description="an SQLite file, created if need be, or postgresql://USER:PASSWORD@HOST/DATABASE",
     )
     durability: Durability = Field(
         Durability.POWER_LOSS,
         description="what an acknowledged write survives: power_loss (every commit is forced to the disk) or "
-        "process_crash (faster; a crash of the machine may lose the last commits)",
+        "process_crash (faster; a crash of the machine may lose the last commits). "
+        "PostgreSQL always forces them",
     )
     config: Path | None = Field(None, description="YAML file of routers and models to apply at the start")
     write_queue_max: int = Field(
@@ -52,6 +54,13 @@ class Settings(BaseSettings):
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="port of /metrics for Prometheus; 0 takes a free one, none is no metrics"
     )
+    retention_days: float | None = Field(
+        None,
+        gt=0,
+        le=36_500,
+        description="how long decisions and their reports are kept, at least; without it, for ever. "
+        "No router's join window may be longer",
+    )
     message_bytes_max: int = Field(
         16 << 20, ge=1 << 16, le=(1 << 31) - 1, description="largest gRPC message taken"
     )
@@ -59,6 +68,11 @@ class Settings(BaseSettings):
     log_level: str = Field(
         "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="what the log on stderr shows"
     )
+
+    @property
+    def window_seconds_max(self) -> float | None:
+        """How long a join window may be; None: as long as one likes."""
+        return None if self.retention_days is None else self.retention_days * 86_400.0
 
     @field_validator("*", mode="before")
     @classmethod

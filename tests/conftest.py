@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from engines import ENGINE, PostgreSQL, running_postgresql
 from servers import Disk, Running, running_app
 from threadpoolctl import threadpool_limits
 
@@ -21,10 +22,36 @@ def featuriser() -> Featuriser:
     return Featuriser()
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs a test that uses a database on each of the engines that it, or else its module, is marked with."""
+    marker = metafunc.definition.get_closest_marker("engines")
+    if marker and "engine" in metafunc.fixturenames:
+        metafunc.parametrize("engine", marker.args, indirect=True)
+
+
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def engine(request: pytest.FixtureRequest) -> str:
+    """What the test's database is of."""
+    return str(getattr(request, "param", ENGINE))
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A PostgreSQL of the tests' own."""
+    with running_postgresql() as server:
+        yield server
+
+
+@pytest.fixture
+def url(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """A database of the test's own."""
-    return f"sqlite:///{tmp_path / 'pointsman.db'}"
+    if engine == "sqlite":
+        yield f"sqlite:///{tmp_path / 'pointsman.db'}"
+        return
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    database = server.new_database()
+    yield database
+    server.drop(database)
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import asyncio
 import os
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
 
 import grpc
 import pytest
+from engines import BOTH_ENGINES
 from pointsman.v1 import registry_service_pb2 as registry_pb
 from pointsman.v1 import router_service_pb2 as pb
 from servers import Running, seeded, serving_process
@@ -23,6 +23,8 @@ from server.audit import audit
 from server.storage.engine import open_engine
 from server.storage.reader import LogReader
 from server.storage.schema import decisions, reports
+
+pytestmark = BOTH_ENGINES
 
 CRASHES = int(os.environ.get("POINTSMAN_CRASHES", "4"))
 CALLERS = 12
@@ -145,9 +147,8 @@ def require_consistent(url: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_killed_under_load_loses_nothing_and_counts_nothing_twice(tmp_path: Path) -> None:
+def test_a_server_killed_under_load_loses_nothing_and_counts_nothing_twice(url: str) -> None:
     random = seeded(f"{CRASHES} crashes")
-    url = f"sqlite:///{tmp_path / 'crash.db'}"
     ledger = Ledger()
     environment = {"POINTSMAN_SNAPSHOT_SECONDS": "0.1"}
     for life in range(CRASHES):

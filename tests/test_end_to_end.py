@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from engines import BOTH_ENGINES
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from pointsman.v1 import registry_service_pb2 as registry_pb
@@ -15,6 +16,8 @@ from servers import Running, refusal, running_app
 
 from policy.exploration import unit_draw
 from policy.features import FEATURE_VERSION, Featuriser
+
+pytestmark = BOTH_ENGINES
 
 
 @pytest.fixture
@@ -194,6 +197,20 @@ async def test_the_same_request_id_gets_the_same_answer_again(server: Running) -
     )
     assert again == first
     assert (await server.decision(first)).request_id == "r"
+
+
+@pytest.mark.parametrize("field", ["request_id", "session_id"])
+async def test_an_id_that_not_every_database_can_keep_is_refused(server: Running, field: str) -> None:
+    told = await refusal(server.route(prompt="hello", **{field: "a\0b"}))
+    assert (told.code.name, told.fields) == ("INVALID_ARGUMENT", [field])
+    told = await refusal(server.report(await server.route(), report_id="\0", reward=1.0))
+    assert (told.code.name, told.fields) == ("INVALID_ARGUMENT", ["report_id"])
+
+
+async def test_a_prompt_may_have_any_character(server: Running) -> None:
+    await server.update_router(store_prompts=True)
+    answer = await server.route(prompt="a\0b \ue000 ☃", categorical_features={"tenant": "acme\0"})
+    assert (await server.decision(answer)).prompt in ("a\0b \ue000 ☃", "a\ufffdb \ue000 ☃")
 
 
 async def test_fifty_at_once_with_the_same_request_id_get_one_decision(server: Running) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from engines import BOTH_ENGINES, SQLITE
 from servers import DAY_US, POINTSMAN, Disk, Running, draft_decision, hex_id, imported_row, running_app
 from sqlalchemy import text
 
@@ -150,6 +151,7 @@ def damaged(state: bytes, how: str) -> bytes:
     return state[: len(state) // 2] if how == "cut short" else b""
 
 
+@BOTH_ENGINES
 @pytest.mark.parametrize("learner", list(LearnerKind))
 def test_a_log_that_nobody_touched_passes(disk: Disk, learner: LearnerKind) -> None:
     put_router(disk, learner=learner)
@@ -164,6 +166,7 @@ def test_an_empty_log_passes(disk: Disk) -> None:
     assert result.passed
 
 
+@BOTH_ENGINES
 def test_every_kept_snapshot_of_every_router_is_checked(disk: Disk) -> None:
     """Each but the first was made by a learner that went on from the one before."""
     for router in ("default", "other"):
@@ -183,6 +186,7 @@ def test_progress_passes_every_position_of_the_log(disk: Disk) -> None:
     assert sum(passed) == disk.reader.head() > DECISIONS
 
 
+@BOTH_ENGINES
 @pytest.mark.parametrize("budget", ["budget_usd_per_request", "budget_usd_per_day", "budget_usd_per_month"])
 async def test_the_log_of_a_server_passes_whatever_was_asked_of_it(
     url: str, featuriser: Featuriser, budget: str
@@ -215,6 +219,7 @@ async def ask_everything(server: Running) -> None:
             await server.report(decision, reward=number / 6, usage={"input_tokens": 5, "output_tokens": number})
 
 
+@BOTH_ENGINES
 def test_verify_says_what_it_checked_and_exits_with_0(log: Disk, url: str) -> None:
     done = verified(url)
     assert (done.exit_code, done.output.splitlines()) == (
@@ -227,6 +232,7 @@ def test_verify_says_what_it_checked_and_exits_with_0(log: Disk, url: str) -> No
     )
 
 
+@SQLITE
 def test_verify_changes_nothing(log: Disk, url: str, tmp_path: Path) -> None:
     def dump() -> list[str]:
         connection = sqlite3.connect(tmp_path / "pointsman.db")
@@ -305,6 +311,7 @@ def test_a_propensity_of_a_model_that_was_not_chosen_cannot_be_changed(disk: Dis
     assert not audited(disk).passed
 
 
+@BOTH_ENGINES
 def test_a_snapshot_whose_state_was_replaced_by_another_is_named(log: Disk, url: str) -> None:
     """The other state is whole and of the same router: only its contents are not what the log gives."""
     right = value(log, "SELECT state FROM snapshots")
@@ -340,6 +347,7 @@ def test_a_snapshot_whose_bytes_were_damaged_is_named(log: Disk, damage: str) ->
     assert f"snapshot {snapshot_at(log)} of routers/default" in result.examples[0]
 
 
+@BOTH_ENGINES
 def test_a_reward_changed_after_it_was_learned_is_seen_in_the_snapshot(log: Disk, url: str) -> None:
     tamper(
         log,
@@ -505,6 +513,8 @@ def test_a_program_reads_the_failures_as_json(log: Disk, url: str) -> None:
         "days": 0,
         "days_wrong": 0,
         "unreadable": 0,
+        "dropped": 0,
+        "unchecked": 0,
         "examples": [snapshot_blame(log)],
     }
 

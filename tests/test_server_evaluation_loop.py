@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import grpc
 import pytest
+from engines import BOTH_ENGINES
 from grpc_health.v1 import health_pb2
 from pointsman.v1 import policy_service_pb2 as pb
 from servers import (
@@ -264,11 +264,11 @@ def test_a_state_of_another_version_is_passed_over_and_the_log_evaluated_again(
     assert after.candidates == before.candidates
 
 
+@BOTH_ENGINES
 @pytest.mark.slow
-def test_a_server_killed_in_the_middle_of_an_evaluation_changes_no_number(tmp_path: Path) -> None:
+def test_a_server_killed_in_the_middle_of_an_evaluation_changes_no_number(url: str) -> None:
     """Killed with SIGKILL three times, while it saves all the time; an uninterrupted fold is the measure."""
     random = seeded("kill")
-    url = f"sqlite:///{tmp_path / 'killed.db'}"
     environment = {"POINTSMAN_SNAPSHOT_SECONDS": "0.1", "POINTSMAN_EVALUATION_SECONDS": "0.05"}
 
     async def life(port: int, number: int) -> pb.Evaluation | None:

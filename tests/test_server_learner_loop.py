@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from engines import BOTH_ENGINES
 from grpc_health.v1 import health_pb2
 from pointsman.v1 import router_service_pb2 as pb
 from servers import Disk, Running, draft_decision, eventually, hex_id, running_app
@@ -20,6 +21,8 @@ from server.learner_fold import LearnerFold
 from server.learner_loop import LearnerLoop
 from server.storage.reader import LogReader
 from server.views import Views
+
+pytestmark = BOTH_ENGINES
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

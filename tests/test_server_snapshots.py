@@ -29,8 +29,8 @@ from server.storage import registry_store
 from server.storage.archive import Imported
 from server.storage.policy_store import Cause
 from server.storage.reader import StoredSnapshot
-from server.storage.retention import kept
 from server.storage.schema import snapshot_archive, snapshots
+from server.storage.snapshot_ages import kept
 from server.storage.snapshot_file import dump_snapshot, load_snapshot
 from server.storage.snapshot_store import import_snapshot, restore_snapshot
 from server.storage.writes import DecisionWrite, ReportWrite, Transact

@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator
 
 import pytest
+from engines import BOTH_ENGINES, POSTGRESQL
 from servers import DAY_US, Disk, draft_decision, draft_report, hex_id
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
@@ -18,6 +19,8 @@ from server.errors import DecisionNotFoundError, QueueFullError, StorageUnavaila
 from server.storage.group_commit import GroupCommit
 from server.storage.tail import LogTail
 from server.storage.writes import DecisionWrite, ReportWrite, Transact
+
+pytestmark = BOTH_ENGINES
 
 QUEUE_MAX = 5
 
@@ -154,6 +157,20 @@ async def test_a_refusal_reaches_its_own_caller_alone(disk: Disk) -> None:
         )
         assert isinstance(refused, DecisionNotFoundError)
         assert decided.decision_id == hex_id(1)
+
+
+@POSTGRESQL
+async def test_what_the_database_cannot_keep_fails_alone(disk: Disk) -> None:
+    async with running(disk) as commits:
+        first = await commits.hold()
+        waiting = [commits.group.submit(write(i, session_id="\0" if i == 2 else "s")) for i in range(1, 4)]
+        rest = asyncio.gather(*waiting, return_exceptions=True)
+        await asyncio.sleep(0)
+        commits.held.set()
+        await first
+        outcomes = await rest
+    assert [type(each) for each in outcomes] == [DecisionRecord, StorageUnavailableError, DecisionRecord]
+    assert set(disk.reader.decisions([hex_id(i) for i in range(1, 4)])) == {hex_id(1), hex_id(3)}
 
 
 async def test_what_a_caller_who_went_away_asked_for_is_stored_all_the_same(disk: Disk) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from engines import BOTH_ENGINES
 from servers import Disk, draft_decision, draft_report, hex_id, seeded
 
 from policy.domain import RouterSpec
 from policy.log import DecisionRecord, RegistryRecord, ReportRecord
 from server.storage import registry_store
 from server.storage.writes import DecisionWrite, ReportWrite
+
+pytestmark = BOTH_ENGINES
 
 
 @pytest.fixture

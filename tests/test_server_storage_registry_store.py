@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from engines import BOTH_ENGINES
 from servers import Disk, draft_decision, hex_id
 
 from policy.domain import MODELS_PER_ROUTER_MAX, ModelSpec, Prices, RouterSpec
@@ -15,6 +16,8 @@ from server.errors import (
 )
 from server.registry import RouterEntry
 from server.storage import registry_store as store
+
+pytestmark = BOTH_ENGINES
 
 
 @pytest.fixture

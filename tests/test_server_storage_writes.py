@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from engines import BOTH_ENGINES
 from servers import DAY_US, Disk, draft_decision, draft_report, hex_id, imported_row
 from sqlalchemy import func, select
 
@@ -14,6 +15,8 @@ from server.errors import DecisionExpiredError, DecisionNotFoundError, ModelNotF
 from server.storage import registry_store
 from server.storage.schema import decisions, reports
 from server.storage.writes import DecisionWrite, Disposition, ImportWrite, ReportWrite, Transact
+
+pytestmark = BOTH_ENGINES
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from server.settings import Settings
 @click.option("--config", type=click.Path(path_type=Path), help="YAML file of routers and models.")
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one.  [default: 50051]")
-@click.option("--database-url", help="SQLAlchemy URL.  [default: sqlite:///pointsman.db]")
+@click.option("--database-url", help="SQLite or PostgreSQL.  [default: sqlite:///pointsman.db]")
 def serve(**given: Any) -> None:
     """Serve Route and ReportReward over gRPC, and learn.
 
@@ -44,7 +44,7 @@ def load_settings(given: dict[str, Any]) -> Settings:
 
 
 async def _serve(settings: Settings) -> None:
-    declared = read_config(settings.config) if settings.config else []
+    declared = read_config(settings.config, settings.window_seconds_max) if settings.config else []
     app = App(settings)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -14,12 +14,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from server.audit import audit
 from server.cli.serve import load_settings
-from server.storage.engine import open_engine
+from server.storage.engine import open_engine, shown_url
 from server.storage.reader import LogReader
 
 
 @click.command()
-@click.option("--database-url", help="SQLAlchemy URL.  [default: sqlite:///pointsman.db]")
+@click.option("--database-url", help="SQLite or PostgreSQL.  [default: sqlite:///pointsman.db]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(database_url: str | None, as_json: bool) -> None:
     """Make every logged draw again, follow every revised reward back to what it replaced, and rebuild every
@@ -35,7 +35,7 @@ def verify(database_url: str | None, as_json: bool) -> None:
             task = progress.add_task("verifying", total=2 * reader.head())
             result = audit(reader, lambda positions: progress.advance(task, positions))
     except SQLAlchemyError as error:
-        raise click.ClickException(f"{settings.database_url}: cannot be read: {error}") from error
+        raise click.ClickException(f"{shown_url(settings.database_url)}: cannot be read: {error}") from error
     finally:
         engine.dispose()
     if as_json:
@@ -50,6 +50,11 @@ def verify(database_url: str | None, as_json: bool) -> None:
         click.echo(f"snapshots {result.snapshots}, of which not what the log gives {result.snapshots_wrong}")
         if result.days:
             click.echo(f"days with second calls {result.days}, of which the books are wrong {result.days_wrong}")
+        if result.dropped:
+            click.echo(
+                f"the log up to position {result.dropped} was dropped by its retention: {result.unchecked} more "
+                "snapshots are from before, or what the others were rebuilt from"
+            )
         if result.unreadable:
             click.echo("the log cannot be read to its end")
         for example in result.examples:

@@ -24,6 +24,7 @@ from server.services.specs import (
     model_spec_to_proto,
     router_spec_from_proto,
     router_spec_to_proto,
+    wire_fields,
 )
 from server.services.status import Context, translated
 from server.services.times import timestamp
@@ -48,7 +49,8 @@ class RegistryService(pb_grpc.RegistryServiceServicer):
     async def CreateRouter(self, request: pb.CreateRouterRequest, context: Context) -> pb.CreateRouterResponse:
         """Creates a router."""
         spec = router_spec_from_proto(request.router)
-        entry = await self._change.put_router(request.router_id, spec, create=True)
+        with wire_fields():
+            entry = await self._change.put_router(request.router_id, spec, create=True)
         return pb.CreateRouterResponse(router=self._router(entry))
 
     @translated
@@ -74,7 +76,8 @@ class RegistryService(pb_grpc.RegistryServiceServicer):
             _merge(request.router, merged, request.update_mask)
             spec = router_spec_from_proto(merged)
             revision = entry.stamp.revision
-            return await self._change.put_router(entry.router.id, spec, create=False, revision=revision)
+            with wire_fields():
+                return await self._change.put_router(entry.router.id, spec, create=False, revision=revision)
 
         changed = await _until_not_overtaken(update, request.router.etag)
         return pb.UpdateRouterResponse(router=self._router(changed))

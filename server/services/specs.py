@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from pointsman.v1 import registry_service_pb2 as pb
 
 from policy.domain import (
@@ -57,8 +60,15 @@ _STATE_VALUES = {state: value for value, state in _STATES.items()}
 
 def router_spec_from_proto(message: pb.Router) -> RouterSpec:
     """The spec of a router. Raises InvalidFieldError with the field's path on the wire."""
-    try:
+    with wire_fields():
         return _router_spec(message)
+
+
+@contextmanager
+def wire_fields() -> Iterator[None]:
+    """Gives an InvalidFieldError about a router's spec the field's path on the wire."""
+    try:
+        yield
     except InvalidFieldError as error:
         raise InvalidFieldError(_WIRE_FIELDS.get(error.field, error.field), error.message) from error
 

@@ -1,4 +1,4 @@
-"""Opens the database: engine, durability, migrations."""
+"""Opens the database: which engine, durability, migrations."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import URL, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from policy.domain import InvalidFieldError
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_SECONDS = 10
+_MIGRATION_LOCK = 0x706F696E7473  # Any number that nobody else takes in the same database: "points".
+_POSTGRESQL = ("postgresql", "postgresql+psycopg", "postgres")
 
 
 class Durability(StrEnum):
@@ -25,27 +27,47 @@ class Durability(StrEnum):
 
 
 def open_engine(url: str, durability: Durability = Durability.POWER_LOSS, *, create: bool = True) -> Engine:
-    """An engine on `url`. SQLite runs in WAL mode, so readers and the one writer do not wait for each other.
+    """An engine on `url`, which names an SQLite file or a PostgreSQL database.
 
-    With POWER_LOSS every commit is forced to the disk; with PROCESS_CRASH it is handed to the
-    operating system, which is faster and loses the last commits only if the machine goes down.
-    Raises InvalidFieldError for a URL that is none, FileNotFoundError without `create` if there is no such file.
+    With POWER_LOSS every commit is forced to the disk. With PROCESS_CRASH SQLite hands it to the operating
+    system, which is faster and loses the last commits only if the machine goes down; PostgreSQL forces it too.
+    Raises InvalidFieldError for any other URL, FileNotFoundError without `create` if there is no such file.
     """
+    parsed = _parsed(url)
+    if parsed.get_backend_name() == "sqlite":
+        return _open_sqlite(parsed, durability, create)
+    return _open_postgresql(parsed)
+
+
+def shown_url(url: str) -> str:
+    """The URL as it may be seen by anyone: without its password. Raises InvalidFieldError."""
+    return _parsed(url).render_as_string(hide_password=True)
+
+
+def _parsed(url: str) -> URL:
+    right = "must be sqlite:///FILE or postgresql://USER@HOST/DATABASE"
     try:
         parsed = make_url(url)
     except ArgumentError as error:
         shown = "one that has a password in it" if "@" in url else repr(url[:80])
-        raise InvalidFieldError("database_url", f"must be an SQLAlchemy URL, not {shown}") from error
+        raise InvalidFieldError("database_url", f"{right}, not {shown}") from error
+    if parsed.drivername in _POSTGRESQL:
+        return parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_pre_ping=True, hide_parameters=True)
-    if parsed.database and parsed.database != ":memory:":
-        path = Path(parsed.database)
+        raise InvalidFieldError("database_url", f"{right}, not one of {parsed.drivername}")
+    return parsed
+
+
+def _open_sqlite(url: URL, durability: Durability, create: bool) -> Engine:
+    """In WAL mode, so that readers and the one writer do not wait for each other."""
+    if url.database and url.database != ":memory:":
+        path = Path(url.database)
         if not create and not path.exists():
-            raise FileNotFoundError(f"{url}: there is no such database")
+            raise FileNotFoundError(f"{url.render_as_string()}: there is no such database")
         path.parent.mkdir(parents=True, exist_ok=True)
     # What was to be written may be private, and has no place in a log of errors.
     connect = {"timeout": _BUSY_SECONDS, "check_same_thread": False}
-    engine = create_engine(parsed, connect_args=connect, hide_parameters=True)
+    engine = create_engine(url, connect_args=connect, hide_parameters=True)
     synchronous = "FULL" if durability is Durability.POWER_LOSS else "NORMAL"
 
     @event.listens_for(engine, "connect")
@@ -66,12 +88,48 @@ def open_engine(url: str, durability: Durability = Durability.POWER_LOSS, *, cre
     return engine
 
 
+def _open_postgresql(url: URL) -> Engine:
+    """Read committed, whatever the database's default: a writer that waited for the log must see what came before.
+
+    A server that is gone, or hangs, gives the log back after some seconds: the database ends its transaction.
+    """
+    try:
+        engine = create_engine(
+            url,
+            isolation_level="READ COMMITTED",
+            pool_pre_ping=True,
+            hide_parameters=True,
+            connect_args={"connect_timeout": _BUSY_SECONDS, "fallback_application_name": "pointsman"},
+        )
+    except ImportError as error:
+        raise InvalidFieldError(
+            "database_url", "needs psycopg for PostgreSQL: pip install 'pointsman[postgres]'"
+        ) from error
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: object) -> None:
+        connection.execute(f"SET lock_timeout = '{_BUSY_SECONDS}s'")
+        connection.execute(f"SET idle_in_transaction_session_timeout = '{_BUSY_SECONDS}s'")
+        # Else a crash of the database would take back positions that others have read, and give them out again.
+        # What is set for standbys stays.
+        connection.execute(
+            "SELECT set_config('synchronous_commit', 'on', false)"
+            " WHERE current_setting('synchronous_commit') = 'off'"
+        )
+        connection.commit()
+
+    return engine
+
+
 def migrate(engine: Engine) -> None:
-    """Brings the database to the newest schema. Raises OSError if it cannot be opened."""
+    """Brings the database to the newest schema, one server at a time. Raises OSError if it cannot be opened."""
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     try:
         with engine.begin() as connection:
+            if engine.dialect.name == "postgresql":  # SQLite has one writer at a time anyway.
+                connection.execute(text("SET LOCAL lock_timeout = 0"))
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     except DBAPIError as error:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from server.errors import QueueFullError, StorageUnavailableError
 from server.storage.tail import LogTail
@@ -111,10 +111,10 @@ class GroupCommit:
         self._wake.set()
 
     def _commit_all(self, writes: list[Write]) -> list[Any]:
-        """One transaction; where a constraint refuses it, one for each write, so that only the guilty fail."""
+        """One transaction; where what is written is refused, one for each write, so that only the guilty fail."""
         try:
             return self._commit(writes)
-        except IntegrityError:
+        except (IntegrityError, DataError):
             if len(writes) == 1:
                 raise
             logger.exception("a batch of %d writes was refused: each is tried alone", len(writes))

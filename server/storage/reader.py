@@ -55,6 +55,10 @@ class StoredSnapshot:
     state: bytes
 
 
+class LogDroppedError(OSError):
+    """A part of the log was dropped that was still to be read: go on from what was saved since."""
+
+
 class LogReader:
     """Reads what has been committed. Safe to use from any thread."""
 
@@ -72,16 +76,24 @@ class LogReader:
         if fresh is not None:
             return fresh
         with self._engine.connect() as connection:
-            head = connection.execute(select(log_head.c.seq)).scalar_one()
+            head, floor = connection.execute(select(log_head.c.seq, log_head.c.floor_seq)).one()
             upto = min(after + limit, head)
             if upto <= after:
-                return LogPage(after, [], after)
+                return LogPage(after, [], after, floor)
             records: list[LogRecord] = []
             for table, load in _LOADERS:
                 query = select(table).where(table.c.seq > after, table.c.seq <= upto)
                 records.extend(load(row) for row in connection.execute(query))
+            # At last, so that it tells what was dropped while they were read.
+            floor = connection.execute(select(log_head.c.floor_seq)).scalar_one()
         records.sort(key=attrgetter("seq"))
-        return LogPage(after, records, upto)
+        return LogPage(after, records, upto, floor)
+
+    def dropped(self) -> tuple[int, int]:
+        """Up to which position decisions and reports were dropped, and the position at which they were."""
+        with self._engine.connect() as connection:
+            floor, floored = connection.execute(select(log_head.c.floor_seq, log_head.c.floored_seq)).one()
+        return floor, floored
 
     def head(self) -> int:
         """The last position given out; 0 in an empty log."""

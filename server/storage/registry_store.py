@@ -40,6 +40,13 @@ def load_entries(engine: Engine) -> list[RouterEntry]:
         return [load_entry(connection, router_id) for router_id in list(ids)]
 
 
+def read_entry(engine: Engine, router_id: str) -> RouterEntry | None:
+    """The router as it is now; None if it was deleted or never was."""
+    with engine.execution_options(read_only=True).connect() as connection:
+        live = select(routers.c.id).where(routers.c.id == router_id, routers.c.delete_us.is_(None))
+        return load_entry(connection, router_id) if connection.execute(live).first() else None
+
+
 def put_router(
     router_id: str,
     spec: RouterSpec,

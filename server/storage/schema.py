@@ -6,6 +6,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Dialect,
     Double,
     Index,
     Integer,
@@ -14,9 +15,25 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
 )
 
 metadata = MetaData()
+
+_SEQ = BigInteger().with_variant(Integer, "sqlite")
+# Hexadecimal digits, in the order of their bytes: on PostgreSQL the ids cut the log into ranges of time.
+_DECISION_ID = String(32).with_variant(String(32, collation="C"), "postgresql")
+
+
+class _AnyText(TypeDecorator[str]):
+    """Text with any character. PostgreSQL knows no NUL: there it becomes the replacement character."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return value.replace("\0", "\ufffd") if value and dialect.name == "postgresql" else value
+
 
 log_head = Table(
     "log_head",
@@ -24,23 +41,21 @@ log_head = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("seq", BigInteger, nullable=False),
     Column("time_us", BigInteger, nullable=False),
+    Column("floor_seq", BigInteger, nullable=False, comment="decisions and reports up to here were dropped"),
+    Column("floored_seq", BigInteger, nullable=False, comment="the position at which the last were dropped"),
+    Column("partitioned_until", String(32), nullable=False, comment="decision ids below it have a partition"),
     comment="One row: the last position and time given out. Its update orders all writers.",
 )
 
 decisions = Table(
     "decisions",
     metadata,
-    Column(
-        "seq",
-        BigInteger().with_variant(Integer, "sqlite"),
-        primary_key=True,
-        autoincrement=False,
-    ),
+    Column("seq", _SEQ, primary_key=True, autoincrement=False),
     Column("time_us", BigInteger, nullable=False),
     Column("expire_us", BigInteger, nullable=False),
     Column("router", String(63), nullable=False),
     Column("router_uid", BigInteger, nullable=False, comment="position in the log that created it"),
-    Column("decision_id", String(32), nullable=False, unique=True),
+    Column("decision_id", _DECISION_ID, nullable=False, unique=True),
     Column("request_id", String(128)),
     Column("session_id", String(128)),
     Column("model", String(127), nullable=False),
@@ -50,10 +65,12 @@ decisions = Table(
     Column("deferred", Boolean, nullable=False),
     Column("features", LargeBinary, nullable=False, comment="float32, little endian"),
     Column("details", Text, nullable=False, comment="JSON, see server.storage.codec"),
-    Column("prompt", Text, comment="only where the router stores prompts"),
+    Column("prompt", _AnyText, comment="only where the router stores prompts"),
     Column("second_model", String(127), comment="the model to be called as well, if any"),
     Column("second_cost_usd", Double, comment="what that call was predicted to cost"),
 )
+# Not unique on PostgreSQL, where that would take the decision's id into it: there it is the writers' turns that
+# make a request's decision the only one.
 Index("ix_decisions_request", decisions.c.router_uid, decisions.c.request_id, unique=True)
 Index("ix_decisions_expire", decisions.c.expire_us)
 Index(
@@ -68,14 +85,9 @@ Index(
 reports = Table(
     "reports",
     metadata,
-    Column(
-        "seq",
-        BigInteger().with_variant(Integer, "sqlite"),
-        primary_key=True,
-        autoincrement=False,
-    ),
+    Column("seq", _SEQ, primary_key=True, autoincrement=False),
     Column("time_us", BigInteger, nullable=False),
-    Column("decision_id", String(32), nullable=False),
+    Column("decision_id", _DECISION_ID, nullable=False),
     Column("report_id", String(128)),
     Column("activation", Boolean, nullable=False),
     Column("reward", Double),
@@ -103,12 +115,7 @@ Index("ix_reports_decision", reports.c.decision_id, reports.c.report_id, unique=
 changes = Table(
     "changes",
     metadata,
-    Column(
-        "seq",
-        BigInteger().with_variant(Integer, "sqlite"),
-        primary_key=True,
-        autoincrement=False,
-    ),
+    Column("seq", _SEQ, primary_key=True, autoincrement=False),
     Column("time_us", BigInteger, nullable=False),
     Column("kind", String(16), nullable=False, comment="registry, policy or tick"),
     Column("router", String(63), nullable=False),

@@ -13,11 +13,15 @@ _RECORDS_MAX = 8192
 
 @dataclass(frozen=True, slots=True)
 class LogPage:
-    """The records at positions in (after, upto], in order; nothing is missing from them."""
+    """The records at positions in (after, upto], in order; nothing is missing from them above `floor`.
+
+    Up to there decisions and reports were dropped when the page was read.
+    """
 
     after: int
     records: list[LogRecord]
     upto: int
+    floor: int = 0
 
 
 class LogTail:

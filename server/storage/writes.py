@@ -21,6 +21,7 @@ from server.errors import (
     ModelNotFoundError,
     PointsmanError,
 )
+from server.storage import partitions
 from server.storage.codec import (
     AnyRow,
     decision_row,
@@ -41,7 +42,7 @@ _RESERVE = (
         seq=log_head.c.seq + bindparam("count", type_=BigInteger),
         time_us=case((log_head.c.time_us > _NOW_US, log_head.c.time_us), else_=_NOW_US),
     )
-    .returning(log_head.c.seq, log_head.c.time_us)
+    .returning(log_head.c.seq, log_head.c.time_us, log_head.c.partitioned_until)
 )
 _INSERT_DECISIONS = insert(decisions)
 _INSERT_REPORTS = insert(reports)
@@ -140,7 +141,10 @@ def write_batch(
     positions become visible in their order, and the log's time never runs backwards.
     """
     positions = [2 * len(each.rows) if isinstance(each, ImportWrite) else 1 for each in writes]
-    first, time_us = _reserve(connection, sum(positions), now_us)
+    first, time_us, partitioned_until = _reserve(connection, sum(positions), now_us)
+    newest = max(_decision_ids(writes), default="")
+    if newest and newest >= partitioned_until:
+        partitions.extend(connection, partitioned_until, newest)
     results: list[Any] = [None] * len(writes)
     decision_drafts: list[tuple[int, DecisionWrite]] = []
     report_drafts: list[tuple[int, ReportWrite]] = []
@@ -174,10 +178,18 @@ def write_batch(
     return WrittenBatch(results, page)
 
 
-def _reserve(connection: Connection, count: int, now_us: int) -> tuple[int, int]:
-    """The first of `count` positions of the log, and the log's time for them."""
+def _reserve(connection: Connection, count: int, now_us: int) -> tuple[int, int, str]:
+    """The first of `count` positions of the log, the log's time for them, and where its partitions end."""
     head = connection.execute(_RESERVE, {"count": count, "now_us": now_us}).one()
-    return head.seq - count + 1, head.time_us
+    return head.seq - count + 1, head.time_us, head.partitioned_until
+
+
+def _decision_ids(writes: Sequence[Write]) -> Iterator[str]:
+    for write in writes:
+        if isinstance(write, DecisionWrite):
+            yield write.draft.decision_id
+        elif isinstance(write, ImportWrite):
+            yield from (row.decision.decision_id for row in write.rows)
 
 
 def _transact(connection: Connection, write: Transact, seq: int, time_us: int) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from policy.candidates import CandidateSpec
-from policy.domain import InvalidFieldError, require_router_id
+from policy.domain import require_router_id, require_text
 from policy.promotion import Promotion, require_candidate_id
 from server.registry import PolicyEntry, RouterEntry
 from server.storage import policy_store as store
@@ -47,8 +47,6 @@ class ChangePolicies:
 
 
 def check_cause(cause: Cause) -> None:
-    """Raises InvalidFieldError for what is too long to be kept."""
-    if len(cause.reason) > REASON_LENGTH_MAX:
-        raise InvalidFieldError("reason", f"must be at most {REASON_LENGTH_MAX:,} characters")
-    if len(cause.actor) > ACTOR_LENGTH_MAX:
-        raise InvalidFieldError("actor", f"must be at most {ACTOR_LENGTH_MAX} characters")
+    """Raises InvalidFieldError for what cannot be kept."""
+    require_text("reason", cause.reason, REASON_LENGTH_MAX)
+    require_text("actor", cause.actor, ACTOR_LENGTH_MAX)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from policy.domain import (
     DEFAULT_ROUTER,
@@ -16,15 +17,20 @@ from server.errors import NotAllowedNowError, RouterNotFoundError
 from server.registry import Registry, RouterEntry
 from server.storage import registry_store as store
 from server.storage.group_commit import GroupCommit
+from server.storage.retention import require_window
 from server.storage.writes import Transact
 
 
 class ChangeRegistry:
-    """The only one that changes the registry, on disk and in memory, one change after another."""
+    """The only one that changes the registry, on disk and in memory, one change after another.
 
-    def __init__(self, registry: Registry, log: GroupCommit) -> None:
+    `window_seconds_max` is how long the log is kept, and so a join window can be; None is for ever.
+    """
+
+    def __init__(self, registry: Registry, log: GroupCommit, window_seconds_max: float | None = None) -> None:
         self._registry = registry
         self._log = log
+        self._window_seconds_max = window_seconds_max
         self._turn = asyncio.Lock()
 
     async def put_router(
@@ -43,6 +49,7 @@ class ChangeRegistry:
         """
         require_router_id("router_id", router_id)
         parse_policy(spec.policy)
+        require_window(spec, self._window_seconds_max)
         return await self.apply(
             router_id,
             store.put_router(router_id, spec, create=create, revision=revision, declared=declared),
@@ -85,6 +92,11 @@ class ChangeRegistry:
         if self._registry.entry(router_id) is None:
             raise RouterNotFoundError(router_id)
         await self.apply(router_id, store.delete_model(router_id, model_id, revision))
+
+    async def refresh(self, router_id: str, read: Callable[[str], RouterEntry | None]) -> None:
+        """Takes over what another server has changed of a router, in turn with the changes made here."""
+        async with self._turn:
+            self._registry.replace(router_id, await asyncio.to_thread(read, router_id))
 
     async def apply(self, router_id: str, change: store.Change) -> RouterEntry:
         """Makes a change of a router, on disk and then in memory. Raises what the change raises."""

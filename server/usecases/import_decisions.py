@@ -18,6 +18,7 @@ from policy.domain import (
     InvalidFieldError,
     ModelError,
     require_number,
+    require_text,
 )
 from policy.features import FEATURE_VERSION, HASHED, STRUCTURE, Featuriser, QueryFeatures
 from policy.log import DecisionRecord, ReportRecord, Usage
@@ -222,8 +223,7 @@ def _check(command: ImportCommand) -> None:
     if not command.request_id:
         raise InvalidFieldError("request_id", "must be set: it keeps a second import from counting twice")
     for name in ("request_id", "session_id"):
-        if len(getattr(command, name)) > ID_LENGTH_MAX:
-            raise InvalidFieldError(name, f"must be at most {ID_LENGTH_MAX} characters")
+        require_text(name, getattr(command, name), ID_LENGTH_MAX)
     if not command.model:
         raise InvalidFieldError("model", "must be set: it is the model that was called")
     check_prompt(command.prompt)

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable, Sequence
 
-from policy.domain import TOKENS_MAX, InvalidFieldError, require_number
+from policy.domain import MODEL_ID_LENGTH_MAX, TOKENS_MAX, InvalidFieldError, require_number, require_text
 from policy.log import ReportRecord
 from server.errors import DecisionNotFoundError, PointsmanError
 from server.storage.group_commit import GroupCommit
@@ -59,8 +59,8 @@ def check_report(report: ReportRecord) -> None:
         raise InvalidFieldError("decision_id", "must be set to the decision_id of a RouteResponse")
     if not _DECISION_ID.match(report.decision_id):
         raise DecisionNotFoundError(report.decision_id[:64])
-    if len(report.report_id) > ID_LENGTH_MAX:
-        raise InvalidFieldError("report_id", f"must be at most {ID_LENGTH_MAX} characters")
+    require_text("report_id", report.report_id, ID_LENGTH_MAX)
+    require_text("served_model", report.served_model, MODEL_ID_LENGTH_MAX)
     if report.activation:
         return
     if report.reward is not None:

@@ -18,6 +18,7 @@ from policy.domain import (
     RouterMode,
     Turn,
     require_number,
+    require_text,
 )
 from policy.features import FEATURE_VERSION, Featuriser, QueryFeatures
 from policy.log import DecisionRecord
@@ -253,8 +254,7 @@ def _check(command: RouteCommand) -> None:
     """Raises InvalidFieldError for what is wrong whatever the router."""
     check_prompt(command.prompt)
     for name in ("request_id", "session_id"):
-        if len(getattr(command, name)) > ID_LENGTH_MAX:
-            raise InvalidFieldError(name, f"must be at most {ID_LENGTH_MAX} characters")
+        require_text(name, getattr(command, name), ID_LENGTH_MAX)
     for name, most in (
         ("allowed_models", NAMES_MAX),
         ("denied_models", NAMES_MAX),

@@ -13,7 +13,15 @@ branch_labels = None
 depends_on = None
 
 
+# PostgreSQL keeps what grows in partitions, by the time that a decision's id begins with: a decision and its reports
+# stand in partitions of the same bounds, and go together. A key that is unique must have the id in it there.
+PARTITIONED = {"postgresql_partition_by": "RANGE (decision_id)"}
+DECISION_ID = sa.String(32).with_variant(sa.String(32, collation="C"), "postgresql")
+
+
 def upgrade() -> None:
+    partitioned = op.get_context().dialect.name == "postgresql"
+    key = ("seq", "decision_id") if partitioned else ("seq",)
     op.create_table(
         "changes",
         sa.Column(
@@ -23,13 +31,13 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("time_us", sa.BigInteger(), nullable=False),
-        sa.Column("kind", sa.String(length=16), nullable=False, comment="registry or tick"),
+        sa.Column("kind", sa.String(length=16), nullable=False, comment="registry, policy or tick"),
         sa.Column("router", sa.String(length=63), nullable=False),
         sa.Column(
             "payload",
             sa.Text(),
             nullable=True,
-            comment="JSON of the router with its models; null once deleted",
+            comment="JSON of the router with its models, of a policy with its candidates",
         ),
         sa.PrimaryKeyConstraint("seq"),
     )
@@ -45,7 +53,7 @@ def upgrade() -> None:
         sa.Column("expire_us", sa.BigInteger(), nullable=False),
         sa.Column("router", sa.String(length=63), nullable=False),
         sa.Column("router_uid", sa.BigInteger(), nullable=False, comment="position in the log that created it"),
-        sa.Column("decision_id", sa.String(length=32), nullable=False),
+        sa.Column("decision_id", DECISION_ID, nullable=False),
         sa.Column("request_id", sa.String(length=128), nullable=True),
         sa.Column("session_id", sa.String(length=128), nullable=True),
         sa.Column("model", sa.String(length=127), nullable=False),
@@ -71,11 +79,12 @@ def upgrade() -> None:
             nullable=True,
             comment="only where the router stores prompts",
         ),
-        sa.PrimaryKeyConstraint("seq"),
+        sa.PrimaryKeyConstraint(*key),
         sa.UniqueConstraint("decision_id"),
+        **PARTITIONED,
     )
     op.create_index("ix_decisions_expire", "decisions", ["expire_us"], unique=False)
-    op.create_index("ix_decisions_request", "decisions", ["router_uid", "request_id"], unique=True)
+    op.create_index("ix_decisions_request", "decisions", ["router_uid", "request_id"], unique=not partitioned)
     op.create_index(
         "ix_decisions_session",
         "decisions",
@@ -124,7 +133,7 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("time_us", sa.BigInteger(), nullable=False),
-        sa.Column("decision_id", sa.String(length=32), nullable=False),
+        sa.Column("decision_id", DECISION_ID, nullable=False),
         sa.Column("report_id", sa.String(length=128), nullable=True),
         sa.Column("activation", sa.Boolean(), nullable=False),
         sa.Column("reward", sa.Double(), nullable=True),
@@ -174,7 +183,8 @@ def upgrade() -> None:
             nullable=False,
             comment="the first to make it count",
         ),
-        sa.PrimaryKeyConstraint("seq"),
+        sa.PrimaryKeyConstraint(*key),
+        **PARTITIONED,
     )
     op.create_index("ix_reports_decision", "reports", ["decision_id", "report_id"], unique=True)
     op.create_table(
