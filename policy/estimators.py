@@ -32,6 +32,8 @@ LEVEL = 0.95
 WEIGHT_LEVELS = (10.0, 100.0, 1000.0)
 # Over how many events "lately" goes. From 50 to 200 it makes no difference on the logs that it was tried on.
 _MEMORY = 100
+# The central limit theorem says nothing of fewer decisions of the candidate's own.
+_EFFECTIVE_MIN = 20.0
 
 
 class _Sum(IntEnum):
@@ -100,6 +102,7 @@ class Comparison:
 class MetricEstimates:
     """All that the events say of one metric, in its own unit.
 
+    `adr` has no interval where the events are worth fewer than 20 decisions of the candidate's own.
     Where a candidate's probability is on models that the live policy never draws, IPS counts them as 0,
     SNIPS as the others, and DR as predicted.
     """
@@ -193,6 +196,7 @@ class Estimators:
         require_number("level", level, 0.0, 1.0 - 1e-12, above=True)
         sums = self._sums[self.metrics.index(metric)].tolist()
         deviations = NormalDist().inv_cdf((1.0 + level) / 2.0)
+        few = self.support().effective_sample_size < _EFFECTIVE_MIN
         return MetricEstimates(
             metric=metric,
             events=round(sums[_Sum.COUNT]),
@@ -201,7 +205,7 @@ class Estimators:
             ips=_ips(sums, deviations),
             snips=_snips(sums, deviations),
             dr=_doubly_robust(sums, deviations),
-            adr=_adaptive(sums, deviations),
+            adr=_adaptive(sums, math.inf if few else deviations),
         )
 
     def support(self) -> Support:
@@ -309,7 +313,7 @@ def _mean(count: float, total: float, squares: float, deviations: float) -> Esti
 
 def _estimate(value: float, squares: float, count: float, deviations: float) -> Estimate:
     """A mean with the sum of the squared deviations from it. One event alone has no interval."""
-    if count < 2.0:
+    if count < 2.0 or math.isinf(deviations):
         return Estimate(value, Interval())
     # Rounding may leave the squares a little below 0 where all values are the same.
     margin = deviations * math.sqrt(max(0.0, squares) / (count - 1.0) / count)
@@ -366,7 +370,7 @@ def _doubly_robust(sums: Sequence[float], deviations: float) -> Comparison:
 
 
 def _adaptive(sums: Sequence[float], deviations: float) -> Comparison:
-    """sum h d / sum h (Hadad et al. 2021), the variance from h (d - value)."""
+    """sum h d / sum h (Hadad et al. 2021), the variance from h (d - value); infinite deviations: no interval."""
     return Comparison(
         candidate=_weighted(sums, sums[_Sum.HD], sums[_Sum.HHD], sums[_Sum.HHDD], deviations),
         live=_weighted(sums, sums[_Sum.HL], sums[_Sum.HHL], sums[_Sum.HHLL], deviations),

@@ -211,6 +211,23 @@ def test_a_late_draw_that_was_improbable_outweighs_nothing_that_was_learned_befo
     assert errors["adr"] < 0.5 * errors["dr"]
 
 
+def test_no_interval_is_given_for_what_hardly_any_decision_is_worth() -> None:
+    """A candidate that was done once in ten decisions, and drawn with a tenth: k decisions are worth k / 10 or so."""
+    chosen = np.arange(400) % 10 == 0
+    events = settled(
+        (QUALITY,),
+        np.tile([0.9, 0.1], (400, 1)),
+        np.tile([[[0.0, 1.0]]], (1, 400, 1)),
+        chosen.astype(np.int64),
+        np.linspace(0.0, 1.0, 400)[:, None],
+        np.zeros((400, 2, 1)),
+    )[0]
+    few, enough = estimators(part(events, 0, 150)), estimators(events)
+    assert few.estimates(QUALITY).adr.candidate.interval == Interval()
+    assert few.estimates(QUALITY).adr.difference.interval == Interval()
+    assert math.isfinite(enough.estimates(QUALITY).adr.candidate.interval.width)
+
+
 def test_a_state_does_not_change_with_what_it_is_of() -> None:
     events = random_events(5, 20)
     made = estimators(events)

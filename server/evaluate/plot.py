@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from policy.league import CandidateResult, Results
 mpl.use("Agg")
 
 from matplotlib import pyplot as plt
+
+# Within these two points are one to the eye: of the logarithm of cost, and of quality.
+_ALIKE_COST, _ALIKE_QUALITY = 0.15, 0.004
 
 
 def plot_league(path: Path, title: str, results: Results) -> None:
@@ -32,6 +36,7 @@ def plot_league(path: Path, title: str, results: Results) -> None:
 
 
 def _quality_against_cost(axes: Any, table: tuple[CandidateResult, ...]) -> None:
+    labels: dict[tuple[float, float], str] = {}
     for each in table:
         quality = each.estimates[Metric.QUALITY].adr.candidate
         cost = each.estimates[Metric.COST_USD].adr.candidate
@@ -41,11 +46,24 @@ def _quality_against_cost(axes: Any, table: tuple[CandidateResult, ...]) -> None
         axes.errorbar(
             cost.value, quality.value, xerr=_arms(cost), yerr=_arms(quality), fmt="o", color=colour, alpha=0.8
         )
-        axes.annotate(each.id, (cost.value, quality.value), textcoords="offset points", xytext=(6, 4), fontsize=7)
+        labels.setdefault(_place(labels, cost.value, quality.value), each.id)
+    for place, name in labels.items():
+        axes.annotate(name, place, textcoords="offset points", xytext=(6, 4), fontsize=7)
     axes.set_xscale("log")
     axes.set_xlabel("cost, USD a request (log scale)")
     axes.set_ylabel("quality")
     axes.grid(alpha=0.3, which="both")
+
+
+def _place(labels: Iterable[tuple[float, float]], cost_usd: float, quality: float) -> tuple[float, float]:
+    """Where a label goes: where one stands already that it would cover, or else at its own point.
+
+    Comparators often come to the same, such as the dearest model and that model alone: the first has the label.
+    """
+    for place in labels:
+        if abs(math.log(place[0] / cost_usd)) < _ALIKE_COST and abs(place[1] - quality) < _ALIKE_QUALITY:
+            return place
+    return cost_usd, quality
 
 
 def _differences(axes: Any, table: tuple[CandidateResult, ...]) -> None:
