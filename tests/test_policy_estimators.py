@@ -212,7 +212,7 @@ def test_a_late_draw_that_was_improbable_outweighs_nothing_that_was_learned_befo
 
 
 def test_no_interval_is_given_for_what_hardly_any_decision_is_worth() -> None:
-    """A candidate that was done once in ten decisions, and drawn with a tenth: k decisions are worth k / 10 or so."""
+    """A candidate that was done once in ten decisions, and drawn with a tenth: 150 are worth 15 of its own."""
     chosen = np.arange(400) % 10 == 0
     events = settled(
         (QUALITY,),
