@@ -241,7 +241,11 @@ async def refusal(call: Awaitable[Any]) -> Refusal:
     """How the call fails; it must, with an ErrorInfo of our domain."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
-    error = caught.value
+    return refused(caught.value)
+
+
+def refused(error: grpc.aio.AioRpcError) -> Refusal:
+    """What a failed call says."""
     status = rpc_status.from_call(error)
     assert status is not None, f"{error.code()}: {error.details()} has no google.rpc.Status"
     info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()

@@ -214,7 +214,7 @@ def test_another_share_and_another_live_policy_begin_anew() -> None:
     assert (found.called, found.pairs) == (called, called)
     assert of(found, "fixed:dear").differences[0].pairs == called
     evaluation = play(Evaluation(router()), later)
-    evaluation.restart()
+    evaluation.restart(seq=1_000_000, promoted=False)
     assert evaluation.results().paired == Paired()
 
 

@@ -134,7 +134,9 @@ async def test_a_person_sees_the_candidates_the_terms_and_the_reports(server: Ru
         assert word in lines, word
     other = decision.fallback_models[0]
     assert f"why {decision.model} and not {other}, by what is known now" in lines
-    again = await explained(server, session_id="s")
+    # The best that is known: a session does not stay with what was only tried.
+    await explained(server, session_id="t", preference=pb.Preference(exploit_only=True))
+    again = await explained(server, session_id="t")
     assert "by its session" in await shown(server, again)
 
 
