@@ -46,6 +46,15 @@ class Settings(BaseSettings):
         description="how often the evaluation of candidate policies saves its state; more rarely where saving "
         "would take more than a twentieth of the time",
     )
+    tls_certificate: Path | None = Field(None, description="PEM file of the server's certificate and its chain")
+    tls_key: Path | None = Field(None, description="PEM file of that certificate's private key")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file of the authorities that clients' certificates must come from (mutual TLS)"
+    )
+    tls_ends_elsewhere: bool = Field(
+        False, description="serve other machines in the clear, since a proxy in front of this one has the TLS"
+    )
+    insecure: bool = Field(False, description="serve other machines though there are no keys")
     message_bytes_max: int = Field(
         16 << 20, ge=1 << 16, le=(1 << 31) - 1, description="largest gRPC message taken"
     )

@@ -13,6 +13,7 @@ from server.cli.bench import bench
 from server.cli.evaluate import evaluate
 from server.cli.explain import explain
 from server.cli.import_decisions import import_decisions
+from server.cli.keys import keys
 from server.cli.models import models
 from server.cli.policies import policies
 from server.cli.replay import replay
@@ -31,7 +32,7 @@ def cli() -> None:
     """Pointsman routes each query to the language model that is worth its cost, and learns from rewards."""
 
 
-_COMMANDS = (serve, replay, evaluate, models, policies, explain, shadow, import_decisions, bench, verify)
+_COMMANDS = (serve, replay, evaluate, models, policies, explain, shadow, import_decisions, keys, bench, verify)
 for command in _COMMANDS:
     cli.add_command(command)
 
