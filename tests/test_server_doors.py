@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -148,10 +149,15 @@ def test_a_file_that_will_not_do_is_named_with_its_setting(authority: Authority,
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "::1", "[::1]"])
-def test_on_loopback_nothing_is_asked_for(host: str) -> None:
+def test_on_loopback_nothing_is_asked_for_and_it_is_said_that_there_are_no_keys(
+    host: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     assert is_loopback(host)
-    for locked in (False, True):
-        Doors(Settings(host=host)).require_locked(locked)
+    Doors(Settings(host=host)).require_locked(locked=True)
+    assert "no keys" not in caplog.text
+    Doors(Settings(host=host)).require_locked(locked=False)
+    assert "there are no keys: serving this machine only" in caplog.text
 
 
 @pytest.mark.parametrize("host", [each for each in OUTSIDE if each])
