@@ -30,9 +30,12 @@ class Admission:
         self._uses: dict[str, _Use] = {}
 
     @contextmanager
-    def request(self, key: ApiKey) -> Iterator[None]:
-        """A request of the key, as long as the block. Raises LimitExceededError for one too many."""
-        if key.requests_per_second is None and key.concurrent_max is None:
+    def request(self, key: ApiKey | None) -> Iterator[None]:
+        """A request of the key, as long as the block; of None where no key is asked for.
+
+        Raises LimitExceededError for one too many.
+        """
+        if key is None or (key.requests_per_second is None and key.concurrent_max is None):
             yield
             return
         use = self._admit(key)

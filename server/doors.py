@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import ssl
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -63,25 +64,29 @@ class Certificates:
         if client_ca is not None:
             self._files.append(("tls_client_ca", client_ca))
         self._stamps = self._stamp()
-        self._configuration = self._read()
+        self._first = self._read()
 
     def credentials(self) -> grpc.ServerCredentials:
         """With client authorities, clients must show a certificate of theirs."""
         return grpc.dynamic_ssl_server_credentials(
-            self._configuration, self._newest, require_client_authentication=len(self._files) == 3
+            self._first, self._newest, require_client_authentication=len(self._files) == 3
         )
 
-    def _newest(self) -> grpc.ServerCertificateConfiguration:
-        """At each handshake. Files that are not right, half written perhaps, are left until they change again."""
+    def _newest(self) -> Any:
+        """At each handshake; None if all is as it was.
+
+        Files that are not right, half written perhaps, are left until they change again.
+        """
         try:
             stamps = self._stamp()
             if stamps != self._stamps:
                 self._stamps = stamps
-                self._configuration = self._read()
+                configuration = self._read()
                 logger.info("certificates were read again")
+                return configuration
         except (OSError, InvalidFieldError) as error:
             logger.error("certificates stay what they were: %s", error)
-        return self._configuration
+        return None
 
     def _stamp(self) -> list[tuple[int, int]]:
         return [(each.stat().st_mtime_ns, each.stat().st_size) for _, each in self._files if each.exists()]

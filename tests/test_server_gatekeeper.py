@@ -128,7 +128,13 @@ async def test_a_message_that_is_none_is_not_even_read_without_a_key(locked: tup
     server, good = locked
     route, nonsense = "/pointsman.v1.RouterService/Route", b"\xff" * 100
     assert await outcome(server.channel, route, nonsense) == (Code.UNAUTHENTICATED, "KEY_MISSING")
-    assert (await outcome(server.channel, route, nonsense, bearer(good)))[0] is Code.UNKNOWN  # gRPC's own
+    assert await outcome(server.channel, route, nonsense, bearer(good)) == (Code.INVALID_ARGUMENT, "INVALID_FIELD")
+
+
+async def test_bytes_that_are_no_message_are_a_bad_request_to_every_method(server: Running) -> None:
+    for method in REQUESTS:
+        answer = await outcome(server.channel, method, b"\xff" * 100)
+        assert answer == (Code.INVALID_ARGUMENT, "INVALID_FIELD"), method
 
 
 async def test_what_names_another_router_is_refused_whether_there_is_one_or_not(

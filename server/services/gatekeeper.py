@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 
+from policy.domain import InvalidFieldError
 from server.admission import Admission
 from server.errors import PermissionDeniedError, PointsmanError, UnauthenticatedError
 from server.keys import CALLER, ApiKey, KeyRing
@@ -37,7 +39,8 @@ class _Guarded:
 class Gatekeeper(grpc.aio.ServerInterceptor):
     """Key and scope are checked before the message is even read, the router and the key's limits after that.
 
-    `methods` says what each method asks for. As long as there has never been a key, all calls pass.
+    `methods` says what each method asks for. As long as there has never been a key, all calls pass that are of
+    messages.
     """
 
     def __init__(
@@ -56,23 +59,26 @@ class Gatekeeper(grpc.aio.ServerInterceptor):
     ) -> Handler | None:
         """The handler behind the checks, or one that refuses."""
         method = handler_call_details.method
-        if not self._ring.locked or method.startswith(_HEALTH):
+        if method.startswith(_HEALTH):
             return await continuation(handler_call_details)
         try:
-            text = _key_text(handler_call_details.invocation_metadata)
-            key = self._ring.authenticate(text, self._clock_us())
+            key = self._key(handler_call_details) if self._ring.locked else None
             guarded = self._guarded.get(method)
             if guarded is None:
                 handler = await continuation(handler_call_details)
                 if handler is None:
                     return None  # Which is answered as UNIMPLEMENTED.
                 guarded = self._guarded[method] = self._guard(handler, method)
-            _require_scope(key, method, guarded.access)
+            if key is not None:
+                _require_scope(key, method, guarded.access)
         except PointsmanError as refusal:
             return _refusing(refusal)
         # gRPC runs the handler in the same task.
         CALLER.set(key)
         return guarded.handler
+
+    def _key(self, details: grpc.HandlerCallDetails) -> ApiKey:
+        return self._ring.authenticate(_key_text(details.invocation_metadata), self._clock_us())
 
     def _guard(self, handler: Handler, method: str) -> _Guarded:
         access = self._methods.get(method, _NO_ACCESS)
@@ -84,51 +90,67 @@ class Gatekeeper(grpc.aio.ServerInterceptor):
             access,
             make(
                 behind(inner, access, handler.request_streaming),
-                request_deserializer=handler.request_deserializer,
+                request_deserializer=_tolerant(handler.request_deserializer),
                 response_serializer=handler.response_serializer,
             ),
         )
 
     def _behind(self, inner: Any, access: Access, streaming: bool) -> Any:
         async def answer(request: Any, context: Context) -> Any:
-            key = _caller()
             try:
+                key = self._caller()
                 checked = _checked(key, access, request, streaming)
                 with self._admission.request(key):
                     return await inner(checked, context)
-            except PointsmanError as refusal:
+            except (PointsmanError, InvalidFieldError) as refusal:
                 await abort(context, refusal)
 
         return answer
 
     def _stream_behind(self, inner: Any, access: Access, streaming: bool) -> Any:
         async def answer(request: Any, context: Context) -> AsyncIterator[Any]:
-            key = _caller()
             try:
+                key = self._caller()
                 checked = _checked(key, access, request, streaming)
                 with self._admission.request(key):
                     async for each in inner(checked, context):
                         yield each
-            except PointsmanError as refusal:
+            except (PointsmanError, InvalidFieldError) as refusal:
                 await abort(context, refusal)
 
         return answer
 
+    def _caller(self) -> ApiKey | None:
+        """The key that was shown. Whatever came in between, none is no longer enough once there are keys."""
+        key = CALLER.get()
+        if key is None and self._ring.locked:
+            raise _missing_key()
+        return key
 
-def _caller() -> ApiKey:
-    key = CALLER.get()
-    if key is None:
-        raise RuntimeError("a guarded method was called past the gatekeeper")
-    return key
+
+def _missing_key() -> UnauthenticatedError:
+    return UnauthenticatedError(
+        "KEY_MISSING", "this server asks for a key: send it as metadata, 'authorization: Bearer KEY'"
+    )
+
+
+def _tolerant(parse: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    """Parses, and gives None for bytes that are no such message, which gRPC would answer as UNKNOWN."""
+
+    def read(data: bytes) -> Any:
+        try:
+            return parse(data) if parse else data
+        except DecodeError:
+            return None
+
+    return read
 
 
 def _key_text(metadata: Iterable[tuple[str, str | bytes]]) -> str:
     """The text that was sent as a key. Raises UnauthenticatedError if there is none, or more than one."""
     sent = [value for name, value in metadata if name == "authorization"]
     if not sent:
-        raise UnauthenticatedError(
-            "KEY_MISSING", "this server asks for a key: send it as metadata, 'authorization: Bearer KEY'"
-        )
+        raise _missing_key()
     value = sent[0]
     if len(sent) > 1 or not isinstance(value, str) or value[: len(_BEARER)].lower() != _BEARER:
         raise UnauthenticatedError("KEY_INVALID", "send one key, as 'authorization: Bearer KEY'")
@@ -146,7 +168,9 @@ def _require_scope(key: ApiKey, method: str, access: Access) -> None:
         )
 
 
-def _require_router(key: ApiKey, access: Access, request: Any) -> None:
+def _require_router(key: ApiKey | None, access: Access, request: Any) -> None:
+    if key is None:
+        return
     router_id = access.router_of(request)
     if router_id is not None and not key.permits(router_id):
         # The same whether there is such a router or not.
@@ -157,21 +181,28 @@ def _require_router(key: ApiKey, access: Access, request: Any) -> None:
         )
 
 
-def _checked(key: ApiKey, access: Access, request: Any, streaming: bool) -> Any:
+def _checked(key: ApiKey | None, access: Access, request: Any, streaming: bool) -> Any:
     """The request, or the stream of them, of which the first message names the router."""
     if streaming:
         return _checked_stream(key, access, request)
+    _require_message(request)
     _require_router(key, access, request)
     return request
 
 
-async def _checked_stream(key: ApiKey, access: Access, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+async def _checked_stream(key: ApiKey | None, access: Access, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
     first = True
     async for each in requests:
+        _require_message(each)
         if first:
             _require_router(key, access, each)
             first = False
         yield each
+
+
+def _require_message(request: Any) -> None:
+    if request is None:
+        raise InvalidFieldError("request", "is not the message that this method takes, or is damaged")
 
 
 def _refusing(refusal: PointsmanError) -> Handler:
