@@ -142,6 +142,7 @@ class App:
         self._learner = learner
         self._evaluation.start()
         await self._server.start()
+        doors.tell(self._ring.locked)
 
     async def stop(self) -> None:
         """Finishes what is in flight, learns it, saves a snapshot, and ends."""

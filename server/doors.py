@@ -30,8 +30,6 @@ class Doors:
         """
         given = self._settings
         if is_loopback(given.host):
-            if not locked:
-                logger.info("there are no keys: serving this machine only, on loopback, whoever asks")
             return
         if not locked and not given.insecure:
             raise InvalidFieldError(
@@ -39,9 +37,7 @@ class Doors:
                 f"{given.host} is not loopback, and there are no keys: create one (pointsman keys create), listen "
                 "on 127.0.0.1, or set POINTSMAN_INSECURE=true to serve everyone who reaches it",
             )
-        if not locked:
-            logger.warning("there are no keys: everyone who reaches %s may use it", given.host)
-        elif self._certificates is None and not given.tls_ends_elsewhere:
+        if locked and self._certificates is None and not given.tls_ends_elsewhere:
             raise InvalidFieldError(
                 "POINTSMAN_HOST",
                 f"{given.host} is not loopback, and without TLS keys could be read on their way: set "
@@ -54,6 +50,15 @@ class Doors:
         if self._certificates is None:
             return server.add_insecure_port(address)
         return server.add_secure_port(address, self._certificates.credentials())
+
+    def tell(self, locked: bool) -> None:
+        """Says in the log who is served where there are no keys."""
+        if locked:
+            return
+        if is_loopback(self._settings.host):
+            logger.info("there are no keys: serving this machine only, on loopback, whoever asks")
+        else:
+            logger.warning("there are no keys: everyone who reaches %s may use it", self._settings.host)
 
 
 class Certificates:

@@ -154,9 +154,12 @@ def test_on_loopback_nothing_is_asked_for_and_it_is_said_that_there_are_no_keys(
 ) -> None:
     caplog.set_level(logging.INFO)
     assert is_loopback(host)
-    Doors(Settings(host=host)).require_locked(locked=True)
+    doors = Doors(Settings(host=host))
+    doors.require_locked(locked=True)
+    doors.tell(locked=True)
     assert "no keys" not in caplog.text
-    Doors(Settings(host=host)).require_locked(locked=False)
+    doors.require_locked(locked=False)
+    doors.tell(locked=False)
     assert "there are no keys: serving this machine only" in caplog.text
 
 
