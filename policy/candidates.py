@@ -76,6 +76,8 @@ class Rule:
         require_model_id("rule.model", self.model)
         if (self.equals is None) is (self.at_least is None):
             raise InvalidFieldError("rule", "must have one of equals and at_least")
+        if self.equals is not None and len(self.equals) > 256:
+            raise InvalidFieldError("rule.equals", "must be at most 256 characters")
         if self.at_least is not None:
             require_number("rule.at_least", self.at_least, -np.inf)
 

@@ -20,6 +20,7 @@ DEFAULT_EMBEDDING_DIMENSIONS = 256
 MODELS_PER_ROUTER_MAX = 128
 EMBEDDING_DIMENSIONS_MAX = 4096
 CAPABILITIES_MAX = 64
+SIGNAL_NAME_LENGTH_MAX = 128
 WINDOW_SECONDS_MAX = 90 * 86_400.0
 PAID_SHADOW_SHARE_MAX = 0.2
 TOKENS_MAX = 1_000_000_000
@@ -281,6 +282,10 @@ class RewardRule:
         if len(self.signal_weights) > 64:
             raise InvalidFieldError("reward_rule.signal_weights", "must be at most 64")
         for name, weight in self.signal_weights.items():
+            if not name or len(name) > SIGNAL_NAME_LENGTH_MAX:
+                raise InvalidFieldError(
+                    "reward_rule.signal_weights", f"names must be of 1 to {SIGNAL_NAME_LENGTH_MAX} characters"
+                )
             require_number(f"reward_rule.signal_weights[{name}]", weight, 0, 1e6, above=True)
         for name in ("missing_reward", "error_reward"):
             value = getattr(self, name)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
+import time
 from functools import partial
 from typing import Any
 
@@ -24,13 +24,19 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from policy.domain import DEFAULT_ROUTER, RouterSpec
 from policy.features import Featuriser
+from server.admission import Admission
 from server.clock import new_decision_id, now_us
 from server.config_file import DeclaredRouter
+from server.doors import Doors, is_loopback
 from server.evaluation_loop import EvaluationLoop, Found
+from server.key_watch import KeyWatch
+from server.keys import KeyRing
 from server.learner_loop import LearnerLoop
 from server.metrics import Metrics
 from server.registry import Registry
 from server.retention_loop import RetentionLoop
+from server.services.access import METHODS
+from server.services.gatekeeper import Gatekeeper
 from server.services.policy_service import PolicyService
 from server.services.registry_service import RegistryService
 from server.services.router_service import RouterService
@@ -105,6 +111,8 @@ class App:
         self._promote = PromotePolicy(self._registry, self._change, self._evaluation.find)
         self._steward = Steward(self._registry, self._promote, now_us)
         self._metrics = Metrics(self._registry, self._views)
+        self._ring = KeyRing()
+        self._key_watch = KeyWatch(self._engine, self._ring)
         self._server = self._build_server(featuriser or Featuriser())
         self._tasks: set[asyncio.Task[Any]] = set()
         self._learner: LearnerLoop | None = None
@@ -116,12 +124,18 @@ class App:
         return self._metrics.port
 
     async def start(self, declared: list[DeclaredRouter]) -> None:
-        """Migrates, applies what a file declares, and serves. Raises OSError if the address is taken."""
+        """Migrates, applies what a file declares, and serves. Raises OSError if the address is taken,
+        InvalidFieldError if the doors are not as the settings need them.
+        """
+        doors = Doors(self._settings)
         await asyncio.to_thread(migrate, self._engine)
+        await self._key_watch.refresh()
+        doors.require_locked(self._ring.locked)
         for entry in await asyncio.to_thread(registry_store.load_entries, self._engine):
             self._registry.replace(entry.router.id, entry)
         self._spawn(self._log.run())
         await self._retention.prepare()
+        self._spawn(self._key_watch.run())
         if self._registry.entry(DEFAULT_ROUTER) is None:
             await self._change.put_router(DEFAULT_ROUTER, RouterSpec(), create=True)
         for router in declared:
@@ -142,22 +156,21 @@ class App:
         await self._report_health(True, LIVE_POLICY_HEALTH)
         address = f"{self._settings.host}:{self._settings.port}"
         try:
-            self.port = self._server.add_insecure_port(address)
+            self.port = doors.add_port(self._server, address)
         except RuntimeError as error:
             raise OSError(
                 f"cannot listen on {address}: it is taken by another server, or no address of this machine"
             ) from error
         if self._settings.metrics_port is not None:
             self._metrics.serve(self._settings.metrics_host, self._settings.metrics_port)
-            if not _is_loopback(self._settings.metrics_host):
+            if not is_loopback(self._settings.metrics_host):
                 logger.warning("metrics on %s: anyone who reaches it may read them", self._settings.metrics_host)
         learner.start()
         self._learner = learner
         self._evaluation.start()
         self._spawn(self._retention.run())
         await self._server.start()
-        if not _is_loopback(self._settings.host):
-            logger.warning("listening on %s without keys or TLS: anyone who reaches it may use it", address)
+        doors.tell(self._ring.locked)
 
     async def stop(self) -> None:
         """Finishes what is in flight, learns it, saves a snapshot, and ends."""
@@ -169,6 +182,7 @@ class App:
         await asyncio.to_thread(self._evaluation.stop)
         await asyncio.to_thread(self._metrics.stop)
         self._retention.close()
+        self._key_watch.stop()
         self._log.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._engine.dispose()
@@ -180,11 +194,12 @@ class App:
     def _build_server(self, featuriser: Featuriser) -> grpc.aio.Server:
         largest = self._settings.message_bytes_max
         server = grpc.aio.server(
+            interceptors=[Gatekeeper(self._ring, Admission(time.monotonic), METHODS, now_us)],
             options=[
                 ("grpc.max_receive_message_length", largest),
                 ("grpc.max_send_message_length", largest),
                 ("grpc.so_reuseport", 0),
-            ]
+            ],
         )
         route = Route(
             self._registry,
@@ -274,12 +289,3 @@ class App:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

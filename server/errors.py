@@ -131,3 +131,28 @@ class StorageUnavailableError(PointsmanError):
 
     def __init__(self) -> None:
         super().__init__("storage is not available: nothing was stored, retry with backoff")
+
+
+class UnauthenticatedError(PointsmanError):
+    """The request came with no key that is good."""
+
+    def __init__(self, reason: str, message: str, metadata: Mapping[str, str] | None = None) -> None:
+        super().__init__(message, metadata)
+        self.reason = reason
+
+
+class PermissionDeniedError(PointsmanError):
+    """The key is good, but not for this."""
+
+    def __init__(self, reason: str, message: str, metadata: Mapping[str, str]) -> None:
+        super().__init__(message, metadata)
+        self.reason = reason
+
+
+class LimitExceededError(PointsmanError):
+    """The key has used up what it may; the same request can be sent again after `retry_seconds`."""
+
+    def __init__(self, reason: str, message: str, metadata: Mapping[str, str], retry_seconds: float) -> None:
+        super().__init__(message, metadata)
+        self.reason = reason
+        self.retry_seconds = retry_seconds

@@ -61,6 +61,15 @@ class Settings(BaseSettings):
         description="how long decisions and their reports are kept, at least; without it, for ever. "
         "No router's join window may be longer",
     )
+    tls_certificate: Path | None = Field(None, description="PEM file of the server's certificate and its chain")
+    tls_key: Path | None = Field(None, description="PEM file of that certificate's private key")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file of the authorities that clients' certificates must come from (mutual TLS)"
+    )
+    tls_ends_elsewhere: bool = Field(
+        False, description="serve other machines in the clear, since a proxy in front of this one has the TLS"
+    )
+    insecure: bool = Field(False, description="serve other machines though there are no keys")
     message_bytes_max: int = Field(
         16 << 20, ge=1 << 16, le=(1 << 31) - 1, description="largest gRPC message taken"
     )

@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator
 
 import grpc
 import pytest
+from pointsman.v1 import policy_service_pb2 as policy_pb
 from pointsman.v1 import registry_service_pb2 as registry_pb
 from pointsman.v1 import router_service_pb2 as pb
-from servers import Running, refusal
+from servers import Running, refusal, running_app
 
 from policy.domain import MODELS_PER_ROUTER_MAX
+from policy.features import Featuriser
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
@@ -46,6 +48,8 @@ async def ready(server: Running) -> AsyncIterator[Running]:
         ({"constraints": {"allowed_models": ["a"] * 10_000}}, "constraints.allowed_models"),
         ({"constraints": {"denied_models": ["a"] * 10_000}}, "constraints.denied_models"),
         ({"constraints": {"required_capabilities": ["a"] * 65}}, "constraints.required_capabilities"),
+        ({"constraints": {"required_capabilities": ["a" * 65]}}, "constraints.required_capabilities"),
+        ({"constraints": {"required_capabilities": [""]}}, "constraints.required_capabilities"),
         ({"constraints": {"max_cost_usd": -0.1}}, "constraints.max_cost_usd"),
         ({"constraints": {"max_cost_usd": math.nan}}, "constraints.max_cost_usd"),
         ({"constraints": {"max_latency": {"seconds": -1}}}, "constraints.max_latency"),
@@ -262,6 +266,40 @@ async def test_a_bad_field_of_a_model_is_named(ready: Running, fields: dict, fie
 async def test_too_many_reports_at_once_are_refused(ready: Running) -> None:
     request = pb.BatchReportRewardsRequest(requests=[pb.ReportRewardRequest()] * 1001)
     assert (await refusal(ready.router.BatchReportRewards(request))).fields == ["requests"]
+    request.requests[0].error = 77  # One that is bad by itself counts, too.
+    assert (await refusal(ready.router.BatchReportRewards(request))).fields == ["requests"]
+    rows = pb.ImportDecisionsRequest(decisions=[pb.ImportedDecision(error=77)] * 1001)
+    assert (await refusal(ready.router.ImportDecisions(rows))).fields == ["decisions"]
+
+
+async def test_a_message_that_is_too_large_is_refused_before_it_is_read(url: str, featuriser: Featuriser) -> None:
+    async with running_app(url, featuriser, message_bytes_max=1 << 16) as server:
+        await server.create_models(a={})
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await server.route(prompt="x" * (1 << 16))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (await server.route(prompt="x" * 60_000)).model == "a"
+
+
+async def test_a_mask_of_endless_paths_is_refused(ready: Running) -> None:
+    request = registry_pb.UpdateRouterRequest(router=registry_pb.Router(name="routers/default"))
+    request.update_mask.paths.extend(["display_name"] * 101)
+    assert (await refusal(ready.registry.UpdateRouter(request))).fields == ["update_mask"]
+
+
+async def test_a_name_of_a_signal_has_a_length(ready: Running) -> None:
+    rule = {"signal_weights": {"s" * 129: 1.0}}
+    assert (await refusal(ready.create_router("r", reward_rule=rule))).fields == ["reward_rule.signal_weights"]
+
+
+async def test_a_candidate_policy_is_bounded_too(ready: Running) -> None:
+    rule = policy_pb.Rule(feature="f", model="a", equals="x" * 257)
+    for policy, field in (
+        (policy_pb.Policy(policy="uniform", rules=[rule]), "policy.rules[0].equals"),
+        (policy_pb.Policy(feature_parts=[policy_pb.FEATURE_PART_CALLER] * 4), "policy.feature_parts"),
+    ):
+        request = policy_pb.CreatePolicyRequest(policy_id="p", policy=policy)
+        assert (await refusal(ready.policies.CreatePolicy(request))).fields == [field]
 
 
 async def test_a_model_removed_between_route_and_report_is_no_error(ready: Running) -> None:

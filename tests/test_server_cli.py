@@ -14,7 +14,8 @@ from servers import POINTSMAN, seeded, serving_process
 
 COMMANDS = (
     *((), ("serve",), ("replay",), ("evaluate",), ("bench",), ("verify",), ("models",), ("explain",)),
-    *(("shadow",), ("import",)),
+    *(("shadow",), ("import",), ("keys",)),
+    *(("keys", each) for each in ("create", "list", "revoke")),
     *(("models", each) for each in ("list", "add", "update", "remove")),
 )
 REPLAY_KEYS = {

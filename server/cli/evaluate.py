@@ -14,6 +14,7 @@ from policy.settlement import Limits
 from policy.verdict import Requirements
 from server.cli.league import plot_results, show_live, show_results
 from server.cli.progress import progress
+from server.cli.remote import tls_options
 from server.evaluate.candidates_file import read_candidates
 from server.evaluate.log_file import LogFile
 from server.evaluate.source import feed
@@ -24,6 +25,7 @@ from server.rows.file import RowFile
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--server", help="HOST:PORT of a running server, to show what it finds on its live log.")
+@tls_options
 @click.option(
     "--candidate",
     "named",

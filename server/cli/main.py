@@ -13,6 +13,7 @@ from server.cli.bench import bench
 from server.cli.evaluate import evaluate
 from server.cli.explain import explain
 from server.cli.import_decisions import import_decisions
+from server.cli.keys import keys
 from server.cli.models import models
 from server.cli.paid_shadow import paid_shadow
 from server.cli.policies import policies
@@ -35,7 +36,7 @@ def cli() -> None:
 
 _COMMANDS = (
     *(serve, replay, evaluate, models, policies, snapshots, explain, shadow, paid_shadow, import_decisions),
-    *(bench, verify),
+    *(keys, bench, verify),
 )
 for command in _COMMANDS:
     cli.add_command(command)

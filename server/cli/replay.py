@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 import click
-import grpc
 from rich.console import Console
 from rich.table import Table as Grid
 
@@ -18,6 +17,7 @@ from policy.domain import LearnerKind, Objective, RouterSpec
 from policy.policies import parse_policy
 from policy.simulation import Table
 from server.cli.progress import progress
+from server.cli.remote import open_channel, tls_options
 from server.evaluate.log_writer import LogWriter
 from server.replay.file import ReplayFile, ReplayFileError, read_replay
 from server.replay.plot import plot_frontier
@@ -72,6 +72,7 @@ from server.replay.target import TargetError, Traffic, play_target
     help="Write the frontier's picture here (implies --frontier).",
 )
 @click.option("--target", help="HOST:PORT of a running server to play through, instead of in this process.")
+@tls_options
 @click.option("--router", default="", help="With --target: an existing router; without, a new one is made.")
 @click.option(
     "--incumbent", default="", help="With --target: what the caller's own rule would call, for shadow mode."
@@ -147,7 +148,7 @@ def _prepare(
     with progress("reading", None) as on_line:
         file = read_replay(path, on_line)
     if target:
-        channel = stack.enter_context(grpc.insecure_channel(target))
+        channel = stack.enter_context(open_channel(target))
         return file, play_target(file, channel, traffic)
     with progress("featurising", len(file.rows)) as on_round:
         rounds = featurised(file, on_round)

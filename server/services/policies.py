@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pointsman.v1 import policy_service_pb2 as pb
@@ -55,7 +56,7 @@ def candidate_from_proto(router_id: str, policy_id: str, message: pb.Policy) -> 
             learner=_learner(message),
             exploration=exploration_from_proto(message.exploration) if message.HasField("exploration") else None,
             objective=objective_from_proto(message.objective) if message.HasField("objective") else None,
-            features=tuple(map(_part, message.feature_parts)) or None,
+            features=_parts(message.feature_parts),
         )
     except InvalidFieldError as error:
         field = {"id": "policy_id", "features": "policy.feature_parts"}.get(error.field, f"policy.{error.field}")
@@ -87,6 +88,12 @@ def _learner(message: pb.Policy) -> LearnerKind | None:
     if message.learner not in LEARNERS:
         raise InvalidFieldError("learner", f"must be a LEARNER value, not {message.learner}")
     return LEARNERS[message.learner]
+
+
+def _parts(values: Sequence[pb.FeaturePart.ValueType]) -> tuple[FeaturePart, ...] | None:
+    if len(values) > len(_PARTS):
+        raise InvalidFieldError("feature_parts", "must name each part once")
+    return tuple(map(_part, values)) or None
 
 
 def _part(value: pb.FeaturePart.ValueType) -> FeaturePart:

@@ -16,6 +16,7 @@ from policy.second_calls import SecondCalls
 from policy.shadow import Compared
 from policy.view import ModelRecord, PolicyView
 from server.errors import ModelNotFoundError, RouterNotFoundError, StaleEtagError
+from server.keys import permitted_routers
 from server.registry import Registry, RouterEntry, Stamp
 from server.services.names import model_name, parse_model, parse_router, router_name
 from server.services.pages import page_of
@@ -32,6 +33,7 @@ from server.usecases.change_registry import ChangeRegistry
 from server.views import Views
 
 _UPDATE_ATTEMPTS = 20
+_MASK_PATHS_MAX = 100
 _OUTPUT_ONLY = frozenset({"name", "etag", "create_time", "update_time", "statistics"})
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
@@ -61,7 +63,8 @@ class RegistryService(pb_grpc.RegistryServiceServicer):
     @translated
     async def ListRouters(self, request: pb.ListRoutersRequest, context: Context) -> pb.ListRoutersResponse:
         """Lists routers."""
-        entries = self._registry.entries()
+        permitted = permitted_routers()
+        entries = [each for each in self._registry.entries() if permitted is None or each.router.id in permitted]
         page, token = page_of(entries, [each.router.id for each in entries], request.page_size, request.page_token)
         return pb.ListRoutersResponse(routers=[self._router(each) for each in page], next_page_token=token)
 
@@ -278,6 +281,8 @@ def _require_etag(name: str, etag: str, stamp: Stamp) -> None:
 def _merge(source: AnyMessage, target: AnyMessage, mask: FieldMask) -> None:
     """Takes over the masked fields; without a mask those that are set, down to single values."""
     descriptor = source.DESCRIPTOR
+    if len(mask.paths) > _MASK_PATHS_MAX:
+        raise InvalidFieldError("update_mask", f"must be at most {_MASK_PATHS_MAX} paths")
     paths = list(mask.paths) or _set_paths(source)
     if "*" in paths:
         paths = [each.name for each in descriptor.fields]

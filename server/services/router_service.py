@@ -8,6 +8,7 @@ from pointsman.v1 import router_service_pb2_grpc as pb_grpc
 from policy.domain import Candidate, Choice, Exclusion, InvalidFieldError, Preference
 from policy.explanation import Explanation, Source, Term
 from policy.log import DecisionRecord, ReportRecord
+from server.keys import permitted_routers
 from server.services.imports import import_command
 from server.services.names import parse_model, parse_router, router_name, short_model
 from server.services.outcomes import ERROR_VALUES, error_of, event_time_us_of, usage_of
@@ -15,8 +16,8 @@ from server.services.status import Context, code_and_reason, translated
 from server.services.times import seconds, timestamp
 from server.storage.writes import Disposition
 from server.usecases.get_decision import GetDecision, JoinedDecision
-from server.usecases.import_decisions import ImportDecisions
-from server.usecases.report_reward import ReportReward
+from server.usecases.import_decisions import ROWS_MAX, ImportDecisions
+from server.usecases.report_reward import BATCH_MAX, ReportReward
 from server.usecases.route import Route, RouteCommand
 
 _EXCLUSIONS = {each: pb.Exclusion.Value(f"EXCLUSION_{each.name}") for each in Exclusion}
@@ -62,7 +63,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
     @translated
     async def ReportReward(self, request: pb.ReportRewardRequest, context: Context) -> pb.ReportRewardResponse:
         """Takes a report."""
-        disposition = await self._report_reward(*_report(request))
+        disposition = await self._report_reward(*_report(request), permitted_routers())
         return pb.ReportRewardResponse(disposition=_DISPOSITIONS[disposition])
 
     @translated
@@ -70,9 +71,10 @@ class RouterService(pb_grpc.RouterServiceServicer):
         self, request: pb.BatchReportRewardsRequest, context: Context
     ) -> pb.BatchReportRewardsResponse:
         """Takes many reports, each by itself."""
+        _require_at_most("requests", len(request.requests), BATCH_MAX)
         parsed = [_report_or_refusal(each) for each in request.requests]
         good = [each for each in parsed if not isinstance(each, InvalidFieldError)]
-        fates = iter(await self._report_reward.batch(good))
+        fates = iter(await self._report_reward.batch(good, permitted_routers()))
         results = [each if isinstance(each, Exception) else next(fates) for each in parsed]
         return pb.BatchReportRewardsResponse(results=[_result(each) for each in results])
 
@@ -82,7 +84,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
     ) -> pb.ActivateDecisionResponse:
         """Makes a deferred decision count."""
         activation = ReportRecord(0, 0, request.decision_id, activation=True)
-        disposition = await self._report_reward(activation)
+        disposition = await self._report_reward(activation, permitted=permitted_routers())
         return pb.ActivateDecisionResponse(disposition=_DISPOSITIONS[disposition])
 
     @translated
@@ -90,7 +92,8 @@ class RouterService(pb_grpc.RouterServiceServicer):
         """Reads a decision."""
         if not request.decision_id:
             raise InvalidFieldError("decision_id", "must be set")
-        return pb.GetDecisionResponse(decision=_decision(await self._get_decision(request.decision_id)))
+        found = await self._get_decision(request.decision_id, permitted_routers())
+        return pb.GetDecisionResponse(decision=_decision(found))
 
     @translated
     async def ImportDecisions(
@@ -98,11 +101,18 @@ class RouterService(pb_grpc.RouterServiceServicer):
     ) -> pb.ImportDecisionsResponse:
         """Takes over decisions made elsewhere, each by itself."""
         router_id = parse_router("router", request.router)
+        _require_at_most("decisions", len(request.decisions), ROWS_MAX)
         parsed = [import_command(router_id, each) for each in request.decisions]
         good = [each for each in parsed if not isinstance(each, InvalidFieldError)]
         fates = iter(await self._import_decisions(router_id, good))
         results = [each if isinstance(each, Exception) else next(fates) for each in parsed]
         return pb.ImportDecisionsResponse(results=[_import_result(each) for each in results])
+
+
+def _require_at_most(field: str, count: int, most: int) -> None:
+    """Before the items are looked at, and whether they are good or not."""
+    if count > most:
+        raise InvalidFieldError(field, f"must be at most {most:,}")
 
 
 def _command(request: pb.RouteRequest) -> RouteCommand:

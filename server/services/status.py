@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 
 from policy.domain import InvalidFieldError
 from server import errors
+from server.services.times import duration
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,9 @@ _CODES: dict[type[errors.PointsmanError], int] = {
     errors.StaleEtagError: code_pb2.ABORTED,
     errors.QueueFullError: code_pb2.RESOURCE_EXHAUSTED,
     errors.StorageUnavailableError: code_pb2.UNAVAILABLE,
+    errors.UnauthenticatedError: code_pb2.UNAUTHENTICATED,
+    errors.PermissionDeniedError: code_pb2.PERMISSION_DENIED,
+    errors.LimitExceededError: code_pb2.RESOURCE_EXHAUSTED,
 }
 _METADATA_BYTES_MAX = 3500  # gRPC clients take 8 KiB of trailers, and this is sent in base64.
 _MESSAGE_MAX = 1000
@@ -55,7 +59,9 @@ def code_and_reason(error: Exception) -> tuple[int, str, str]:
 
 
 def to_status(error: Exception) -> status_pb2.Status:
-    """The error as google.rpc.Status: ErrorInfo always, BadRequest where a field is at fault."""
+    """The error as google.rpc.Status: ErrorInfo always, BadRequest where a field is at fault,
+    RetryInfo where it is known when to try again.
+    """
     code, reason, message = code_and_reason(error)
     info = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)
     if isinstance(error, errors.PointsmanError):
@@ -66,6 +72,8 @@ def to_status(error: Exception) -> status_pb2.Status:
             field=error.field[:300], description=error.message[:_MESSAGE_MAX]
         )
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if isinstance(error, errors.LimitExceededError):
+        details.append(error_details_pb2.RetryInfo(retry_delay=duration(error.retry_seconds)))
     status = status_pb2.Status(code=code, message=message[:_MESSAGE_MAX])
     for detail in details:
         packed = any_pb2.Any()
@@ -87,7 +95,8 @@ def _fill(info: error_details_pb2.ErrorInfo, metadata: Mapping[str, str]) -> Non
         info.metadata[key] = value
 
 
-async def _abort(context: Context, error: Exception) -> NoReturn:
+async def abort(context: Context, error: Exception) -> NoReturn:
+    """Ends the call with the error's status."""
     status = rpc_status.to_status(to_status(error))
     await context.abort(status.code, status.details, status.trailing_metadata)
 
@@ -102,10 +111,10 @@ def translated(
         try:
             return await handler(self, request, context)
         except (InvalidFieldError, errors.PointsmanError) as error:
-            await _abort(context, error)
+            await abort(context, error)
         except Exception as error:
             logger.exception("%s failed", handler.__name__)
-            await _abort(context, error)
+            await abort(context, error)
 
     return answer
 
@@ -121,9 +130,9 @@ def streamed(
             async for part in handler(self, request, context):
                 yield part
         except (InvalidFieldError, errors.PointsmanError) as error:
-            await _abort(context, error)
+            await abort(context, error)
         except Exception as error:
             logger.exception("%s failed", handler.__name__)
-            await _abort(context, error)
+            await abort(context, error)
 
     return answer

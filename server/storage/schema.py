@@ -208,6 +208,22 @@ second_days = Table(
     Column("usd", Double, nullable=False, comment="of second calls: reported, or else predicted"),
 )
 
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(12), primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("digest", LargeBinary, nullable=False, comment="SHA-256 of the key; the key itself is nowhere"),
+    Column("scopes", Text, nullable=False, comment="JSON list"),
+    Column("routers", Text, comment="JSON list of ids; null is all"),
+    Column("requests_per_second", Double),
+    Column("burst", BigInteger),
+    Column("concurrent_max", BigInteger),
+    Column("create_us", BigInteger, nullable=False),
+    Column("expire_us", BigInteger),
+    Column("revoke_us", BigInteger, comment="set once; rows are never deleted"),
+)
+
 evaluations = Table(
     "evaluations",
     metadata,

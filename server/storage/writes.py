@@ -84,11 +84,13 @@ class DecisionWrite:
 class ReportWrite:
     """Appends a report or an activation; gives its disposition.
 
-    `served_router` is the router that the caller named the served model with, empty if none.
+    `served_router` is the router that the caller named the served model with, empty if none. If `permitted` is
+    given, to the caller there are no decisions but of these routers.
     """
 
     draft: ReportRecord
     served_router: str = ""
+    permitted: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +300,7 @@ def _write_reports(
         decision_id = write.draft.decision_id
         try:
             decision = subjects.get(decision_id)
-            if decision is None:
+            if decision is None or (write.permitted is not None and decision.router not in write.permitted):
                 raise DecisionNotFoundError(decision_id)
             siblings = earlier[decision_id]
             report, disposition = _judge(write, decision, siblings, catalogue)

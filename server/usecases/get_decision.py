@@ -32,16 +32,21 @@ class GetDecision:
         self._registry = registry
         self._views = views
 
-    async def __call__(self, decision_id: str) -> JoinedDecision:
-        """The decision and its reports. Raises DecisionNotFoundError."""
-        decision, reports = await asyncio.to_thread(self._read, decision_id)
+    async def __call__(self, decision_id: str, permitted: frozenset[str] | None = None) -> JoinedDecision:
+        """The decision and its reports.
+
+        Raises DecisionNotFoundError, also for a decision of a router that is not among the `permitted`, if given.
+        """
+        decision, reports = await asyncio.to_thread(self._read, decision_id, permitted)
         # Not in that thread: a view is for the one that routes.
         explanation = self._explain(decision)
         return JoinedDecision(decision, reports, joined(decision.deferred, reports), explanation)
 
-    def _read(self, decision_id: str) -> tuple[DecisionRecord, list[ReportRecord]]:
+    def _read(
+        self, decision_id: str, permitted: frozenset[str] | None
+    ) -> tuple[DecisionRecord, list[ReportRecord]]:
         decision = self._reader.decision(decision_id)
-        if decision is None:
+        if decision is None or (permitted is not None and decision.router not in permitted):
             raise DecisionNotFoundError(decision_id[:64])
         return decision, self._reader.reports([decision_id]).get(decision_id, [])
 

@@ -85,11 +85,8 @@ class ImportDecisions:
     ) -> list[Disposition | PointsmanError | InvalidFieldError]:
         """The fate of each row. Where this raises, the first rows may be stored; all can be sent again.
 
-        Raises InvalidFieldError if there are too many, RouterNotFoundError, QueueFullError,
-        StorageUnavailableError.
+        Raises RouterNotFoundError, QueueFullError, StorageUnavailableError.
         """
-        if len(commands) > ROWS_MAX:
-            raise InvalidFieldError("decisions", f"must be at most {ROWS_MAX:,}")
         entry = self._registry.entry(router_id)
         if entry is None:
             raise RouterNotFoundError(router_id)

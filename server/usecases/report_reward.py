@@ -31,22 +31,26 @@ class ReportReward:
         self._log = log
         self._on_answered = on_answered
 
-    async def __call__(self, report: ReportRecord, served_router: str = "") -> Disposition:
+    async def __call__(
+        self, report: ReportRecord, served_router: str = "", permitted: frozenset[str] | None = None
+    ) -> Disposition:
         """The report's disposition. `served_router` is the one that the served model was named with, if any.
 
+        If `permitted` is given, to the caller there are no decisions but of these routers.
         Raises InvalidFieldError, DecisionNotFoundError, ModelNotFoundError, DecisionExpiredError (of
         an activation), QueueFullError, StorageUnavailableError.
         """
         check_report(report)
-        disposition: Disposition = await self._log.submit(ReportWrite(report, served_router))
+        disposition: Disposition = await self._log.submit(ReportWrite(report, served_router, permitted))
         self._on_answered(disposition.value)
         return disposition
 
-    async def batch(self, reports: Sequence[tuple[ReportRecord, str]]) -> list[Disposition | Exception]:
-        """The fate of each report with its served router. Raises InvalidFieldError if there are too many."""
-        if len(reports) > BATCH_MAX:
-            raise InvalidFieldError("requests", f"must be at most {BATCH_MAX:,}")
-        fates = await asyncio.gather(*(self(*report) for report in reports), return_exceptions=True)
+    async def batch(
+        self, reports: Sequence[tuple[ReportRecord, str]], permitted: frozenset[str] | None = None
+    ) -> list[Disposition | Exception]:
+        """The fate of each report with its served router."""
+        calls = (self(report, served_router, permitted) for report, served_router in reports)
+        fates = await asyncio.gather(*calls, return_exceptions=True)
         for fate in fates:
             if isinstance(fate, BaseException) and not isinstance(fate, (PointsmanError, InvalidFieldError)):
                 raise fate

@@ -36,6 +36,7 @@ PROMPT_BYTES_MAX = 1 << 20
 ID_LENGTH_MAX = 128
 NAMES_MAX = 1000
 CAPABILITIES_MAX = 64
+CAPABILITY_LENGTH_MAX = 64
 FEATURES_MAX = 256
 FEATURE_NAME_LENGTH_MAX = 256
 
@@ -262,6 +263,10 @@ def _check(command: RouteCommand) -> None:
     ):
         if len(getattr(command, name)) > most:
             raise InvalidFieldError(f"constraints.{name}", f"must be at most {most:,}")
+    if any(not each or len(each) > CAPABILITY_LENGTH_MAX for each in command.required_capabilities):
+        raise InvalidFieldError(
+            "constraints.required_capabilities", f"must be of 1 to {CAPABILITY_LENGTH_MAX} characters each"
+        )
     for name in ("input_tokens", "max_output_tokens"):
         require_number(name, getattr(command, name), 0, TOKENS_MAX)
     if command.max_cost_usd is not None:
@@ -320,7 +325,7 @@ def _check_models(command: RouteCommand, entry: RouterEntry) -> None:
     for name, ids in named.items():
         for model_id in ids:
             if model_id not in entry.by_id and model_id not in entry.removed_models:
-                raise ModelNotFoundError(entry.router.id, model_id, name)
+                raise ModelNotFoundError(entry.router.id, model_id[:160], name)
     if entry.router.spec.mode is RouterMode.SHADOW and command.incumbent_model not in entry.by_id:
         raise InvalidFieldError(
             "incumbent_model",
