@@ -124,11 +124,21 @@ async def test_every_method_refuses_who_has_no_good_key(locked: tuple[Running, s
         assert code is Code.UNAUTHENTICATED, metadata
 
 
-async def test_a_message_that_is_none_is_not_even_read_without_a_key(locked: tuple[Running, str]) -> None:
+async def test_a_message_that_is_none_is_not_even_parsed_without_a_key(locked: tuple[Running, str]) -> None:
     server, good = locked
     route, nonsense = "/pointsman.v1.RouterService/Route", b"\xff" * 100
     assert await outcome(server.channel, route, nonsense) == (Code.UNAUTHENTICATED, "KEY_MISSING")
     assert await outcome(server.channel, route, nonsense, bearer(good)) == (Code.INVALID_ARGUMENT, "INVALID_FIELD")
+
+
+async def test_a_stranger_who_opens_a_stream_and_sends_nothing_is_refused_all_the_same(
+    locked: tuple[Running, str],
+) -> None:
+    server, _ = locked
+    call = server.channel.stream_unary("/pointsman.v1.PolicyService/ImportSnapshot")()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await asyncio.wait_for(call, 10.0)
+    assert caught.value.code() is Code.UNAUTHENTICATED
 
 
 async def test_bytes_that_are_no_message_are_a_bad_request_to_every_method(server: Running) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -16,6 +18,7 @@ from server.keys import CALLER, ApiKey, KeyRing
 from server.services.access import Access
 from server.services.status import Context, abort
 
+_DRAIN_SECONDS = 1.0
 _HEALTH = "/grpc.health.v1.Health/"
 _BEARER = "bearer "
 _NO_ACCESS = Access(frozenset())
@@ -37,7 +40,7 @@ class _Guarded:
 
 
 class Gatekeeper(grpc.aio.ServerInterceptor):
-    """Key and scope are checked before the message is even read, the router and the key's limits after that.
+    """Key and scope are checked before the message is even parsed, the router and the key's limits after that.
 
     `methods` says what each method asks for. As long as there has never been a key, all calls pass that are of
     messages.
@@ -206,9 +209,14 @@ def _require_message(request: Any) -> None:
 
 
 def _refusing(refusal: PointsmanError) -> Handler:
-    """A handler that refuses any kind of call: as a stream, of which no message is read."""
+    """A handler that refuses any kind of call: as a stream, of which no message is parsed."""
 
-    async def refuse(_requests: Any, context: Context) -> None:
+    async def refuse(requests: AsyncIterator[bytes], context: Context) -> None:
+        # A call that ends while its request is still on the way can reach the client as INTERNAL.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                async for _ in requests:
+                    pass
         await abort(context, refusal)
 
     handler: Handler = grpc.stream_stream_rpc_method_handler(refuse)
