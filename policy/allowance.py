@@ -7,8 +7,8 @@ from datetime import date
 
 import numpy as np
 
+from policy.array_state import ArrayState
 from policy.domain import FloatArray, Period
-from policy.quality import ArrayState
 from policy.traffic import Traffic
 
 _MINUTE_US = 60_000_000

@@ -47,10 +47,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from policy.array_state import ArrayState
 from policy.domain import FloatArray, InvalidFieldError, require_number
 from policy.estimators import LEVEL
 from policy.evidence import Events, Interval, Metric, running_total
-from policy.quality import ArrayState
 
 # From bets for one event whose values are all alike to those for millions of events or weights of thousands.
 _POWERS: FloatArray = np.arange(-13.0, 7.0)

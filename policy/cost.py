@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from policy.array_state import ArrayState
 from policy.domain import FloatArray, Model, Prices
 from policy.drift import ChangeTest
 from policy.features import COST_FEATURES
 from policy.log import Usage
-from policy.quality import ArrayState
 from policy.ridge import RecursiveLeastSquares, precisions
 
 _SLOPE_PRECISION = 3.0

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from policy.array_state import ArrayState, part_of, prefixed
 from policy.confidence import Bounds, ConfidenceSequence, Contrast
 from policy.estimators import Estimate, Estimators
 from policy.evidence import Events, Interval, Metric
 from policy.pairs import PAIRED
-from policy.quality import ArrayState
 from policy.settlement import METRICS
 
 FALSE_ALARMS = 0.01
@@ -89,18 +89,13 @@ class SingleCalls:
 
     def state(self) -> ArrayState:
         """Everything, for `restore`."""
-        found = {f"estimators {name}": each for name, each in self._estimators.state().items()}
+        found = prefixed("estimators", self._estimators.state())
         for metric, sequence in self._sequences.items():
-            found |= {f"{metric} {name}": each for name, each in sequence.state().items()}
+            found |= prefixed(f"{metric}", sequence.state())
         return found
 
     def restore(self, state: ArrayState) -> None:
         """Takes back what `state` gave."""
-        self._estimators.restore(part_of(state, "estimators "))
+        self._estimators.restore(part_of(state, "estimators"))
         for metric, sequence in self._sequences.items():
-            sequence.restore(part_of(state, f"{metric} "))
-
-
-def part_of(state: ArrayState, prefix: str) -> ArrayState:
-    """What a state has under names with this prefix."""
-    return {name.removeprefix(prefix): each for name, each in state.items() if name.startswith(prefix)}
+            sequence.restore(part_of(state, f"{metric}"))

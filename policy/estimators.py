@@ -24,9 +24,9 @@ from statistics import NormalDist
 
 import numpy as np
 
+from policy.array_state import ArrayState
 from policy.domain import FloatArray, InvalidFieldError, require_number
 from policy.evidence import Events, Interval, LeftOut, Metric, running_total
-from policy.quality import ArrayState
 
 LEVEL = 0.95
 WEIGHT_LEVELS = (10.0, 100.0, 1000.0)

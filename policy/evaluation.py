@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from policy.array_state import part_of, prefixed
 from policy.candidates import CANDIDATES_MAX, CandidateSpec, comparators
 from policy.confidence import Bounds
 from policy.contenders import Build, Contender, Learned, Learning, Sight, contender
@@ -23,7 +24,6 @@ from policy.join import Joined
 from policy.league import Results, Tally
 from policy.log import DecisionRecord, ReportRecord
 from policy.paired import PairedComparison
-from policy.quality import ArrayState
 from policy.settlement import Limits, Pending, answers, events, left_out, with_alternatives
 from policy.standing import Standing
 from policy.verdict import Requirements
@@ -382,11 +382,11 @@ class Evaluation:
             "paired": paired,
         }
         arrays = {"meta": np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)}
-        arrays |= _prefixed("paired ", paired_arrays)
+        arrays |= prefixed("paired", paired_arrays)
         for number, entry in enumerate(self._entries.values()):
             if not isinstance(entry.contender, Standing):
                 arrays[f"{number} contender"] = np.frombuffer(entry.contender.state(), dtype=np.uint8)
-            arrays |= _prefixed(f"{number} tally ", entry.tally.state())
+            arrays |= prefixed(f"{number} tally", entry.tally.state())
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
         return buffer.getvalue()
@@ -430,20 +430,12 @@ class Evaluation:
             entered = self._entries[entry.spec.id]
             if not isinstance(entered.contender, Standing):
                 entered.contender.restore(self._router, arrays[f"{place} contender"].tobytes())
-            entered.tally.restore(_part(arrays, f"{place} tally "))
+            entered.tally.restore(part_of(arrays, f"{place} tally"))
         self._entered = meta["entered"]
         self._paired = self._new_comparison()
-        self._paired.restore(meta["paired"], _part(arrays, "paired "))
+        self._paired.restore(meta["paired"], part_of(arrays, "paired"))
         self._line_up()
         self._counts = {name: int(meta["counts"][name]) for name in _COUNTS}
         self._answered_upto = meta["answered_upto"]
         self._pending = OrderedDict((each.seq, each) for each in map(Pending.load, meta["pending"]))
         self._batch = [Pending.load(values) for values in meta["batch"]]
-
-
-def _prefixed(prefix: str, state: ArrayState) -> dict[str, Any]:
-    return {f"{prefix}{name}": array for name, array in state.items()}
-
-
-def _part(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {name.removeprefix(prefix): each for name, each in arrays.items() if name.startswith(prefix)}

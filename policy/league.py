@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from policy.array_state import ArrayState, part_of, prefixed
 from policy.candidates import INCUMBENT, CandidateSpec
 from policy.confidence import Bounds, ConfidenceSequence, Contrast
 from policy.estimators import Estimators, MetricEstimates, Support
 from policy.evidence import Events, Interval, Metric
 from policy.paired import Paired
-from policy.quality import ArrayState
 from policy.settlement import METRICS
 from policy.verdict import Requirements, Verdict, judge
 
@@ -158,18 +158,14 @@ class Tally:
 
     def state(self) -> ArrayState:
         """Everything, for `restore`."""
-        found = {f"estimators {name}": array for name, array in self.estimators.state().items()}
+        found = prefixed("estimators", self.estimators.state())
         for number, sequence in enumerate(self._sequences.values()):
-            found |= {f"sequence{number} {name}": array for name, array in sequence.state().items()}
+            found |= prefixed(f"sequence{number}", sequence.state())
         return {**found, "since": np.array(list(self._since.values()))}
 
     def restore(self, state: ArrayState) -> None:
         """Takes back what `state` gave, of a tally made alike."""
-        self.estimators.restore(_part(state, "estimators "))
+        self.estimators.restore(part_of(state, "estimators"))
         for number, sequence in enumerate(self._sequences.values()):
-            sequence.restore(_part(state, f"sequence{number} "))
+            sequence.restore(part_of(state, f"sequence{number}"))
         self._since = dict(zip(self._sequences, state["since"].tolist(), strict=True))
-
-
-def _part(state: ArrayState, prefix: str) -> ArrayState:
-    return {name.removeprefix(prefix): each for name, each in state.items() if name.startswith(prefix)}

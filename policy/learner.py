@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from policy.array_state import part_of, prefixed
 from policy.books import expected_loss, loss_limit, owed_after
 from policy.cost import CostLearner
 from policy.domain import FloatArray, LearnerKind, Model, Router
@@ -21,7 +22,7 @@ from policy.log import DecisionRecord, ReportRecord
 from policy.pacer import ContextWindow
 from policy.pacing import Pacing
 from policy.planning import Outlooks, spend_curve
-from policy.quality import ArrayState, QualityLearner
+from policy.quality import QualityLearner
 from policy.recall import Learned, Span, forgotten, matched, taken_over
 from policy.ridge import RidgeQuality
 from policy.view import ModelRecord, PolicyView, RouterRecord
@@ -331,7 +332,7 @@ class RouterLearner:
     def fingerprint(self) -> str:
         """Equal for two learners exactly if they are in the same state, to the last bit."""
         digest = blake2b(json.dumps(self._meta(), sort_keys=True).encode(), digest_size=16)
-        for name, array in sorted({**self._arrays(), **_prefixed("quality", self._quality.evidence())}.items()):
+        for name, array in sorted({**self._arrays(), **prefixed("quality", self._quality.evidence())}.items()):
             digest.update(f"{name} {array.dtype} {array.shape} ".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
@@ -340,7 +341,7 @@ class RouterLearner:
         """The whole state but the router itself; `restore` gives a learner that goes on to the same bits."""
         buffer = io.BytesIO()
         header = np.frombuffer(json.dumps(self._meta()).encode(), dtype=np.uint8)
-        arrays = {**self._arrays(), **_prefixed("quality", self._quality.state())}
+        arrays = {**self._arrays(), **prefixed("quality", self._quality.state())}
         np.savez(buffer, allow_pickle=False, meta=header, **arrays)
         return buffer.getvalue()
 
@@ -358,9 +359,9 @@ class RouterLearner:
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         window = self._window
         return {
-            **_prefixed("cost", self._cost.state()),
-            **_prefixed("pacing", self._pacing.arrays()),
-            **_prefixed("level", {key: level.state() for key, level in self._levels.items()}),
+            **prefixed("cost", self._cost.state()),
+            **prefixed("pacing", self._pacing.arrays()),
+            **prefixed("level", {key: level.state() for key, level in self._levels.items()}),
             "window features": window.features,
             "window cost_features": window.cost_features,
             "window input_tokens": window.input_tokens,
@@ -375,9 +376,9 @@ class RouterLearner:
         if meta["version"] != STATE_VERSION:
             raise StateVersionError(f"the snapshot has version {meta['version']}, this learner {STATE_VERSION}")
         learner = cls(router)
-        learner._quality.restore(_part(arrays, "quality "))
-        learner._cost.restore(_part(arrays, "cost "))
-        for key, state_of_level in _part(arrays, "level ").items():
+        learner._quality.restore(part_of(arrays, "quality"))
+        learner._cost.restore(part_of(arrays, "cost"))
+        for key, state_of_level in part_of(arrays, "level").items():
             learner._levels[key].restore(state_of_level)
         window = learner._window
         window.features, window.cost_features = (
@@ -385,20 +386,12 @@ class RouterLearner:
             arrays["window cost_features"],
         )
         window.input_tokens, window.added = arrays["window input_tokens"], meta["added"]
-        learner._pacing.restore(meta["pacing"], _part(arrays, "pacing "))
+        learner._pacing.restore(meta["pacing"], part_of(arrays, "pacing"))
         learner._told_seq = meta["told_seq"]
         learner._forgotten = [(after, upto) for after, upto in meta["forgotten"]]
         learner._record = RouterRecord.restore(meta["record"])
         learner._models = {key: ModelRecord.restore(record) for key, record in meta["models"].items()}
         return learner
-
-
-def _prefixed(prefix: str, state: ArrayState) -> dict[str, npt.NDArray[Any]]:
-    return {f"{prefix} {name}": array for name, array in state.items()}
-
-
-def _part(arrays: ArrayState, prefix: str) -> ArrayState:
-    return {name.removeprefix(prefix): each for name, each in arrays.items() if name.startswith(prefix)}
 
 
 def _new_quality(kind: LearnerKind, size: int) -> QualityLearner:

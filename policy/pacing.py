@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from policy.allowance import Allowance, Standing
+from policy.array_state import ArrayState
 from policy.domain import FloatArray, Objective
 from policy.log import DecisionRecord
 from policy.pacer import Pacer, SpendAt
-from policy.quality import ArrayState
 
 _MOVED = 0.05
 _CHEAPEST_SHARE = 0.5

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from policy.array_state import ArrayState, part_of, prefixed
 from policy.confidence import Bounds, ConfidenceSequence, Contrast
-from policy.crosscheck import Agreement, Check, SingleCalls, part_of
+from policy.crosscheck import Agreement, Check, SingleCalls
 from policy.domain import FloatArray
 from policy.estimators import Estimate, Estimators
 from policy.evidence import Events, Interval, Metric
 from policy.log import DecisionRecord, ReportRecord
 from policy.pairs import PAIRED, Pair, by_contender, by_models
-from policy.quality import ArrayState
 from policy.settlement import Pending, events
 from policy.standing import Standing
 
@@ -132,17 +132,17 @@ class _Tally:
         return CandidatePairs(name, self.differences(), tuple(checks), self._moves, unsupported)
 
     def state(self) -> ArrayState:
-        found = {f"estimators {name}": each for name, each in self._estimators.state().items()}
-        found |= {f"single {name}": each for name, each in self.single.state().items()}
+        found = prefixed("estimators", self._estimators.state())
+        found |= prefixed("single", self.single.state())
         for metric, sequence in self._sequences.items():
-            found |= {f"{metric} {name}": each for name, each in sequence.state().items()}
+            found |= prefixed(f"{metric}", sequence.state())
         return {**found, "moves": np.array([self._moves])}
 
     def restore(self, state: ArrayState) -> None:
-        self._estimators.restore(part_of(state, "estimators "))
-        self.single.restore(part_of(state, "single "))
+        self._estimators.restore(part_of(state, "estimators"))
+        self.single.restore(part_of(state, "single"))
         for metric, sequence in self._sequences.items():
-            sequence.restore(part_of(state, f"{metric} "))
+            sequence.restore(part_of(state, f"{metric}"))
         self._moves = float(state["moves"][0])
 
 
@@ -197,7 +197,7 @@ class _Tallies:
         self.of = {number: _Tally(self._bounds, self._level) for number in numbers}
         self.of_models = {(own, second): _Tally(self._bounds, self._level) for own, second in models}
         for number, each in enumerate([*self.of.values(), *self.of_models.values()]):
-            each.restore(part_of(state, f"{number} "))
+            each.restore(part_of(state, f"{number}"))
 
 
 class PairedComparison:

@@ -5,14 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy.typing as npt
-
+from policy.array_state import ArrayState
 from policy.domain import FloatArray
-
-ArrayState = Mapping[str, npt.NDArray[Any]]
-"""A saved state: arrays by name."""
 
 
 @dataclass(frozen=True, slots=True)

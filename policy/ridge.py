@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from policy.array_state import ArrayState
 from policy.domain import FloatArray
-from policy.quality import ArrayState, Parts, Predictor, QualityLearner
+from policy.quality import Parts, Predictor, QualityLearner
 
 _SLOPE_PRECISION = 20.0
 _INTERCEPT_PRECISION = 1.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from policy.array_state import ArrayState
 from policy.domain import FloatArray
-from policy.quality import ArrayState
 
 _NEW = 0.5
 _UNSEASONAL = 0.05

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import vowpalwabbit
 
+from policy.array_state import ArrayState
 from policy.domain import FloatArray
-from policy.quality import ArrayState, Parts, Predictor, QualityLearner
+from policy.quality import Parts, Predictor, QualityLearner
 
 _BITS = 18
 _OPTIONS = f"--quiet -q dm --ignore_linear d --coin --noconstant -b {_BITS}"
