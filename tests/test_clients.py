@@ -41,6 +41,7 @@ class Language:
 
 LANGUAGES = {
     "go": Language(("go",), ("./client",)),
+    "typescript": Language(("node", "npm"), ("node", "dist/client.js")),
 }
 
 
