@@ -42,6 +42,7 @@ class Language:
 LANGUAGES = {
     "go": Language(("go",), ("./client",)),
     "typescript": Language(("node", "npm"), ("node", "dist/client.js")),
+    "rust": Language(("cargo",), ("./target/debug/pointsman-client",)),
 }
 
 
