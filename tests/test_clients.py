@@ -43,6 +43,7 @@ LANGUAGES = {
     "go": Language(("go",), ("./client",)),
     "typescript": Language(("node", "npm"), ("node", "dist/client.js")),
     "rust": Language(("cargo",), ("./target/debug/pointsman-client",)),
+    "java": Language(("javac", "mvn"), ("java", "-cp", "target/*:target/dependency/*", "example.Client")),
 }
 
 
