@@ -44,6 +44,7 @@ LANGUAGES = {
     "typescript": Language(("node", "npm"), ("node", "dist/client.js")),
     "rust": Language(("cargo",), ("./target/debug/pointsman-client",)),
     "java": Language(("javac", "mvn"), ("java", "-cp", "target/*:target/dependency/*", "example.Client")),
+    "cpp": Language(("c++", "cmake", "pkg-config", "protoc", "grpc_cpp_plugin"), ("out/client",)),
 }
 
 
