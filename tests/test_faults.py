@@ -22,7 +22,7 @@ from faults.injection import kinds, plan
 from faults.learned import Counts, ModelCounts, counts, differences
 from faults.live import unexpected_errors
 from faults.proxy import Proxy, Wire
-from faults.run import Plan, run
+from faults.run import Plan, keep, run
 from faults.stored import Follower, Stored, StoredChange, StoredDecision, StoredReport
 from servers import seeded
 from sqlalchemy import create_engine
@@ -33,7 +33,7 @@ ROUTER = "routers/default"
 @pytest.mark.slow
 @pytest.mark.parametrize(("engine", "roles", "count"), [("postgresql", ["all"] * 2, 13), ("sqlite", ["all"], 4)])
 def test_what_was_acknowledged_is_kept_and_learned_once_whatever_breaks(
-    engine: str, roles: list[str], count: int
+    engine: str, roles: list[str], count: int, tmp_path: Path
 ) -> None:
     seed = seeded("faults").randrange(1 << 31)
     # Not in pytest's folder: see engines.running_postgresql.
@@ -44,6 +44,8 @@ def test_what_was_acknowledged_is_kept_and_learned_once_whatever_breaks(
             pytest.skip(f"no PostgreSQL: {error}")
         wanted = Plan(seed, count, layout(roles), clients=8, brief=True)
         result = asyncio.run(run(wanted, database, Path(name), print))
+        if result.violations:
+            keep(Path(name), tmp_path)
     assert result.violations == []
     assert sum(result.faults.values()) == count
     assert min(result.decisions, result.reports, result.rows_followed) > 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import sys
 import tempfile
 import time
@@ -16,7 +15,7 @@ import click
 
 from faults.cluster import layout
 from faults.database import PostgreSQL, SQLiteFile
-from faults.run import Plan, Result, run
+from faults.run import Plan, Result, keep, run
 
 
 @click.command(name="scripts/check_faults", context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,10 +29,10 @@ from faults.run import Plan, Result, run
     help="The servers, with commas between. SQLite takes one, which is 'all'.",
 )
 @click.option("--clients", type=click.IntRange(1, 200), default=16, show_default=True)
-@click.option("--keep", type=click.Path(path_type=Path), help="A folder to leave the logs and the history in.")
+@click.option("--keep", "kept_in", type=click.Path(path_type=Path), help="Leave the logs and the history there.")
 @click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
 def main(
-    seed: int | None, faults: int, database: str, roles: str, clients: int, keep: Path | None, as_json: bool
+    seed: int | None, faults: int, database: str, roles: str, clients: int, kept_in: Path | None, as_json: bool
 ) -> None:
     """Load real servers on a real database, kill, pause and cut off whatever the seed says, mend it, and check
     that nothing acknowledged is lost, nothing is learned twice and all else that is promised holds. Exit 1 if not.
@@ -55,10 +54,8 @@ def main(
         try:
             result = asyncio.run(run(Plan(seed, faults, layout(names), clients), made, folder, say))
         finally:
-            if keep is not None:
-                keep.mkdir(parents=True, exist_ok=True)
-                for each in (*folder.glob("*.log"), *folder.glob("*.jsonl"), *folder.glob("*.db*")):
-                    shutil.copy(each, keep)
+            if kept_in is not None:
+                keep(folder, kept_in)
     if as_json:
         click.echo(json.dumps(asdict(result)))
     else:

@@ -71,6 +71,7 @@ class Injector:
     random: Random
     say: Callable[[str], object]
     done: Counter[str] = field(default_factory=Counter)
+    _database_down: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run(self, faults: Sequence[Fault]) -> None:
         """All of them; returns when all are over and the wires are whole."""
@@ -144,7 +145,7 @@ class Injector:
         await self._until(killed, "a connection to kill")
 
     async def _stop_database(self, fault: Fault) -> None:
-        async with self._stopped:
+        async with self._database_down:
             await asyncio.to_thread(self._postgresql.stop_at_once)
             await asyncio.sleep(fault.seconds)
             await asyncio.to_thread(self._postgresql.start)
@@ -153,9 +154,6 @@ class Injector:
     def _postgresql(self) -> PostgreSQL:
         assert isinstance(self.database, PostgreSQL)
         return self.database
-
-    def __post_init__(self) -> None:
-        self._stopped = asyncio.Lock()
 
     async def _until(self, ask: Callable[[], Awaitable[bool]], what: str) -> None:
         """Raises TimeoutError, with a word of what was waited for."""

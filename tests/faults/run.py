@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -141,6 +142,13 @@ async def _load_and_faults(
         ended.set()
         await following
     result.faults = dict(injector.done)
+
+
+def keep(folder: Path, where: Path) -> None:
+    """Copies what a run has left: what servers said, what clients did, and the database if it is a file."""
+    where.mkdir(parents=True, exist_ok=True)
+    for each in (*folder.glob("*.log"), *folder.glob("*.jsonl"), *folder.glob("*.db*")):
+        shutil.copy(each, where)
 
 
 async def _listens(server: Server) -> bool:
