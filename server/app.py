@@ -37,6 +37,7 @@ from server.registry import Registry
 from server.retention_loop import RetentionLoop
 from server.services.access import METHODS
 from server.services.gatekeeper import Gatekeeper
+from server.services.health import HealthService
 from server.services.policy_service import PolicyService
 from server.services.registry_service import RegistryService
 from server.services.router_service import RouterService
@@ -95,7 +96,7 @@ class App:
         self._retention = RetentionLoop(
             self._engine, self._log, now_us, settings.retention_days, lambda: self._is_learning
         )
-        self._health = health.aio.HealthServicer()
+        self._health = HealthService()
         self._loop = asyncio.get_running_loop()
         self._evaluation = EvaluationLoop(
             self._engine,
