@@ -246,6 +246,8 @@ def test_an_error_that_no_fault_explains_is_found_in_a_servers_log(tmp_path: Pat
         explained + "Traceback (most recent call last):\n  File\n    x\nKeyError: 'a'\nINFO: on it goes\n"
     )
     assert list(unexpected_errors(log)) == ["all-0.log: KeyError: 'a'"]
+    log.write_text("pointsman: postgresql://: cannot be opened\npointsman: there is a router already\n")
+    assert list(unexpected_errors(log)) == ["all-0.log: pointsman: there is a router already"]
 
 
 async def test_a_wire_carries_is_silent_is_reset_and_refuses() -> None:

@@ -24,6 +24,7 @@ _HEALTH = ("", "pointsman.v1.RouterService", "pointsman.v1.evaluation")
 _PATIENCE_SECONDS = 90.0
 _CALL_SECONDS = 20.0
 _LOOKED_UP = 200
+_CANNOT_START = ("cannot be opened", "psycopg.", "storage is not available")
 # What a fault may make a server say. Whatever else is raised is a defect.
 _ALLOWED = (
     "sqlalchemy.exc.OperationalError",
@@ -154,7 +155,8 @@ def unexpected_errors(log: Path) -> Iterator[str]:
             inside = False
             if not line.startswith(_ALLOWED):
                 yield f"{log.name}: {line[:200]}"
-        if "has died" in line:
+        refused = line.startswith("pointsman: ") and not any(each in line for each in _CANNOT_START)
+        if "has died" in line or refused:
             yield f"{log.name}: {line[:200]}"
 
 
