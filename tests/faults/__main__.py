@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -47,6 +48,7 @@ def main(
         if not as_json:
             click.echo(f"{time.monotonic() - began:7.1f} s  {what}", err=True)
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # What was started is ended then too.
     say(f"seed {seed}")
     with tempfile.TemporaryDirectory(prefix="pointsman-faults-") as name:
         folder = Path(name)
