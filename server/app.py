@@ -29,6 +29,7 @@ from server.admission import Admission
 from server.clock import new_decision_id, now_us
 from server.config_file import DeclaredRouter
 from server.doors import Doors, is_loopback
+from server.errors import AlreadyExistsError
 from server.evaluation_loop import EvaluationLoop, Found
 from server.key_watch import KeyWatch
 from server.keys import KeyRing
@@ -147,7 +148,7 @@ class App:
         await self._retention.prepare()
         self._spawn(self._key_watch.run())
         if self._registry.entry(DEFAULT_ROUTER) is None:
-            await self._change.put_router(DEFAULT_ROUTER, RouterSpec(), create=True)
+            await self._create_default()
         for router in declared:
             await self._apply(router)
         for entry in self._registry.entries():
@@ -241,6 +242,13 @@ class App:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         return server
+
+    async def _create_default(self) -> None:
+        """Another server that starts on the same empty database may be first."""
+        try:
+            await self._change.put_router(DEFAULT_ROUTER, RouterSpec(), create=True)
+        except AlreadyExistsError:
+            await self._change.refresh(DEFAULT_ROUTER, partial(registry_store.read_entry, self._engine))
 
     async def _apply(self, declared: DeclaredRouter) -> None:
         """Takes over what has changed in the file since it was last applied; what was changed here stays."""
