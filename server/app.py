@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from functools import partial
 from typing import Any
@@ -28,6 +29,7 @@ from server.admission import Admission
 from server.clock import new_decision_id, now_us
 from server.config_file import DeclaredRouter
 from server.doors import Doors, is_loopback
+from server.errors import AlreadyExistsError
 from server.evaluation_loop import EvaluationLoop, Found
 from server.key_watch import KeyWatch
 from server.keys import KeyRing
@@ -43,6 +45,7 @@ from server.services.registry_service import RegistryService
 from server.services.router_service import RouterService
 from server.settings import Settings
 from server.storage import registry_store
+from server.storage.bounded_reads import BoundedReads
 from server.storage.codec import dump_spec, load_router_spec
 from server.storage.engine import migrate, open_engine
 from server.storage.group_commit import GroupCommit
@@ -89,8 +92,15 @@ class App:
         self._views = Views()
         self._candidate_views = CandidateViews()
         self._log = GroupCommit(
-            self._engine, self._registry, now_us, self._notify_followers, settings.write_queue_max, tail
+            self._engine,
+            self._registry,
+            now_us,
+            self._notify_followers,
+            settings.write_queue_max,
+            tail,
+            settings.storage_wait_seconds,
         )
+        self._reads = BoundedReads(settings.storage_wait_seconds)
         self._change = ChangeRegistry(self._registry, self._log, settings.window_seconds_max)
         self._is_learning = False
         self._retention = RetentionLoop(
@@ -111,7 +121,7 @@ class App:
         )
         self._promote = PromotePolicy(self._registry, self._change, self._evaluation.find)
         self._steward = Steward(self._registry, self._promote, now_us)
-        self._metrics = Metrics(self._registry, self._views)
+        self._metrics = Metrics(self._registry, self._views, lambda: self._log.is_away)
         self._ring = KeyRing()
         self._key_watch = KeyWatch(self._engine, self._ring)
         self._server = self._build_server(featuriser or Featuriser())
@@ -138,7 +148,7 @@ class App:
         await self._retention.prepare()
         self._spawn(self._key_watch.run())
         if self._registry.entry(DEFAULT_ROUTER) is None:
-            await self._change.put_router(DEFAULT_ROUTER, RouterSpec(), create=True)
+            await self._create_default()
         for router in declared:
             await self._apply(router)
         for entry in self._registry.entries():
@@ -184,6 +194,7 @@ class App:
         await asyncio.to_thread(self._metrics.stop)
         self._retention.close()
         self._key_watch.stop()
+        self._reads.close()
         self._log.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._engine.dispose()
@@ -209,10 +220,11 @@ class App:
             featuriser,
             self._log,
             self._reader,
+            self._reads,
             now_us,
             new_decision_id,
         )
-        get_decision = GetDecision(self._reader, self._registry, self._views)
+        get_decision = GetDecision(self._reader, self._reads, self._registry, self._views)
         take_over = ImportDecisions(self._registry, featuriser, self._log, now_us, new_decision_id)
         data_plane = RouterService(route, ReportReward(self._log, self._metrics.counted), get_decision, take_over)
         control_plane = RegistryService(self._registry, self._views, self._change)
@@ -230,6 +242,13 @@ class App:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         return server
+
+    async def _create_default(self) -> None:
+        """Another server that starts on the same empty database may be first."""
+        try:
+            await self._change.put_router(DEFAULT_ROUTER, RouterSpec(), create=True)
+        except AlreadyExistsError:
+            await self._change.refresh(DEFAULT_ROUTER, partial(registry_store.read_entry, self._engine))
 
     async def _apply(self, declared: DeclaredRouter) -> None:
         """Takes over what has changed in the file since it was last applied; what was changed here stays."""
@@ -252,7 +271,7 @@ class App:
         self._evaluation.notify()
 
     def _submit_from_thread(self, write: Transact) -> object:
-        return asyncio.run_coroutine_threadsafe(self._log.submit(write), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(self._log.submit(write, math.inf), self._loop).result()
 
     def _look_after(self, router_id: str, found: Found) -> None:
         """From the evaluation's thread, which does not wait for it."""

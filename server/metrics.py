@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -27,9 +27,12 @@ class Metrics(Collector):
     `noted` and `counted` may be called from any thread.
     """
 
-    def __init__(self, registry: Registry, views: Views) -> None:
+    def __init__(
+        self, registry: Registry, views: Views, is_storage_away: Callable[[], bool] = lambda: False
+    ) -> None:
         self._registry = registry
         self._views = views
+        self._is_storage_away = is_storage_away
         self._found: dict[str, Found] = {}
         self._reports: Counter[str] = Counter()
         self._server: Any = None
@@ -114,6 +117,11 @@ class Metrics(Collector):
         for disposition, count in sorted(self._reports.copy().items()):
             reports.add_metric([disposition], count)
         yield reports
+        yield GaugeMetricFamily(
+            "pointsman_storage_away",
+            "1 while what is to be logged cannot be stored, as far as is known.",
+            value=float(self._is_storage_away()),
+        )
         decisions = CounterMetricFamily(
             "pointsman_decisions", "Decisions that the learner has heard of, by their model.", labels=_MODEL
         )
