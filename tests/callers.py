@@ -1,14 +1,22 @@
-"""What the tests of the Python client share: a provider's answers and failures, and what the log then has."""
+"""What the tests of clients share: a provider's answers, a server that refuses at first, what the log then has."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from pointsman.client import AsyncClient, Client
 from pointsman.v1 import router_service_pb2 as pb
 from servers import Running
+
+from server.errors import StorageUnavailableError
+from server.storage.writes import DecisionWrite, ReportWrite, Write
+
+PATIENCE_SECONDS = 30.0
+REFUSALS = 2
 
 
 class Answer:
@@ -36,3 +44,19 @@ async def reports_of(server: Running, client: Client | AsyncClient, decision: An
     assert sent
     assert client.counts.refused == client.counts.dropped == 0
     return [each.report for each in (await server.decision(decision)).reports]
+
+
+def refuse_at_first(running: Running, monkeypatch: pytest.MonkeyPatch) -> Counter[type]:
+    """The server answers UNAVAILABLE to the first decisions and reports; gives what it refuses, as it does."""
+    assert running.app is not None
+    submit = running.app._log.submit
+    refused = Counter[type]()
+
+    async def refuse(write: Write) -> Any:
+        if isinstance(write, (DecisionWrite, ReportWrite)) and refused[type(write)] < REFUSALS:
+            refused[type(write)] += 1
+            raise StorageUnavailableError
+        return await submit(write)
+
+    monkeypatch.setattr(running.app._log, "submit", refuse)
+    return refused

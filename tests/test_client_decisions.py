@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
-from callers import Answer, RateLimitError, in_thread, reports_of
+from callers import PATIENCE_SECONDS, Answer, RateLimitError, in_thread, reports_of
 from pointsman.client import AsyncClient, Client, Decision, RouteError
 from pointsman.v1 import router_service_pb2 as pb
 from servers import Running
@@ -25,13 +25,13 @@ async def server(server: Running) -> Running:
 
 @pytest.fixture
 def client(server: Running) -> Iterator[Client]:
-    with Client(server.target, linger_seconds=0.0) as made:
+    with Client(server.target, linger_seconds=0.0, timeout_seconds=PATIENCE_SECONDS) as made:
         yield made
 
 
 @pytest.fixture
 async def aclient(server: Running) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(server.target, linger_seconds=0.0) as made:
+    async with AsyncClient(server.target, linger_seconds=0.0, timeout_seconds=PATIENCE_SECONDS) as made:
         yield made
 
 
@@ -221,7 +221,7 @@ async def test_a_text_longer_than_the_server_takes_is_cut_and_costs_what_the_who
 
 
 async def test_a_request_that_is_at_fault_raises_though_there_is_a_default(server: Running) -> None:
-    with Client(server.target, default_model="small") as client:
+    with Client(server.target, default_model="small", timeout_seconds=PATIENCE_SECONDS) as client:
         with pytest.raises(RouteError) as bad:
             await in_thread(client.route, "question", embedding=[1.0, 2.0])
         with pytest.raises(RouteError) as none:
@@ -249,7 +249,7 @@ async def test_an_odd_answer_and_a_broken_classifier_never_reach_the_callers_cal
             raise KeyError("the caller's own")
 
     def ask() -> Any:
-        with Client(server.target, classify=classify) as client:
+        with Client(server.target, classify=classify, timeout_seconds=PATIENCE_SECONDS) as client:
             decision = client.route("question")
             with pytest.raises(KeyError):
                 fail(decision)
@@ -264,7 +264,9 @@ async def test_a_classifier_of_the_callers_own_goes_first(server: Running) -> No
 
     def ask() -> Decision:
         with Client(
-            server.target, classify=lambda error: "RATE_LIMITED" if isinstance(error, OverloadedError) else None
+            server.target,
+            classify=lambda error: "RATE_LIMITED" if isinstance(error, OverloadedError) else None,
+            timeout_seconds=PATIENCE_SECONDS,
         ) as client:
             with pytest.raises(OverloadedError), client.route("one") as decision:
                 raise OverloadedError

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
 import textwrap
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from callers import Answer, in_thread
+from callers import PATIENCE_SECONDS, REFUSALS, Answer, in_thread, refuse_at_first
 from locks import Authority, add_key
 from pointsman.client import AsyncClient, Client, Connection, RouteError
 from pointsman.v1 import router_service_pb2 as pb
-from servers import Running, running_app, storing_no_decisions
+from servers import Running, running_app
 
 from policy.features import Featuriser
+from server.storage.writes import DecisionWrite, ReportWrite
 
 NOBODY = "127.0.0.1:1"
 
@@ -63,18 +64,18 @@ async def test_the_asynchronous_client_has_defaults_too() -> None:
             await aclient.route("question", denied_models=["cheap"])
 
 
-async def test_a_server_that_cannot_store_is_asked_again_within_the_time(
+async def test_a_server_that_cannot_store_is_asked_again_and_decides_once(
     server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Client(server.target, default_model="small", timeout_seconds=20.0) as client:
-        with storing_no_decisions(server, monkeypatch):
-            asked = asyncio.create_task(in_thread(client.route, "question", request_id="same"))
-            await asyncio.wait([asked], timeout=0.1)
-            assert not asked.done()
-        decision = await asked
+    refused = refuse_at_first(server, monkeypatch)
+    async with AsyncClient(server.target, default_model="small", timeout_seconds=PATIENCE_SECONDS) as aclient:
+        decision = await aclient.route("question", request_id="same")
         assert not decision.is_default
-        again = await in_thread(client.route, "question", request_id="same")
-        assert again.decision_id == decision.decision_id
+        assert (await aclient.route("question", request_id="same")).decision_id == decision.decision_id
+        decision.report(reward=1.0)
+        assert await aclient.flush(PATIENCE_SECONDS)
+    assert refused == {DecisionWrite: REFUSALS, ReportWrite: REFUSALS}
+    assert aclient.counts.recorded == 1
 
 
 async def test_reports_wait_for_a_server_that_is_away_and_none_counts_twice(
@@ -84,7 +85,7 @@ async def test_reports_wait_for_a_server_that_is_away_and_none_counts_twice(
         await first.create_models(small={})
         assert first.app is not None
         port = first.app.port
-        client = Client(first.target, linger_seconds=0.0)
+        client = Client(first.target, linger_seconds=0.0, timeout_seconds=PATIENCE_SECONDS)
         decision = await in_thread(client.route, "question")
     for turn in range(20):
         decision.report(signals={"turn": float(turn)})
@@ -112,7 +113,7 @@ def test_a_full_queue_drops_and_says_so_once(caplog: pytest.LogCaptureFixture) -
 async def test_what_the_server_refuses_is_counted_and_keeps_nothing_else_back(
     server: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Client(server.target) as client:
+    with Client(server.target, timeout_seconds=PATIENCE_SECONDS) as client:
         decision = await in_thread(client.route, "question")
         client.report("0" * 32, reward=1.0)
         bad: list[Any] = [{"reward": 7.0}, {"reward": "good"}, {"error": "TIRED"}, {"rewrad": 1.0}]
@@ -134,16 +135,16 @@ async def test_keys_and_tls_come_from_the_environment(
         monkeypatch.setenv("POINTSMAN_TARGET", running.target)
         monkeypatch.setenv("POINTSMAN_CA", str(authority.ca))
         monkeypatch.setenv("POINTSMAN_API_KEY", key)
-        with Client() as client, pytest.raises(RouteError) as let_in:
+        with Client(timeout_seconds=PATIENCE_SECONDS) as client, pytest.raises(RouteError) as let_in:
             await in_thread(client.route, "question")
-        async with AsyncClient() as aclient:
+        async with AsyncClient(timeout_seconds=PATIENCE_SECONDS) as aclient:
             with pytest.raises(RouteError) as let_in_too:
                 await aclient.route("question")
             aclient.report("0" * 32, reward=1.0)
             assert await aclient.flush()
             assert aclient.counts.refused == 1
         monkeypatch.delenv("POINTSMAN_API_KEY")
-        with Client(default_model="cheap") as client:
+        with Client(default_model="cheap", timeout_seconds=PATIENCE_SECONDS) as client:
             keyless = await in_thread(client.route, "question")
     assert let_in.value.reason == let_in_too.value.reason == "NO_ELIGIBLE_MODEL"
     assert keyless.problem.code is grpc.StatusCode.UNAUTHENTICATED
@@ -197,3 +198,12 @@ def test_the_client_loads_nothing_but_grpc_and_protobuf() -> None:
     # gRPC looks for its own other packages by itself.
     others = {each for each in done.stdout.split() if not each.startswith(("grpc", "_cython", "cython"))}
     assert others - {"typing_extensions"} == {"pointsman", "google"}
+
+
+def test_the_clients_own_package_asks_for_what_the_servers_does() -> None:
+    root = Path(__file__).parents[1]
+    own, whole = (
+        tomllib.loads((root / folder / "pyproject.toml").read_text())["project"] for folder in ("proto", ".")
+    )
+    assert set(own["dependencies"]) < set(whole["dependencies"])
+    assert own["version"] == whole["version"]

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from callers import in_thread, reports_of
+from callers import PATIENCE_SECONDS, in_thread, reports_of
 from pointsman.client import AsyncClient, Client, Decision, model_failure
+from pointsman.client.base import BaseClient
 from pointsman.v1 import router_service_pb2 as pb
 from servers import Running
 
@@ -145,7 +146,7 @@ def provider() -> Iterator[str]:
 async def client(server: Running) -> AsyncIterator[Client]:
     await server.create_models(gpt={}, busy={})
     await server.update_router(policy="fixed:gpt")
-    with Client(server.target, linger_seconds=0.0) as made:
+    with Client(server.target, linger_seconds=0.0, timeout_seconds=PATIENCE_SECONDS) as made:
         yield made
 
 
@@ -233,7 +234,7 @@ async def test_a_provider_that_is_busy_is_left_for_the_fallback(
 
 async def test_the_asynchronous_sdks(server: Running, client: Client, provider: str) -> None:
     asynchronous: Any = openai.AsyncOpenAI(base_url=f"{provider}/v1", api_key="none", max_retries=0)
-    async with AsyncClient(server.target) as aclient, asynchronous as provided:
+    async with AsyncClient(server.target, timeout_seconds=PATIENCE_SECONDS) as aclient, asynchronous as provided:
         async with aclient.route("question") as first:
             first.record(await provided.chat.completions.create(model=first.model, messages=MESSAGES))
         async with aclient.route("question") as second:
@@ -285,6 +286,8 @@ async def test_the_examples_of_the_guide_run(
     server: Running, provider: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await server.create_models(**{"gpt-4.1-mini": {}, "gpt-4.1": {}})
+    defaults = BaseClient.__init__.__kwdefaults__
+    monkeypatch.setitem(defaults, "timeout_seconds", PATIENCE_SECONDS)
     for name, value in (
         ("POINTSMAN_TARGET", server.target),
         ("OPENAI_BASE_URL", f"{provider}/v1"),

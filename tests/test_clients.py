@@ -9,25 +9,23 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from callers import REFUSALS, refuse_at_first
 from imports import counts
 from locks import Authority, add_key
-from servers import Running, running_app
+from servers import running_app
 
 from policy.domain import ModelSpec, RouterSpec
 from policy.features import Featuriser
 from server.config_file import DeclaredRouter
-from server.errors import StorageUnavailableError
 from server.keys import Scope
-from server.storage.writes import DecisionWrite, ReportWrite, Write
+from server.storage.writes import DecisionWrite, ReportWrite
 
 ROOT = Path(__file__).resolve().parents[1]
-REFUSALS = 2
 MODELS = {"small", "large"}
 
 
@@ -79,22 +77,6 @@ async def test_a_client_routes_reports_tries_again_and_reads_refusals(
     assert plain(said["deadline"]) == "deadlineexceeded"
     assert refused == {DecisionWrite: REFUSALS, ReportWrite: REFUSALS}
     assert counts(url)[1] == 1
-
-
-def refuse_at_first(running: Running, monkeypatch: pytest.MonkeyPatch) -> Counter[type]:
-    """The server answers UNAVAILABLE to the first decisions and reports; gives what it refuses, as it does."""
-    assert running.app is not None
-    submit = running.app._log.submit
-    refused = Counter[type]()
-
-    async def refuse(write: Write) -> Any:
-        if isinstance(write, (DecisionWrite, ReportWrite)) and refused[type(write)] < REFUSALS:
-            refused[type(write)] += 1
-            raise StorageUnavailableError
-        return await submit(write)
-
-    monkeypatch.setattr(running.app._log, "submit", refuse)
-    return refused
 
 
 def plain(code: str) -> str:
