@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,7 @@ class GroupCommit:
     """The one writer of the log. `submit` returns once the write is on disk.
 
     At most `queue_max` writes wait; one more is refused with QueueFullError. `on_commit` is called
-    in the event loop after every batch.
+    in the event loop after every batch, and `on_batch` hears how many writes it had and how many seconds it took.
     """
 
     def __init__(
@@ -39,11 +40,13 @@ class GroupCommit:
         on_commit: Callable[[], None],
         queue_max: int,
         tail: LogTail,
+        on_batch: Callable[[int, float], object] = lambda _size, _seconds: None,
     ) -> None:
         self._engine = engine
         self._catalogue = catalogue
         self._clock_us = clock_us
         self._on_commit = on_commit
+        self._on_batch = on_batch
         self._queue_max = queue_max
         self._tail = tail
         self._pending: deque[Pending] = deque()
@@ -51,6 +54,11 @@ class GroupCommit:
         self._closing = False
         self._not_stored = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="log-writer")
+
+    @property
+    def waiting(self) -> int:
+        """How many writes wait for the next batch."""
+        return len(self._pending)
 
     async def submit(self, write: Write) -> Any:
         """Writes and commits; gives the write's result or raises its refusal.
@@ -80,6 +88,7 @@ class GroupCommit:
                 await asyncio.sleep(_GATHER_SECONDS)
             together = len(self._pending)
             batch = [self._pending.popleft() for _ in range(min(_BATCH_MAX, len(self._pending)))]
+            began = time.perf_counter()
             try:
                 writes = [write for write, _ in batch]
                 results = await loop.run_in_executor(self._thread, self._commit_all, writes)
@@ -90,6 +99,7 @@ class GroupCommit:
             except Exception as error:  # A fault of ours must not end the only writer.
                 logger.exception("a batch of %d writes was not stored", len(batch))
                 results = [error for _ in batch]
+            self._on_batch(len(batch), time.perf_counter() - began)
             _settle(batch, results)
             self._on_commit()
         self._thread.shutdown()
