@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from functools import partial
 from typing import Any
@@ -39,11 +40,13 @@ from server.retention_loop import RetentionLoop
 from server.services.access import METHODS
 from server.services.call_meter import CallMeter
 from server.services.gatekeeper import Gatekeeper
+from server.services.health import HealthService
 from server.services.policy_service import PolicyService
 from server.services.registry_service import RegistryService
 from server.services.router_service import RouterService
 from server.settings import Settings
 from server.storage import registry_store
+from server.storage.bounded_reads import BoundedReads
 from server.storage.codec import dump_spec, load_router_spec
 from server.storage.engine import migrate, open_engine
 from server.storage.group_commit import GroupCommit
@@ -97,14 +100,16 @@ class App:
             self._notify_followers,
             settings.write_queue_max,
             tail,
-            self._metrics.batches.add,
+            settings.storage_wait_seconds,
+            on_batch=self._metrics.batches.add,
         )
+        self._reads = BoundedReads(settings.storage_wait_seconds)
         self._change = ChangeRegistry(self._registry, self._log, settings.window_seconds_max)
         self._is_learning = False
         self._retention = RetentionLoop(
             self._engine, self._log, now_us, settings.retention_days, lambda: self._is_learning
         )
-        self._health = health.aio.HealthServicer()
+        self._health = HealthService()
         self._loop = asyncio.get_running_loop()
         self._evaluation = EvaluationLoop(
             self._engine,
@@ -192,6 +197,7 @@ class App:
         await asyncio.to_thread(self._metrics.stop)
         self._retention.close()
         self._key_watch.stop()
+        self._reads.close()
         self._log.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._engine.dispose()
@@ -220,10 +226,11 @@ class App:
             featuriser,
             self._log,
             self._reader,
+            self._reads,
             now_us,
             new_decision_id,
         )
-        get_decision = GetDecision(self._reader, self._registry, self._views)
+        get_decision = GetDecision(self._reader, self._reads, self._registry, self._views)
         take_over = ImportDecisions(self._registry, featuriser, self._log, now_us, new_decision_id)
         data_plane = RouterService(route, ReportReward(self._log, self._metrics.counted), get_decision, take_over)
         control_plane = RegistryService(self._registry, self._views, self._change)
@@ -263,7 +270,12 @@ class App:
             "evaluation": lambda: self._evaluation.position,
         }
         return Following(
-            self._engine, now_us, lambda: self._log.waiting, self._settings.write_queue_max, followers
+            self._engine,
+            now_us,
+            lambda: self._log.waiting,
+            self._settings.write_queue_max,
+            followers,
+            lambda: self._log.is_away,
         )
 
     def _notify_followers(self) -> None:
@@ -272,7 +284,7 @@ class App:
         self._evaluation.notify()
 
     def _submit_from_thread(self, write: Transact) -> object:
-        return asyncio.run_coroutine_threadsafe(self._log.submit(write), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(self._log.submit(write, math.inf), self._loop).result()
 
     def _look_after(self, router_id: str, found: Found) -> None:
         """From the evaluation's thread, which does not wait for it."""

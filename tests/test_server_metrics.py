@@ -160,7 +160,7 @@ async def test_a_call_that_its_caller_gives_up_has_ended_too(
         await server.create_models(a={})
         assert server.app is not None
 
-        async def never(_: object) -> None:
+        async def never(*_: object) -> None:
             await asyncio.Event().wait()
 
         with monkeypatch.context() as patch:

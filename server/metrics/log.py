@@ -53,12 +53,14 @@ class Following(Collector):
         waiting: Callable[[], int],
         queue_max: int,
         followers: Mapping[str, Callable[[], int | None]],
+        is_storage_away: Callable[[], bool] = lambda: False,
     ) -> None:
         self._engine = engine
         self._clock_us = clock_us
         self._waiting = waiting
         self._queue_max = queue_max
         self._followers = followers
+        self._is_storage_away = is_storage_away
 
     def collect(self) -> Iterator[Metric]:
         """Every metric with its values as of now."""
@@ -67,6 +69,11 @@ class Following(Collector):
         )
         yield GaugeMetricFamily(
             "pointsman_log_queue_writes_max", "Writes that may wait; one more is refused.", value=self._queue_max
+        )
+        yield GaugeMetricFamily(
+            "pointsman_storage_away",
+            "1 while what is to be logged cannot be stored, as far as is known.",
+            value=float(self._is_storage_away()),
         )
         # Before the head, so that nobody seems to be ahead of it.
         positions = {name: position() for name, position in self._followers.items()}
