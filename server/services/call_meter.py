@@ -18,21 +18,16 @@ _HEALTH = "/grpc.health.v1.Health/"
 _UNKNOWN = "unknown"
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Heard = Callable[[str, str, float, Any, Any], object]
-"""Hears the method, the code, the seconds, the request and the response: None where there is none, or a stream."""
 
 
 class CallMeter(grpc.aio.ServerInterceptor):
     """Health checks are not counted: there are many, and they say nothing. Whatever is not among `methods`, which
     is refused, is counted under one name.
-
-    `heard`, if given, hears of every call that has ended.
     """
 
-    def __init__(self, calls: Calls, methods: Collection[str], heard: Heard | None = None) -> None:
+    def __init__(self, calls: Calls, methods: Collection[str]) -> None:
         self._calls = calls
         self._methods = methods
-        self._heard = heard
         self._metered: dict[str, tuple[Handler, Handler]] = {}
 
     async def intercept_service(
@@ -59,29 +54,28 @@ class CallMeter(grpc.aio.ServerInterceptor):
         kind = KINDS[handler.request_streaming, handler.response_streaming]
         around = self._stream if handler.response_streaming else self._unary
         made: Handler = kind[1](
-            around(getattr(handler, kind[0]), calls, told),
+            around(getattr(handler, kind[0]), calls),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
         return made
 
-    def _unary(self, inner: Any, calls: MethodCalls, method: str) -> Any:
+    def _unary(self, inner: Any, calls: MethodCalls) -> Any:
         async def answer(request: Any, context: Context) -> Any:
             began = time.perf_counter()
             calls.running += 1
-            response, code = None, "OK"
+            code = "OK"
             try:
-                response = await inner(request, context)
-                return response
+                return await inner(request, context)
             except BaseException as error:
                 code = _code(error, context)
                 raise
             finally:
-                self._ended(calls, method, code, began, request, response)
+                _ended(calls, code, began)
 
         return answer
 
-    def _stream(self, inner: Any, calls: MethodCalls, method: str) -> Any:
+    def _stream(self, inner: Any, calls: MethodCalls) -> Any:
         async def answer(request: Any, context: Context) -> AsyncIterator[Any]:
             began = time.perf_counter()
             calls.running += 1
@@ -93,19 +87,15 @@ class CallMeter(grpc.aio.ServerInterceptor):
                 code = _code(error, context)
                 raise
             finally:
-                self._ended(calls, method, code, began, request, None)
+                _ended(calls, code, began)
 
         return answer
 
-    def _ended(
-        self, calls: MethodCalls, method: str, code: str, began: float, request: Any, response: Any
-    ) -> None:
-        seconds = time.perf_counter() - began
-        calls.running -= 1
-        calls.codes[code] += 1
-        calls.seconds.add(seconds)
-        if self._heard is not None:
-            self._heard(method, code, seconds, request, response)
+
+def _ended(calls: MethodCalls, code: str, began: float) -> None:
+    calls.running -= 1
+    calls.codes[code] += 1
+    calls.seconds.add(time.perf_counter() - began)
 
 
 async def _parts(answered: Any) -> AsyncIterator[Any]:
