@@ -52,11 +52,11 @@ def refuse_at_first(running: Running, monkeypatch: pytest.MonkeyPatch) -> Counte
     submit = running.app._log.submit
     refused = Counter[type]()
 
-    async def refuse(write: Write) -> Any:
+    async def refuse(write: Write, wait_seconds: float | None = None) -> Any:
         if isinstance(write, (DecisionWrite, ReportWrite)) and refused[type(write)] < REFUSALS:
             refused[type(write)] += 1
             raise StorageUnavailableError
-        return await submit(write)
+        return await submit(write, wait_seconds)
 
     monkeypatch.setattr(running.app._log, "submit", refuse)
     return refused
