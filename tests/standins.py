@@ -275,5 +275,5 @@ async def running_gateway(
         try:
             yield Gate(f"http://127.0.0.1:{listening.getsockname()[1]}", gateway, provider, pointsman)
         finally:
-            gateway.server.should_exit = True
+            gateway.stop()
             await task

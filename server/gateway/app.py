@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
@@ -45,7 +47,7 @@ class Gateway:
         execution = Execution(config, self._providers, signals, self.outbox.put)
         self._feedback = Feedback(self._pointsman, served, config.comments_file)
         parts = (self._door, planner, execution, signals, served)
-        self._app = Starlette(
+        app = Starlette(
             routes=[
                 Route("/v1/chat/completions", Completions("chat", *parts), methods=["POST"]),
                 Route("/v1/responses", Completions("responses", *parts), methods=["POST"]),
@@ -62,25 +64,29 @@ class Gateway:
             },
         )
 
-    async def run(self, listening: socket.socket) -> None:
-        """Serves until a signal says to stop. What is under way has its grace; then the reports are sent."""
-        server = uvicorn.Server(
+        self._server = _Server(
             uvicorn.Config(
-                self._app,
+                app,
                 lifespan="off",
                 access_log=False,
                 log_config=None,
                 server_header=False,
-                timeout_graceful_shutdown=max(1, int(self._settings.grace_seconds)),
+                timeout_graceful_shutdown=max(1, int(settings.grace_seconds)),
             )
         )
-        self.server = server
+
+    async def run(self, listening: socket.socket) -> None:
+        """Serves until `stop`. What is under way has its grace; then the reports are sent."""
         self.outbox.start()
         try:
-            await server.serve(sockets=[listening])
+            await self._server.serve(sockets=[listening])
         finally:
             await self.outbox.stop(self._settings.grace_seconds)
             await self._pointsman.close()
+
+    def stop(self) -> None:
+        """Ends `run`."""
+        self._server.should_exit = True
 
     async def _health(self, _request: Request) -> Response:
         return JSONResponse({"status": "ok", "requests": self._door.inside})
@@ -109,6 +115,15 @@ class Gateway:
         with self._door.place(), self._door.holding() as held:
             body = await self._door.read(request, held)
             return JSONResponse(await self._feedback.take(body))
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals alone: uvicorn would raise them again once it is done, before the reports are sent."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Captures none."""
+        yield
 
 
 def listen(settings: GatewaySettings) -> socket.socket:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import signal
 import sys
 from typing import Any
 
@@ -24,6 +26,9 @@ async def run_gateway(target: str | None, given: dict[str, Any]) -> None:
     for name in ("uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.WARNING)
     gateway = Gateway(settings, read_gateway_config(settings.config), Address.from_environment(target))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, gateway.stop)
     with listen(settings) as listening:
         host, port = listening.getsockname()[:2]
         sys.stderr.write(f"Pointsman's gateway listens on {host}:{port}\n")
