@@ -173,6 +173,7 @@ def _plain(message: Any) -> dict[str, Any]:
     for choice in found.get("choices") or ():
         # Null is what OpenAI says here, and clients look for it.
         choice.setdefault("finish_reason", None)
+        choice.pop("provider_specific_fields", None)
         if "message" in choice:
             choice["message"].setdefault("content", None)
     return found

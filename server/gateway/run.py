@@ -22,7 +22,9 @@ async def run_gateway(target: str | None, given: dict[str, Any]) -> None:
     except ValidationError as error:
         name = str(error.errors(include_url=False, include_input=False)[0]["loc"][0])
         raise SettingError(f"setting POINTSMAN_GATEWAY_{name.upper()}: {first_problem(error)}") from error
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
     for name in ("uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.WARNING)
     gateway = Gateway(settings, read_gateway_config(settings.config), Address.from_environment(target))
