@@ -153,7 +153,6 @@ def _load() -> Any:
 
     litellm.telemetry = False
     litellm.suppress_debug_info = True
-    litellm.turn_off_message_logging = True
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "httpx", "openai"):
         quiet = logging.getLogger(name)
         quiet.handlers.clear()
