@@ -78,6 +78,10 @@ def test_the_version_is_said() -> None:
     assert answered("--version").strip().endswith("0.1.0")
 
 
+def test_a_command_that_goes_well_says_nothing_beside_its_answer() -> None:
+    assert pointsman("--version").stderr == ""
+
+
 def bad_inputs() -> dict[str, tuple[tuple[object, ...], str]]:
     return {
         "no such command": (("nonsense",), "nonsense"),
