@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -46,7 +47,8 @@ class GroupCommit:
     At most `queue_max` writes wait; one more is refused with QueueFullError. A write is waited for
     `wait_seconds` at most. Storage is away when a write fails, or none is finished for that long: then one
     write at a time finds out whether it is back, and all others are refused at once. `on_commit` is
-    called in the event loop after every batch.
+    called in the event loop after every batch, and `on_batch` hears how many writes it had and how many seconds it
+    took.
     """
 
     def __init__(
@@ -58,11 +60,13 @@ class GroupCommit:
         queue_max: int,
         tail: LogTail,
         wait_seconds: float = math.inf,
+        on_batch: Callable[[int, float], object] = lambda _size, _seconds: None,
     ) -> None:
         self._engine = engine
         self._catalogue = catalogue
         self._clock_us = clock_us
         self._on_commit = on_commit
+        self._on_batch = on_batch
         self._queue_max = queue_max
         self._tail = tail
         self.wait_seconds = wait_seconds
@@ -75,6 +79,11 @@ class GroupCommit:
         self._not_stored = 0
         self._begins = threading.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="log-writer")
+
+    @property
+    def waiting(self) -> int:
+        """How many writes wait for the next batch."""
+        return len(self._pending)
 
     @property
     def is_away(self) -> bool:
@@ -166,6 +175,7 @@ class GroupCommit:
             together = len(self._pending)
             batch = [self._pending.popitem(last=False)[0] for _ in range(min(_BATCH_MAX, together))]
             self._committing = True
+            began = time.perf_counter()
             try:
                 results = await loop.run_in_executor(self._thread, self._commit_all, batch)
                 self._stored_at = loop.time()
@@ -179,6 +189,7 @@ class GroupCommit:
             except Exception as error:  # A fault of ours must not end the only writer.
                 logger.exception("a batch of %d writes was not stored", len(batch))
                 results = [error for _ in batch]
+            self._on_batch(len(batch), time.perf_counter() - began)
             self._committing = False
             _settle(batch, results)
             self._on_commit()
