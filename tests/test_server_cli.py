@@ -104,7 +104,7 @@ def bad_inputs() -> dict[str, tuple[tuple[object, ...], str]]:
         ),
         "seed": (("replay", "good.jsonl", "--seed", "-1"), "--seed"),
         "missing config": (("serve", "--config", "none.yaml"), "none.yaml"),
-        "bad config": (("serve", "--port", "0", "--config", "bad.yaml"), "bad.yaml: routers.default.colour"),
+        "bad config": (("serve", "--port", "0", "--config", "bad.yaml"), "bad.yaml:1: routers.default.colour"),
         "bad port": (("serve", "--port", "99999"), "POINTSMAN_PORT"),
         "bad address": (("serve", "--port", "0", "--host", "256.1.1.1"), "256.1.1.1"),
         "bad database url": (("serve", "--port", "0", "--database-url", "nonsense"), "nonsense"),
