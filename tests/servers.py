@@ -174,7 +174,7 @@ async def running_app(
     url: str, featuriser: Featuriser, declared: Sequence[DeclaredRouter] = (), **settings: Any
 ) -> AsyncIterator[Running]:
     """A server in this event loop, stopped properly at the end."""
-    given = {"port": 0, "durability": "process_crash", **settings}
+    given = {"port": 0, "http_port": None, "durability": "process_crash", **settings}
     app = App(Settings(database_url=url, **given), featuriser)
     try:
         await app.start(list(declared))
@@ -191,7 +191,7 @@ def serving_process(*arguments: str, **environment: str) -> Iterator[tuple[subpr
         [str(POINTSMAN), "serve", "--port", "0", *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        env={**os.environ, "POINTSMAN_LOG_LEVEL": "ERROR", **environment},
+        env={**os.environ, "POINTSMAN_LOG_LEVEL": "ERROR", "POINTSMAN_HTTP_PORT": "off", **environment},
     )
     assert process.stderr is not None
     try:
