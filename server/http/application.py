@@ -15,6 +15,7 @@ from server.http import connect
 from server.http.browser import SECURITY_HEADERS, require_loopback_name, require_own_page
 from server.services.gatekeeper import Gatekeeper
 from server.services.peer import FORWARDED_PEER
+from server.trace_context import trace_headers
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ class Application:
             data = await body.read(self._body_bytes_max)
             request = await _beside(connect.to_proto, method, data)
         left = None if seconds is None else max(seconds - (asyncio.get_running_loop().time() - began), 0.0)
-        metadata.append((FORWARDED_PEER, f"http:{body.client}"))
+        metadata += [(FORWARDED_PEER, f"http:{body.client}"), *trace_headers(headers)]
         call = self._calls[method.path](request, timeout=left, metadata=metadata)
         try:
             response = await body.unless_gone(call)
