@@ -15,7 +15,7 @@ from server.http import connect
 from server.http.browser import SECURITY_HEADERS, require_loopback_name, require_own_page
 from server.services.gatekeeper import Gatekeeper
 from server.services.peer import FORWARDED_PEER
-from server.trace_context import trace_headers
+from server.trace_context import trace_headers, trace_id
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,8 @@ class Application:
         except _GoneError:
             logger.debug("a client has gone before it was answered")
         except Exception as error:
-            logger.exception("%s failed over HTTP", scope["path"])
+            known = trace_id(headers)
+            logger.exception("%s failed over HTTP", scope["path"], extra={"trace_id": known} if known else None)
             await answer(*connect.refused(error))
 
     async def _answer_call(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import INVALID_SPAN, StatusCode, Tracer, get_current_span, use_span
+from opentelemetry.trace import INVALID_SPAN, StatusCode, Tracer, format_trace_id, get_current_span, use_span
 from opentelemetry.util.types import AttributeValue
 
 from policy.domain import Turn
@@ -50,6 +51,8 @@ class Tracing:
             aio_server_interceptor(self._provider, of_ours),  # type: ignore[no-untyped-call]
         )
         """Go before all others: a call's span is a child of the caller's, if the caller says which."""
+        for handler in logging.root.handlers:
+            handler.addFilter(_name_trace)
 
     def stop(self) -> None:
         """Sends what is left, if that can be done in a moment."""
@@ -58,6 +61,8 @@ class Tracing:
         giving_up.start()
         self._provider.shutdown()
         giving_up.cancel()
+        for handler in logging.root.handlers:
+            handler.removeFilter(_name_trace)
 
 
 class TracedRoute(Route):
@@ -146,6 +151,14 @@ class TracedReportReward(ReportReward):
         get_current_span().set_attribute("pointsman.reports", len(reports))
         with use_span(INVALID_SPAN):  # Each would overwrite what the one before has said.
             return await super().batch(reports, permitted)
+
+
+def _name_trace(record: logging.LogRecord) -> bool:
+    """Says in a line that is logged during a call which trace it belongs to."""
+    context = get_current_span().get_span_context()
+    if context.is_valid:
+        record.trace_id = format_trace_id(context.trace_id)
+    return True
 
 
 def _resource() -> Resource:
