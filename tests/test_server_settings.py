@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from server.cli.serve import load_settings
+from server.logs import LogFormat
 from server.settings import Settings
 from server.storage.engine import Durability
 
@@ -40,6 +41,7 @@ READ: dict[str, tuple[str, Any]] = {
     "message_bytes_max": ("70000", 70_000),
     "grace_seconds": ("1.5", 1.5),
     "log_level": ("DEBUG", "DEBUG"),
+    "log_format": ("json", LogFormat.JSON),
 }
 BAD = [
     *(("port", each) for each in ("-1", "65536", "1.5", "http", "")),
@@ -55,6 +57,7 @@ BAD = [
     *(("message_bytes_max", each) for each in ("65535", "-1", "4MB")),
     *(("grace_seconds", each) for each in ("-0.1", "nan", "-inf", "long")),
     *(("log_level", each) for each in ("info", "TRACE", "INFO\n", "XINFO", "")),
+    *(("log_format", each) for each in ("JSON", "logfmt", "")),
 ]
 EDGES = [
     ("port", "0", 0),
@@ -111,6 +114,7 @@ def test_the_defaults_are_safe_on_one_machine() -> None:
         "message_bytes_max": 16_777_216,
         "grace_seconds": 10.0,
         "log_level": "INFO",
+        "log_format": LogFormat.TEXT,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import click
@@ -27,6 +28,7 @@ from server.cli.snapshots import snapshots
 from server.cli.verify import verify
 from server.config_file import ConfigError
 from server.errors import PointsmanError
+from server.logs import tell
 
 _MESSAGE_MAX = 500
 
@@ -61,7 +63,7 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    click.echo(f"pointsman: {' '.join(message.split())[:_MESSAGE_MAX]}", err=True)
+    tell(f"pointsman: {' '.join(message.split())[:_MESSAGE_MAX]}", logging.ERROR)
     sys.exit(2)
 
 
