@@ -92,6 +92,7 @@ def refused(*arguments: str, **environment: str) -> str:
         ("routers: {a: {checks: {pattern: '('}}}", "routers.a.checks.pattern: is no regular expression"),
         ("routers: {a: {judge: {model: x, share: 1, cost_usd_per_day_max: 1}}}", "judge_books_file: is needed"),
         ("routers: {a: {judge: {model: x, share: 2}}}", "routers.a.judge.share: Input should be less than"),
+        ("routers: {a: {checks: {json_schema: {type: 7}}}}", "routers.a.checks.json_schema: is no JSON Schema"),
         ("[1", "is no YAML"),
     ],
 )

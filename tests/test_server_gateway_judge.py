@@ -88,7 +88,14 @@ async def test_the_judges_score_is_a_signal_of_its_own_and_the_reward_where_the_
         assert "Only a number will do." in system
         assert "system: Be short.\nuser: What is 7 times 6?" in user
         assert "All is well." in user
-        assert gate.gateway.judge.spent_usd("default") == pytest.approx(CALL_USD)
+        shown: Any = await client.get("/judges", cast_to=object)
+        assert shown["routers"]["default"] == {
+            "model": "judge",
+            "share": 1.0,
+            "cost_usd_today": pytest.approx(CALL_USD),
+            "cost_usd_per_day_max": 100.0,
+            "outcomes": {"judged": 1},
+        }
 
 
 async def test_so_many_are_judged_as_the_share_says_and_which_is_known_from_the_decision(

@@ -56,6 +56,7 @@ class Gateway:
                 Route("/v1/models", self._list_models),
                 Route("/v1/models/{model:path}", self._get_model),
                 Route("/v1/feedback", self._take_feedback, methods=["POST"]),
+                Route("/v1/judges", self._show_judges),
                 Route("/health", self._health),
             ],
             exception_handlers={
@@ -94,6 +95,10 @@ class Gateway:
 
     async def _health(self, _request: Request) -> Response:
         return JSONResponse({"status": "ok", "requests": self._door.inside})
+
+    async def _show_judges(self, request: Request) -> Response:
+        self._door.admit(request)
+        return JSONResponse({"object": "pointsman.judges", "routers": self.judge.summary()})
 
     async def _list_models(self, request: Request) -> Response:
         self._door.admit(request)

@@ -104,6 +104,21 @@ class Judge:
         texts = transcript_of(talk, most), shown_answer(answer, most)
         self._waiting.put_nowait(_Case(name, plan.decision_id, plan.nonce, model, *texts))
 
+    def summary(self) -> dict[str, dict[str, object]]:
+        """For each router that has a judge: what it has cost today, and what became of the answers drawn since the
+        start.
+        """
+        return {
+            name: {
+                "model": judge.model,
+                "share": judge.share,
+                "cost_usd_today": self.spent_usd(name),
+                "cost_usd_per_day_max": judge.cost_usd_per_day_max,
+                "outcomes": {outcome: count for (each, outcome), count in self.counts.items() if each == name},
+            }
+            for name, judge in self._judges.items()
+        }
+
     def spent_usd(self, router: str) -> float:
         """What a router's judge has cost today."""
         return self._books.spent_usd(router) if self._books is not None else 0.0

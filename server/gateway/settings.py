@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -81,10 +82,20 @@ class ChecksConfig(_Strict):
 
     non_empty: bool = False
     valid_json: bool = False
+    asked_format: bool = False
     json_schema: dict[str, Any] | None = None
     pattern: str | None = None
     tool_calls: bool = False
     no_retry_seconds: float | None = Field(None, gt=0, le=86_400)
+
+    @field_validator("json_schema")
+    @classmethod
+    def _is_schema(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        try:
+            jsonschema.validators.validator_for(value or {}).check_schema(value or {})
+        except jsonschema.SchemaError as error:
+            raise ValueError(f"is no JSON Schema: {error.message}") from error
+        return value
 
     @field_validator("pattern")
     @classmethod
