@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -59,13 +60,12 @@ from server.storage.reader import LogReader
 from server.storage.retention import require_window
 from server.storage.tail import LogTail
 from server.storage.writes import Transact
+from server.tracing.asked import open_tracing
 from server.usecases.change_policies import ChangePolicies
 from server.usecases.change_registry import ChangeRegistry
 from server.usecases.get_decision import GetDecision
 from server.usecases.import_decisions import ImportDecisions
 from server.usecases.promote_policy import PromotePolicy
-from server.usecases.report_reward import ReportReward
-from server.usecases.route import Route
 from server.usecases.snapshots import Snapshots
 from server.usecases.steward import Steward
 from server.views import CandidateViews, Views
@@ -94,6 +94,7 @@ class App:
     ) -> None:
         self._settings = settings
         self._clock = clock or LogClock()
+        self._tracing = open_tracing(os.environ)
         self._engine: Engine = open_engine(settings.database_url, settings.durability)
         tail = LogTail()
         self._reader = LogReader(self._engine, tail)
@@ -226,6 +227,7 @@ class App:
         self._log.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._engine.dispose()
+        await asyncio.to_thread(self._tracing.stop)
 
     async def wait(self) -> None:
         """Serves until `stop`."""
@@ -234,14 +236,18 @@ class App:
     def _build_server(self, featuriser: Featuriser) -> grpc.aio.Server:
         largest = self._settings.message_bytes_max
         server = grpc.aio.server(
-            interceptors=[CallMeter(self._metrics.calls, METHODS), self._gatekeeper],
+            interceptors=[
+                *self._tracing.interceptors,
+                CallMeter(self._metrics.calls, METHODS),
+                self._gatekeeper,
+            ],
             options=[
                 ("grpc.max_receive_message_length", largest),
                 ("grpc.max_send_message_length", largest),
                 ("grpc.so_reuseport", 0),
             ],
         )
-        route = Route(
+        route = self._tracing.make_route(
             self._registry,
             self._views,
             self._candidate_views,
@@ -254,7 +260,8 @@ class App:
         )
         get_decision = GetDecision(self._reader, self._reads, self._registry, self._views)
         take_over = ImportDecisions(self._registry, featuriser, self._log, self._clock, new_decision_id)
-        data_plane = RouterService(route, ReportReward(self._log, self._metrics.counted), get_decision, take_over)
+        report_reward = self._tracing.make_report_reward(self._log, self._metrics.counted)
+        data_plane = RouterService(route, report_reward, get_decision, take_over)
         control_plane = RegistryService(self._registry, self._views, self._change)
         router_service_pb2_grpc.add_RouterServiceServicer_to_server(data_plane, server)
         registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(control_plane, server)
