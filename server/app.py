@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -51,7 +52,7 @@ from server.settings import Settings
 from server.storage import registry_store
 from server.storage.bounded_reads import BoundedReads
 from server.storage.codec import dump_spec, load_router_spec
-from server.storage.engine import migrate, open_engine
+from server.storage.engine import hurry, migrate, open_engine
 from server.storage.group_commit import GroupCommit
 from server.storage.policy_store import read_transitions
 from server.storage.positions import log_time_us
@@ -209,7 +210,10 @@ class App:
         doors.tell(self._ring.locked)
 
     async def stop(self) -> None:
-        """Finishes what is in flight, learns it, saves a snapshot, and ends."""
+        """Finishes what is in flight, learns it, saves a snapshot, and ends; without a database that answers, it
+        ends about when the time of grace does.
+        """
+        hurry(self._engine, self._settings.grace_seconds)
         await self._health.enter_graceful_shutdown()
         await asyncio.gather(self._http.stop(), self._server.stop(self._settings.grace_seconds))
         # The learner first: what the evaluation saves is a position of the log that its snapshot need not know.
@@ -266,13 +270,16 @@ class App:
             ChangePolicies(self._change),
             self._promote,
             self._evaluation.find,
-            partial(read_transitions, self._engine),
-            Snapshots(self._engine, self._registry, self._change, self._log),
+            self._read_transitions,
+            Snapshots(self._engine, self._reads, self._registry, self._change, self._log),
         )
         policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(policies, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         return server
+
+    async def _read_transitions(self, router_uid: int, after: tuple[int, str], limit: int) -> Sequence[Any]:
+        return await self._reads(partial(read_transitions, self._engine, router_uid, after, limit))
 
     async def _create_default(self) -> None:
         """Another server that starts on the same empty database may be first."""
@@ -318,10 +325,11 @@ class App:
     def _submit_from_thread(self, write: Transact) -> object:
         return asyncio.run_coroutine_threadsafe(self._log.submit(write, math.inf), self._loop).result()
 
-    def _look_after(self, router_id: str, found: Found) -> None:
+    def _look_after(self, router_id: str, found: Found | None) -> None:
         """From the evaluation's thread, which does not wait for it."""
         self._metrics.noted(router_id, found)
-        self._loop.call_soon_threadsafe(lambda: self._spawn(self._steward(router_id, found)))
+        if found is not None:
+            self._loop.call_soon_threadsafe(lambda: self._spawn(self._steward(router_id, found)))
 
     def _refresh_registry(self, router_ids: set[str]) -> None:
         """From the learner's thread, which meets what every server has written."""
