@@ -15,7 +15,6 @@ from server.cli.serve import load_settings
 from server.settings import Settings
 from server.storage.engine import Durability
 
-README = Path(__file__).parents[1] / "README.md"
 INT32_MAX = 2**31 - 1
 
 READ: dict[str, tuple[str, Any]] = {
@@ -129,11 +128,6 @@ def test_a_setting_is_read_from_the_environment_and_changes_no_other(
 def test_these_are_all_the_settings_and_each_says_what_it_is() -> None:
     assert set(READ) == set(Settings.model_fields)
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
-
-
-def test_the_readme_lists_every_setting() -> None:
-    text = README.read_text()
-    assert [variable(field) for field in Settings.model_fields if variable(field) not in text] == []
 
 
 @pytest.mark.parametrize("field", READ)
