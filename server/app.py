@@ -27,7 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from policy.domain import DEFAULT_ROUTER, RouterSpec
 from policy.features import Featuriser
 from server.admission import Admission
-from server.clock import new_decision_id, now_us
+from server.clock import LogClock, new_decision_id, now_us
 from server.config_file import DeclaredRouter
 from server.doors import Doors, is_loopback
 from server.errors import AlreadyExistsError
@@ -54,6 +54,7 @@ from server.storage.codec import dump_spec, load_router_spec
 from server.storage.engine import migrate, open_engine
 from server.storage.group_commit import GroupCommit
 from server.storage.policy_store import read_transitions
+from server.storage.positions import log_time_us
 from server.storage.reader import LogReader
 from server.storage.retention import require_window
 from server.storage.tail import LogTail
@@ -87,8 +88,11 @@ _SERVICES = tuple(each.full_name for each in _DESCRIPTORS)
 class App:
     """A router, a learner and an evaluation in one process. Make it, `start` and `stop` it in one event loop."""
 
-    def __init__(self, settings: Settings, featuriser: Featuriser | None = None) -> None:
+    def __init__(
+        self, settings: Settings, featuriser: Featuriser | None = None, clock: LogClock | None = None
+    ) -> None:
         self._settings = settings
+        self._clock = clock or LogClock()
         self._tracing = open_tracing(os.environ)
         self._engine: Engine = open_engine(settings.database_url, settings.durability)
         tail = LogTail()
@@ -96,21 +100,22 @@ class App:
         self._registry = Registry()
         self._views = Views()
         self._candidate_views = CandidateViews()
-        self._metrics = Metrics(self._registry, self._views, now_us)
+        self._metrics = Metrics(self._registry, self._views, self._clock)
         self._log = GroupCommit(
             self._engine,
             self._registry,
-            now_us,
+            self._clock,
             self._notify_followers,
             settings.write_queue_max,
             tail,
             on_batch=self._metrics.batches.add,
+            on_time=self._clock.reached,
         )
         self._reads = BoundedReads(settings.storage_wait_seconds)
         self._change = ChangeRegistry(self._registry, self._log, settings.window_seconds_max)
         self._is_learning = False
         self._retention = RetentionLoop(
-            self._engine, self._log, now_us, settings.retention_days, lambda: self._is_learning
+            self._engine, self._log, self._clock, settings.retention_days, lambda: self._is_learning
         )
         self._health = HealthService()
         self._loop = asyncio.get_running_loop()
@@ -119,14 +124,14 @@ class App:
             self._registry,
             self._candidate_views,
             self._submit_from_thread,
-            now_us,
+            self._clock,
             lambda healthy: self._set_health(healthy, EVALUATION_HEALTH),
             lambda healthy: self._set_health(healthy, LIVE_POLICY_HEALTH),
             self._look_after,
             settings.evaluation_seconds,
         )
         self._promote = PromotePolicy(self._registry, self._change, self._evaluation.find)
-        self._steward = Steward(self._registry, self._promote, now_us)
+        self._steward = Steward(self._registry, self._promote, self._clock)
         self._ring = KeyRing()
         self._key_watch = KeyWatch(self._engine, self._ring)
         self._gatekeeper = Gatekeeper(self._ring, Admission(time.monotonic), METHODS, now_us)
@@ -155,6 +160,7 @@ class App:
         """
         doors = Doors(self._settings)
         await asyncio.to_thread(migrate, self._engine)
+        self._clock.reached(await asyncio.to_thread(log_time_us, self._engine))
         await self._key_watch.refresh()
         doors.require_locked(self._ring.locked)
         for entry in await asyncio.to_thread(registry_store.load_entries, self._engine):
@@ -174,7 +180,7 @@ class App:
             self._reader,
             self._views,
             self._submit_from_thread,
-            now_us,
+            self._clock,
             self._set_learning,
             self._settings.snapshot_seconds,
             self._refresh_registry,
@@ -245,11 +251,11 @@ class App:
             self._log,
             self._reader,
             self._reads,
-            now_us,
+            self._clock,
             new_decision_id,
         )
         get_decision = GetDecision(self._reader, self._reads, self._registry, self._views)
-        take_over = ImportDecisions(self._registry, featuriser, self._log, now_us, new_decision_id)
+        take_over = ImportDecisions(self._registry, featuriser, self._log, self._clock, new_decision_id)
         report_reward = self._tracing.make_report_reward(self._log, self._metrics.counted)
         data_plane = RouterService(route, report_reward, get_decision, take_over)
         control_plane = RegistryService(self._registry, self._views, self._change)
@@ -297,7 +303,7 @@ class App:
         }
         return Following(
             self._engine,
-            now_us,
+            self._clock,
             lambda: self._log.waiting,
             self._settings.write_queue_max,
             followers,

@@ -24,6 +24,7 @@ from server.cli.policies import policies
 from server.cli.replay import replay
 from server.cli.serve import serve
 from server.cli.shadow import shadow
+from server.cli.signals import signals
 from server.cli.snapshots import snapshots
 from server.cli.verify import verify
 from server.config_file import ConfigError
@@ -41,7 +42,7 @@ def cli() -> None:
 
 _COMMANDS = (
     *(serve, replay, evaluate, models, policies, snapshots, explain, shadow, paid_shadow, import_decisions),
-    *(keys, bench, verify, backup, gateway, completion),
+    *(keys, bench, verify, backup, gateway, signals, completion),
 )
 for command in _COMMANDS:
     cli.add_command(command)

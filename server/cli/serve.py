@@ -21,7 +21,7 @@ from server.settings import Settings
 @click.option("--config", type=click.Path(path_type=Path), help="YAML file of routers and models.")
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one.  [default: 50051]")
-@click.option("--http-port", help="Port of JSON over HTTP, or off.  [default: 50080]")
+@click.option("--http-port", help="Port of the console and JSON over HTTP, or off.  [default: 50080]")
 @click.option("--database-url", help="SQLite or PostgreSQL.  [default: sqlite:///pointsman.db]")
 def serve(**given: Any) -> None:
     """Serve Route and ReportReward over gRPC, and learn.
@@ -55,7 +55,7 @@ async def _serve(settings: Settings) -> None:
         await app.start(declared)
         if app.http_port:
             scheme = "https" if settings.tls_certificate else "http"
-            tell(f"JSON over HTTP on {scheme}://{settings.http_host}:{app.http_port}")
+            tell(f"Console and JSON over HTTP on {scheme}://{settings.http_host}:{app.http_port}")
         tell(f"Pointsman listens on {settings.host}:{app.port}")
         await stopping.wait()
     finally:
