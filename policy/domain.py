@@ -335,6 +335,13 @@ class PaidShadow:
             require_model_id(f"paid_shadow.models[{index}]", model)
 
 
+class StorageAway(StrEnum):
+    """What becomes of a request to route that cannot be logged."""
+
+    REFUSE = "refuse"
+    ANSWER_UNLOGGED = "answer_unlogged"
+
+
 @dataclass(frozen=True, slots=True)
 class RouterSpec:
     """What the registry says of a router."""
@@ -352,6 +359,7 @@ class RouterSpec:
     mode: RouterMode = RouterMode.LIVE
     shadow_explore_share: float = 0.0
     paid_shadow: PaidShadow = PaidShadow()
+    storage_away: StorageAway = StorageAway.REFUSE
 
     def __post_init__(self) -> None:
         require_number(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 
 import numpy as np
-import wordllama
 
 from policy.domain import (
     DEFAULT_EMBEDDING_DIMENSIONS,
@@ -18,6 +17,7 @@ from policy.domain import (
     FloatArray,
     InvalidFieldError,
 )
+from policy.words import WordVectors
 
 FEATURE_VERSION = "wordllama256-structure16-hashed32-v1"
 STRUCTURE = 16
@@ -26,7 +26,9 @@ COST_FEATURES = STRUCTURE + 2
 
 _TEXT_HALF = 1000
 _CHARACTERS_PER_TOKEN = 4.0
-_CHOICE = re.compile(r"(?:^|[\s(])[A-Ea-e][.):]", re.MULTILINE)
+# A letter and its sign, at the beginning or after a space or bracket; the letter stands first to be found quickly.
+_CHOICE = re.compile(r"[A-Ea-e][.):](?<![^\s(]..)")
+_CAPITALS = string.ascii_uppercase.encode()
 _CODE_WORDS = ("def ", "```", "function", "code")
 # About where an everyday prompt lies, so that the intercept means an everyday prompt.
 _STRUCTURE_CENTRE = np.array(
@@ -87,12 +89,7 @@ class Featuriser:
     """Makes features. Loads the text embedding (WordLlama, from its own wheel) once; needs no network."""
 
     def __init__(self) -> None:
-        folder = Path(wordllama.__file__).parent
-        model = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)
-        model.tokenizer.no_truncation()
-        model.tokenizer.no_padding()
-        self._tokenizer = model.tokenizer
-        self._vectors = model.embedding  # (tokens, 256) float32
+        self._words = WordVectors()
 
     def featurise(
         self,
@@ -133,12 +130,8 @@ class Featuriser:
                 f"must have {size} values: the router's features.embedding_dimensions is not the "
                 f"text embedding's {DEFAULT_EMBEDDING_DIMENSIONS}",
             )
-        tokens = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids if text else []
-        if not tokens:
-            return np.zeros(size)
-        # A sum: the mean's direction is all that is kept. As a product it is the quickest there is.
-        total = np.ones(len(tokens), dtype=np.float32) @ self._vectors.take(tokens, axis=0)
-        return _unit(total.astype(np.float64))
+        # A sum: the mean's direction is all that is kept.
+        return _unit(self._words.total(text).astype(np.float64)) if text else np.zeros(size)
 
 
 def cost_features(vector: FloatArray, input_tokens: float) -> FloatArray:
@@ -160,7 +153,7 @@ def _bounded(prompt: str) -> str:
 
 def _unit(values: FloatArray) -> FloatArray:
     """The values scaled to length 1; in two steps, so that huge ones do not overflow."""
-    largest = float(max(values.max(), -values.min()))
+    largest = float(np.maximum.reduce(np.abs(values)))
     if largest == 0.0:
         return values
     scaled = values / largest
@@ -172,19 +165,21 @@ def _structure(text: str, full_length: int) -> FloatArray:
     length = max(len(text), 1)
     words = len(text.split())
     lines = text.count("\n")
-
-    def share(characters: str, scale: float) -> float:
-        return min(1.0, scale * sum(map(text.count, characters)) / length)
-
-    upper = sum(map(str.isupper, text))
+    data = text.encode("utf-8", "surrogatepass")
+    # Bytes are counted by leaving them out: a scan in C, whatever their number.
+    upper = _count(data, _CAPITALS) if text.isascii() else sum(map(str.isupper, text))
     foreign = 0 if text.isascii() else sum(character > "ɏ" for character in text)
+
+    def share(characters: bytes, scale: float) -> float:
+        return min(1.0, scale * _count(data, characters) / length)
+
     return np.array(
         [
             math.log1p(full_length) / 8,
             math.log1p(words) / 6,
-            share("0123456789", 5),
-            share("+-*/=<>^\\$%", 10),
-            share("{}[];_#`|&", 20),
+            share(b"0123456789", 5),
+            share(b"+-*/=<>^\\$%", 10),
+            share(b"{}[];_#`|&", 20),
             foreign / length,
             min(1.0, 20 * lines / length),
             float(lines > 0),
@@ -198,6 +193,11 @@ def _structure(text: str, full_length: int) -> FloatArray:
             min(1.0, 30 * text.count(",") / length),
         ]
     )
+
+
+def _count(data: bytes, characters: bytes) -> int:
+    """How many of these ASCII characters are in a text in UTF-8."""
+    return len(data) - len(data.translate(None, characters))
 
 
 def _hashed(numeric: Mapping[str, float], categorical: Mapping[str, str]) -> FloatArray:

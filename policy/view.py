@@ -11,7 +11,7 @@ from policy.allowance import Standing
 from policy.books import Explored
 from policy.circuit import Circuit
 from policy.cost import CostPredictor, CostTerms
-from policy.domain import FloatArray, Router
+from policy.domain import FloatArray, Objective, Router
 from policy.drift import FIRST_VARIANCE
 from policy.quality import Predictor
 from policy.second_calls import SecondCalls
@@ -26,8 +26,9 @@ _TRIAL_REWARDS = 2.0
 class ModelRecord:
     """What a model has done. `decisions` are the router's own, `imported` those made elsewhere; rewards,
     costs and latencies are of both. `offset`, `fallen` and `variance` are those of its `drift.Level`, which last
-    changed when the router had made `changed_at` decisions. `joined_at` is how many rewards the router had
-    learned from when the model was added.
+    changed when the router had made `changed_at` decisions. `late` reports came after their window, and
+    nothing was learned from them. `joined_at` is how many rewards the router had learned from when the model was
+    added.
     """
 
     decisions: int = 0
@@ -48,6 +49,7 @@ class ModelRecord:
     joined_at: int = 0
     explored: Explored = Explored()
     imported: int = 0
+    late: int = 0
 
     @classmethod
     def restore(cls, state: Mapping[str, Any]) -> ModelRecord:
@@ -149,6 +151,17 @@ class PolicyView:
     budget_usd_per_request: float = 0.0
     standing: Standing | None = None
     _aligned: list[tuple[Router, Aligned]] = field(default_factory=list)
+
+    def utilization(self, objective: Objective) -> float:
+        """Spend over budget: of the period if that has the budget, else of all decisions; 0 without one."""
+        if self.standing is not None and objective.period_budget:
+            return self.standing.spent_usd / self.standing.budget_usd
+        budgeted = (objective.budget_usd_per_request or 0.0) * self.router.charged
+        return self.router.spent_usd / budgeted if budgeted else 0.0
+
+    def price_of_money(self, objective: Objective) -> float:
+        """Utility that one USD stands for in a decision: what quality is worth, and the pacer's price."""
+        return self.pacer_price + 1.0 / objective.value_usd
 
     def aligned(self, router: Router) -> Aligned:
         """The view laid out for the router as it is now, which may differ from what was learned with."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from functools import partial
 from typing import Any
@@ -28,20 +29,25 @@ from server.admission import Admission
 from server.clock import new_decision_id, now_us
 from server.config_file import DeclaredRouter
 from server.doors import Doors, is_loopback
+from server.errors import AlreadyExistsError
 from server.evaluation_loop import EvaluationLoop, Found
 from server.key_watch import KeyWatch
 from server.keys import KeyRing
 from server.learner_loop import LearnerLoop
-from server.metrics import Metrics
+from server.metrics.endpoint import Metrics
+from server.metrics.log import Following
 from server.registry import Registry
 from server.retention_loop import RetentionLoop
 from server.services.access import METHODS
+from server.services.call_meter import CallMeter
 from server.services.gatekeeper import Gatekeeper
+from server.services.health import HealthService
 from server.services.policy_service import PolicyService
 from server.services.registry_service import RegistryService
 from server.services.router_service import RouterService
 from server.settings import Settings
 from server.storage import registry_store
+from server.storage.bounded_reads import BoundedReads
 from server.storage.codec import dump_spec, load_router_spec
 from server.storage.engine import migrate, open_engine
 from server.storage.group_commit import GroupCommit
@@ -87,15 +93,24 @@ class App:
         self._registry = Registry()
         self._views = Views()
         self._candidate_views = CandidateViews()
+        self._metrics = Metrics(self._registry, self._views, now_us)
         self._log = GroupCommit(
-            self._engine, self._registry, now_us, self._notify_followers, settings.write_queue_max, tail
+            self._engine,
+            self._registry,
+            now_us,
+            self._notify_followers,
+            settings.write_queue_max,
+            tail,
+            settings.storage_wait_seconds,
+            on_batch=self._metrics.batches.add,
         )
+        self._reads = BoundedReads(settings.storage_wait_seconds)
         self._change = ChangeRegistry(self._registry, self._log, settings.window_seconds_max)
         self._is_learning = False
         self._retention = RetentionLoop(
             self._engine, self._log, now_us, settings.retention_days, lambda: self._is_learning
         )
-        self._health = health.aio.HealthServicer()
+        self._health = HealthService()
         self._loop = asyncio.get_running_loop()
         self._evaluation = EvaluationLoop(
             self._engine,
@@ -110,12 +125,12 @@ class App:
         )
         self._promote = PromotePolicy(self._registry, self._change, self._evaluation.find)
         self._steward = Steward(self._registry, self._promote, now_us)
-        self._metrics = Metrics(self._registry, self._views)
         self._ring = KeyRing()
         self._key_watch = KeyWatch(self._engine, self._ring)
         self._server = self._build_server(featuriser or Featuriser())
         self._tasks: set[asyncio.Task[Any]] = set()
         self._learner: LearnerLoop | None = None
+        self._metrics.follow(self._following())
         self.port = 0
 
     @property
@@ -137,7 +152,7 @@ class App:
         await self._retention.prepare()
         self._spawn(self._key_watch.run())
         if self._registry.entry(DEFAULT_ROUTER) is None:
-            await self._change.put_router(DEFAULT_ROUTER, RouterSpec(), create=True)
+            await self._create_default()
         for router in declared:
             await self._apply(router)
         for entry in self._registry.entries():
@@ -183,6 +198,7 @@ class App:
         await asyncio.to_thread(self._metrics.stop)
         self._retention.close()
         self._key_watch.stop()
+        self._reads.close()
         self._log.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._engine.dispose()
@@ -194,7 +210,10 @@ class App:
     def _build_server(self, featuriser: Featuriser) -> grpc.aio.Server:
         largest = self._settings.message_bytes_max
         server = grpc.aio.server(
-            interceptors=[Gatekeeper(self._ring, Admission(time.monotonic), METHODS, now_us)],
+            interceptors=[
+                CallMeter(self._metrics.calls, METHODS),
+                Gatekeeper(self._ring, Admission(time.monotonic), METHODS, now_us),
+            ],
             options=[
                 ("grpc.max_receive_message_length", largest),
                 ("grpc.max_send_message_length", largest),
@@ -208,10 +227,11 @@ class App:
             featuriser,
             self._log,
             self._reader,
+            self._reads,
             now_us,
             new_decision_id,
         )
-        get_decision = GetDecision(self._reader, self._registry, self._views)
+        get_decision = GetDecision(self._reader, self._reads, self._registry, self._views)
         take_over = ImportDecisions(self._registry, featuriser, self._log, now_us, new_decision_id)
         data_plane = RouterService(route, ReportReward(self._log, self._metrics.counted), get_decision, take_over)
         control_plane = RegistryService(self._registry, self._views, self._change)
@@ -230,6 +250,13 @@ class App:
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         return server
 
+    async def _create_default(self) -> None:
+        """Another server that starts on the same empty database may be first."""
+        try:
+            await self._change.put_router(DEFAULT_ROUTER, RouterSpec(), create=True)
+        except AlreadyExistsError:
+            await self._change.refresh(DEFAULT_ROUTER, partial(registry_store.read_entry, self._engine))
+
     async def _apply(self, declared: DeclaredRouter) -> None:
         """Takes over what has changed in the file since it was last applied; what was changed here stays."""
         entry = self._registry.entry(declared.id)
@@ -245,13 +272,27 @@ class App:
             if registry_store.declared_model(self._engine, declared.id, model_id) != text:
                 await self._change.put_model(declared.id, model_id, spec, create=missing, declared=text)
 
+    def _following(self) -> Following:
+        followers = {
+            "learner": lambda: self._learner.position if self._learner and self._is_learning else None,
+            "evaluation": lambda: self._evaluation.position,
+        }
+        return Following(
+            self._engine,
+            now_us,
+            lambda: self._log.waiting,
+            self._settings.write_queue_max,
+            followers,
+            lambda: self._log.is_away,
+        )
+
     def _notify_followers(self) -> None:
         if self._learner is not None:
             self._learner.notify()
         self._evaluation.notify()
 
     def _submit_from_thread(self, write: Transact) -> object:
-        return asyncio.run_coroutine_threadsafe(self._log.submit(write), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(self._log.submit(write, math.inf), self._loop).result()
 
     def _look_after(self, router_id: str, found: Found) -> None:
         """From the evaluation's thread, which does not wait for it."""
@@ -274,6 +315,8 @@ class App:
 
     def _set_learning(self, healthy: bool) -> None:
         self._is_learning = healthy
+        if healthy:
+            self._metrics.level()
         self._set_health(healthy, "", *_SERVICES)
 
     def _set_health(self, healthy: bool, *services: str) -> None:

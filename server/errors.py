@@ -77,7 +77,10 @@ class DecisionNotFoundError(PointsmanError):
     reason = "DECISION_NOT_FOUND"
 
     def __init__(self, decision_id: str) -> None:
-        super().__init__(f"there is no decision {decision_id!r}", {"decision_id": decision_id})
+        super().__init__(
+            f"there is no decision {decision_id!r}; an answer with not_logged has none",
+            {"decision_id": decision_id},
+        )
 
 
 class DecisionExpiredError(PointsmanError):
@@ -129,8 +132,12 @@ class QueueFullError(PointsmanError):
 class StorageUnavailableError(PointsmanError):
     reason = "STORAGE_UNAVAILABLE"
 
-    def __init__(self) -> None:
-        super().__init__("storage is not available: nothing was stored, retry with backoff")
+    def __init__(self, *, unsure: bool = False) -> None:
+        super().__init__(
+            "storage did not answer: whether this was stored is not known, retry with the same id"
+            if unsure
+            else "storage is not available: nothing was stored, retry with backoff"
+        )
 
 
 class UnauthenticatedError(PointsmanError):

@@ -116,6 +116,12 @@ class EvaluationLoop:
         if self._thread.is_alive():
             self._thread.join()
 
+    @property
+    def position(self) -> int | None:
+        """Up to where the log is evaluated, as of the last page; None while nothing is."""
+        fold = self._fold
+        return None if fold is None else fold.seq
+
     def find(self, router: str) -> Found | None:
         """What is known of a router now; None if the evaluation has not come to it. Waits for a page at most."""
         with self._lock:

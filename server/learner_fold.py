@@ -219,9 +219,13 @@ class LearnerFold(LogFold[RouterLearner]):
         super().__init__(reader, {router: (restored[router], positions[router]) for router in restored})
 
     def view(self, router: str) -> PolicyView | None:
-        """What decisions of this router are to be made with now; None once it was deleted."""
+        """What decisions of this router are to be made with now; None once it was deleted.
+
+        Its position is the router's own: after a restart that may be ahead of where the other routers' are.
+        """
         learner = self._followers.get(router)
-        return None if learner is None else learner.view(self.seq)
+        position = max(self.seq, self._followed_upto.get(router, 0))
+        return None if learner is None else learner.view(position)
 
     def learner(self, router: str) -> RouterLearner | None:
         """The router's learner, or None."""

@@ -37,8 +37,8 @@ class LearnerLoop:
 
     Views are published after every page of the log, snapshots at most every `snapshot_seconds`,
     each with its position in one transaction. `on_health` hears whether the learner works, `on_registry` which
-    routers may have been changed, here or by another server. Whatever others write is seen after at most
-    `idle_seconds_max`.
+    routers may have been changed, here or by another server. `position` is up to where the log is learned.
+    Whatever others write is seen after at most `idle_seconds_max`.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class LearnerLoop:
         self._snapshot_us = round(snapshot_seconds * 1e6)
         self._wake = threading.Event()
         self._stopping = False
+        self.position = 0
         self._thread = threading.Thread(target=self._run, name="learner", daemon=True)
 
     def start(self) -> None:
@@ -108,6 +109,7 @@ class LearnerLoop:
             advanced = fold.advance(_PAGE)
             unsaved |= fold.changed
             self._publish(fold, fold.changed)
+            self.position = fold.seq
             fold.changed = set()
             if fold.registered:
                 self._on_registry(fold.registered)

@@ -77,7 +77,7 @@ class RetentionLoop:
     async def prepare(self) -> None:
         """Makes the partitions that will be needed soon, where the log has any."""
         if await asyncio.to_thread(self._is_short):
-            await self._log.submit(Transact(self._extend))
+            await self._log.submit(Transact(self._extend), math.inf)
 
     async def drop(self) -> int:
         """Drops a small part of the log if it is old; gives 0 if nothing could be dropped."""
@@ -87,7 +87,7 @@ class RetentionLoop:
         if not await asyncio.to_thread(self._ask, partial(is_old, before_us=before_us)):
             await self._warn_if_held(before_us - (self._partition_days + 1) * _DAY_US)
             return 0
-        count: int = await self._log.submit(Transact(drop_old(self._retention_us)))
+        count: int = await self._log.submit(Transact(drop_old(self._retention_us)), math.inf)
         return count
 
     async def _warn_if_held(self, before_us: int) -> None:

@@ -35,6 +35,13 @@ class Settings(BaseSettings):
         ge=1,
         description="writes that may wait for the disk; one more is refused with RESOURCE_EXHAUSTED",
     )
+    storage_wait_seconds: float = Field(
+        1.0,
+        gt=0,
+        le=60,
+        description="how long a request waits for the database before it is refused, or answered unlogged where "
+        "its router's storage_away says so",
+    )
     snapshot_seconds: float = Field(
         5.0,
         gt=0,

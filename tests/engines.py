@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -27,8 +28,9 @@ ENGINE = os.environ.get("POINTSMAN_TEST_ENGINE", "sqlite")
 class PostgreSQL:
     """A server that runs, and the databases that were made on it."""
 
-    def __init__(self, admin: URL) -> None:
-        self._admin = admin
+    def __init__(self, server: Any) -> None:
+        self._server = server
+        self._admin: URL = make_url(server.get_uri())
         self._numbers = itertools.count(1)
         self._migrated = "template1"
         engine = open_engine(self.new_database())
@@ -45,6 +47,19 @@ class PostgreSQL:
     def drop(self, url: str) -> None:
         """Drops the database, whoever is still connected."""
         self.execute(f"DROP DATABASE {make_url(url).database} WITH (FORCE)")
+
+    @property
+    def socket(self) -> Path:
+        """Where it listens."""
+        return Path(str(self._admin.query["host"])) / ".s.PGSQL.5432"
+
+    def stop(self) -> None:
+        """As its administrator does it: whoever is connected is thrown out."""
+        self._server.stop()
+
+    def start(self) -> None:
+        """After `stop`."""
+        self._server.ensure_postgres_running()
 
     def execute(self, statement: str) -> None:
         with psycopg.connect(self._admin.render_as_string(hide_password=False), autocommit=True) as connection:
@@ -69,6 +84,6 @@ def running_postgresql() -> Iterator[PostgreSQL]:
                 # The tests kill Pointsman, not PostgreSQL: nothing that they show needs the disk.
                 connection.execute("ALTER SYSTEM SET fsync = off")
                 connection.execute("SELECT pg_reload_conf()")
-            yield PostgreSQL(make_url(server.get_uri()))
+            yield PostgreSQL(server)
         finally:
             server.cleanup()

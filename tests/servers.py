@@ -149,10 +149,10 @@ def storing_no_decisions(running: Running, monkeypatch: pytest.MonkeyPatch) -> I
     assert running.app is not None
     submit = running.app._log.submit
 
-    async def refuse(write: Write) -> Any:
+    async def refuse(write: Write, wait_seconds: float | None = None) -> Any:
         if isinstance(write, DecisionWrite):
             raise StorageUnavailableError
-        return await submit(write)
+        return await submit(write, wait_seconds)
 
     with monkeypatch.context() as patch:
         patch.setattr(running.app._log, "submit", refuse)

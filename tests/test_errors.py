@@ -10,7 +10,8 @@ import pytest
 from pointsman.v1 import policy_service_pb2 as policy_pb
 from pointsman.v1 import registry_service_pb2 as registry_pb
 from pointsman.v1 import router_service_pb2 as pb
-from servers import Running, refusal, running_app
+from servers import NOT_STORED, Running, refusal, running_app
+from sqlalchemy.exc import OperationalError
 
 from policy.domain import MODELS_PER_ROUTER_MAX
 from policy.features import Featuriser
@@ -319,6 +320,20 @@ async def test_a_session_whose_model_was_removed_gets_another(ready: Running) ->
     first = (await ready.route(session_id="s")).model
     await ready.registry.DeleteModel(registry_pb.DeleteModelRequest(name=f"routers/default/models/{first}"))
     assert (await ready.route(session_id="s")).model != first
+
+
+async def test_a_database_that_cannot_be_read_is_unavailable(
+    ready: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> None:
+        raise OperationalError("SELECT", {}, ConnectionError("the server closed the connection"))
+
+    assert ready.app is not None
+    monkeypatch.setattr(ready.app._reader, "session_decision", gone)
+    said = await refusal(ready.route(session_id="s", prompt="question"))
+    assert (said.code, said.reason) == (grpc.StatusCode.UNAVAILABLE, NOT_STORED)
+    monkeypatch.undo()
+    assert (await ready.route(session_id="s", prompt="question")).model
 
 
 async def test_embeddings_follow_the_routers_length(ready: Running) -> None:

@@ -31,3 +31,13 @@ async def test_a_full_write_queue_is_said_as_resource_exhausted(url: str, featur
         stored = (await server.settled()).statistics.decision_count
         assert stored == 300 - len(refused)
         assert (await server.route(prompt="hello")).model == "a"
+
+
+async def test_two_servers_that_begin_an_empty_database_at_once_both_start(
+    url: str, featuriser: Featuriser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_app(url, featuriser) as first:
+        await first.create_models(a={})
+    monkeypatch.setattr("server.app.registry_store.load_entries", lambda _: [])  # The other had not written yet.
+    async with running_app(url, featuriser) as second:
+        assert (await second.route(prompt="question")).model == "a"

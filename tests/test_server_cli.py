@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from servers import POINTSMAN, seeded, serving_process
 
 COMMANDS = (
     *((), ("serve",), ("replay",), ("evaluate",), ("bench",), ("verify",), ("models",), ("explain",)),
-    *(("shadow",), ("import",), ("keys",)),
+    *(("shadow",), ("import",), ("keys",), ("completion",)),
     *(("keys", each) for each in ("create", "list", "revoke")),
     *(("models", each) for each in ("list", "add", "update", "remove")),
 )
@@ -113,6 +114,14 @@ def bad_inputs() -> dict[str, tuple[tuple[object, ...], str]]:
         "nothing to update": (("models", "update", "a"), "nothing to change"),
         "bench": (("bench", "--seconds", "0"), "--seconds"),
     }
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is absent")
+def test_a_shell_completes_the_commands() -> None:
+    script = pointsman("completion", "bash").stdout + "\nCOMP_WORDS=(pointsman rep) COMP_CWORD=1\n"
+    script += f'_pointsman_completion "{POINTSMAN}" && echo "${{COMPREPLY[@]}}"'
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["replay"]
 
 
 @pytest.mark.parametrize("what", bad_inputs())

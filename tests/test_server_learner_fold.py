@@ -200,6 +200,25 @@ def test_routers_whose_snapshots_are_of_different_ages_go_on_to_the_same_bits(di
     assert fingerprints(again) == whole
 
 
+def test_a_view_after_a_restart_has_the_position_of_its_own_routers_snapshot(disk: Disk) -> None:
+    for router in ROUTERS:
+        disk.put_router(router, spec(LearnerKind.RIDGE), "a", "b")
+    fold = LearnerFold(disk.reader, [])
+    fold.advance(1000)
+    old = fold.snapshot("other")
+    disk.decide(draft_decision(hex_id(1)))
+    fold.advance(1000)
+    new = fold.snapshot("default")
+    assert old is not None
+    assert new is not None
+    again = LearnerFold(disk.reader, [old, new])
+    while again.advance(1000):
+        pass
+    view = again.view("default")
+    assert view is not None
+    assert (view.snapshot, view.router.decisions) == (new.seq, 1)
+
+
 def test_the_order_of_one_and_the_same_log_matters_to_nothing_else(disk: Disk, tmp_path: object) -> None:
     """Two logs of the same seed are the same log: no clock, no iteration order of sets takes part."""
     busy_log(disk, Random(3), LearnerKind.RIDGE, 80)

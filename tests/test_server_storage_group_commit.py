@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
 from collections.abc import AsyncIterator
 
@@ -28,16 +29,25 @@ QUEUE_MAX = 5
 class Commits:
     """A group commit on a disk, whose transactions can be counted, held up and made to fail."""
 
-    def __init__(self, disk: Disk, queue_max: int) -> None:
+    def __init__(self, disk: Disk, queue_max: int, wait_seconds: float) -> None:
         self.count = 0
         self.heard = 0
         self.failing = False
         self.held = threading.Event()
         self.entered = threading.Event()
         self.held.set()
-        self.group = GroupCommit(disk.engine, disk.registry, lambda: disk.now_us, self._hear, queue_max, LogTail())
+        self.stopped = threading.Event()
+        self.go_on = threading.Event()
+        self.group = GroupCommit(
+            disk.engine, disk.registry, lambda: disk.now_us, self._hear, queue_max, LogTail(), wait_seconds
+        )
         event.listen(disk.engine, "begin", self._begin)
         event.listen(disk.engine, "commit", self._commit)
+
+    def stop(self, _connection: object, _seq: int, _time_us: int) -> None:
+        """In the middle of a transaction, until `go_on` is set."""
+        self.stopped.set()
+        assert self.go_on.wait(30)
 
     def _hear(self) -> None:
         self.heard += 1
@@ -65,9 +75,9 @@ def write(number: int, **fields: object) -> DecisionWrite:
 
 
 @contextlib.asynccontextmanager
-async def running(disk: Disk, queue_max: int = 4096) -> AsyncIterator[Commits]:
+async def running(disk: Disk, queue_max: int = 4096, wait_seconds: float = math.inf) -> AsyncIterator[Commits]:
     disk.put_router("default", RouterSpec(), "a", "b")
-    commits = Commits(disk, queue_max)
+    commits = Commits(disk, queue_max, wait_seconds)
     run = asyncio.ensure_future(commits.group.run())
     yield commits
     commits.group.close()
@@ -173,15 +183,104 @@ async def test_what_the_database_cannot_keep_fails_alone(disk: Disk) -> None:
     assert set(disk.reader.decisions([hex_id(i) for i in range(1, 4)])) == {hex_id(1), hex_id(3)}
 
 
-async def test_what_a_caller_who_went_away_asked_for_is_stored_all_the_same(disk: Disk) -> None:
+async def test_what_a_caller_who_went_away_asked_for_is_stored_only_if_it_had_begun(disk: Disk) -> None:
     async with running(disk) as commits:
         first = await commits.hold()
-        gone = asyncio.ensure_future(commits.group.submit(write(1)))
+        gone = [asyncio.ensure_future(commits.group.submit(write(i))) for i in (1, 2)]
         await asyncio.sleep(0)
-        gone.cancel()
+        gone[0].cancel()
+        commits.held.set()
+        await asyncio.gather(first, gone[1])
+        assert disk.reader.decision(hex_id(1)) is None
+        # It has its place in the log before the transaction that it waited for is over.
+        begun = asyncio.ensure_future(commits.group.submit(Transact(commits.stop)))
+        assert await asyncio.to_thread(commits.stopped.wait, 30)
+        begun.cancel()
+        commits.go_on.set()
+        await commits.group.submit(write(3))
+    assert disk.reader.head() == 3 + len(("write 0", "write 2", "stop", "write 3"))
+
+
+async def test_a_write_waits_so_long_and_is_not_stored_later(disk: Disk) -> None:
+    async with running(disk) as commits:
+        first = await commits.hold()
+        with pytest.raises(StorageUnavailableError, match="nothing was stored"):
+            await commits.group.submit(write(1), 0.01)
         commits.held.set()
         await first
-    assert disk.reader.decision(hex_id(1)) is not None
+        await commits.group.submit(write(2))
+    assert set(disk.reader.decisions([hex_id(i) for i in range(3)])) == {hex_id(0), hex_id(2)}
+
+
+async def test_a_write_that_waits_for_the_database_itself_is_dropped_from_its_transaction(disk: Disk) -> None:
+    async with running(disk) as commits:
+        commits.held.clear()
+        with pytest.raises(StorageUnavailableError, match="nothing was stored"):
+            await commits.group.submit(write(1), 0.01)
+        commits.held.set()
+        await commits.group.submit(write(2))
+    assert set(disk.reader.decisions([hex_id(1), hex_id(2)])) == {hex_id(2)}
+
+
+async def test_a_write_whose_transaction_has_begun_is_not_said_to_be_lost(disk: Disk) -> None:
+    async with running(disk) as commits:
+        stopping = asyncio.ensure_future(commits.group.submit(Transact(commits.stop), 0.2))
+        assert await asyncio.to_thread(commits.stopped.wait, 30)
+        with pytest.raises(StorageUnavailableError, match="is not known"):
+            await stopping
+        commits.go_on.set()
+        await commits.group.submit(write(1))
+
+
+async def test_while_storage_hangs_nobody_waits_for_it_and_it_is_found_again(
+    disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(disk, wait_seconds=0.05) as commits:
+        commits.held.clear()
+        with pytest.raises(StorageUnavailableError):
+            await commits.group.submit(write(1))
+        assert commits.group.is_away
+        for number in range(2, 100):
+            refused = commits.group.submit(write(number))
+            with pytest.raises(StorageUnavailableError):
+                refused.send(None)  # It waits for nothing.
+        commits.held.set()
+        stored = await commits.group.submit(write(100), math.inf)
+        assert stored.decision_id == hex_id(100)
+        assert not commits.group.is_away
+        await commits.group.submit(write(101), math.inf)
+    found = disk.reader.decisions([hex_id(i) for i in range(102)])
+    assert set(found) == {hex_id(100), hex_id(101)}
+    said = [each.getMessage() for each in caplog.records if each.name == "server.storage.group_commit"]
+    assert said[0].startswith(
+        "writes are not stored, and refused until they can be: storage has not answered for 0."
+    )
+    assert said[1:] == ["writes are stored again; 99 were refused meanwhile"]
+
+
+async def test_while_storage_fails_one_write_at_a_time_finds_out_whether_it_is_back(disk: Disk) -> None:
+    async with running(disk, wait_seconds=30.0) as commits:
+        commits.failing = True
+        with pytest.raises(StorageUnavailableError):
+            await commits.group.submit(write(1))
+        first = await commits.hold()
+        with pytest.raises(StorageUnavailableError):
+            commits.group.submit(write(2)).send(None)
+        commits.failing = False
+        commits.held.set()
+        await first
+        await asyncio.gather(*(commits.group.submit(write(i)) for i in range(3, 6)))
+    assert set(disk.reader.decisions([hex_id(i) for i in range(6)])) == {hex_id(i) for i in (0, 3, 4, 5)}
+
+
+async def test_a_queue_that_moves_is_not_taken_for_storage_that_is_away(disk: Disk) -> None:
+    async with running(disk, wait_seconds=30.0) as commits:
+        first = await commits.hold()
+        with pytest.raises(StorageUnavailableError):
+            await commits.group.submit(write(1), 0.01)
+        assert not commits.group.is_away
+        commits.held.set()
+        await first
 
 
 async def test_closing_writes_what_is_pending_and_refuses_what_comes_after(disk: Disk) -> None:

@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from policy.domain import InvalidFieldError
 from server.cli.bench import bench
+from server.cli.completion import completion
 from server.cli.evaluate import evaluate
 from server.cli.explain import explain
 from server.cli.import_decisions import import_decisions
@@ -36,7 +37,7 @@ def cli() -> None:
 
 _COMMANDS = (
     *(serve, replay, evaluate, models, policies, snapshots, explain, shadow, paid_shadow, import_decisions),
-    *(keys, bench, verify),
+    *(keys, bench, verify, completion),
 )
 for command in _COMMANDS:
     cli.add_command(command)

@@ -23,12 +23,13 @@ _HEALTH = "/grpc.health.v1.Health/"
 _BEARER = "bearer "
 _NO_ACCESS = Access(frozenset())
 # By whether requests and responses are streams: where a handler has its function, and what makes one.
-_KINDS: Mapping[tuple[bool, bool], tuple[str, Any]] = {
+KINDS: Mapping[tuple[bool, bool], tuple[str, Any]] = {
     (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
     (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
     (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
     (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
 }
+"""How gRPC tells a handler's kind."""
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -63,7 +64,8 @@ class Gatekeeper(grpc.aio.ServerInterceptor):
         """The handler behind the checks, or one that refuses."""
         method = handler_call_details.method
         if method.startswith(_HEALTH):
-            return await continuation(handler_call_details)
+            handler = await continuation(handler_call_details)
+            return None if handler is None else _open(handler)
         try:
             key = self._key(handler_call_details) if self._ring.locked else None
             guarded = self._guarded.get(method)
@@ -86,9 +88,9 @@ class Gatekeeper(grpc.aio.ServerInterceptor):
     def _guard(self, handler: Handler, method: str) -> _Guarded:
         access = self._methods.get(method, _NO_ACCESS)
         kind = handler.request_streaming, handler.response_streaming
-        inner = getattr(handler, _KINDS[kind][0])
+        inner = getattr(handler, KINDS[kind][0])
         behind = self._stream_behind if handler.response_streaming else self._behind
-        make = _KINDS[kind][1]
+        make = KINDS[kind][1]
         return _Guarded(
             access,
             make(
@@ -129,6 +131,23 @@ class Gatekeeper(grpc.aio.ServerInterceptor):
         if key is None and self._ring.locked:
             raise _missing_key()
         return key
+
+
+def _open(handler: Handler) -> Handler:
+    """The handler behind nothing but that its requests are messages. Not for streams of requests."""
+    kind = False, handler.response_streaming
+    inner = getattr(handler, KINDS[kind][0])
+
+    async def answer(request: Any, context: Context) -> Any:
+        if request is None:
+            await abort(context, _no_message())
+        return await inner(request, context)
+
+    return KINDS[kind][1](  # type: ignore[no-any-return]
+        answer,
+        request_deserializer=_tolerant(handler.request_deserializer),
+        response_serializer=handler.response_serializer,
+    )
 
 
 def _missing_key() -> UnauthenticatedError:
@@ -205,7 +224,11 @@ async def _checked_stream(key: ApiKey | None, access: Access, requests: AsyncIte
 
 def _require_message(request: Any) -> None:
     if request is None:
-        raise InvalidFieldError("request", "is not the message that this method takes, or is damaged")
+        raise _no_message()
+
+
+def _no_message() -> InvalidFieldError:
+    return InvalidFieldError("request", "is not the message that this method takes, or is damaged")
 
 
 def _refusing(refusal: PointsmanError) -> Handler:

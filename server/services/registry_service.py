@@ -175,13 +175,12 @@ class RegistryService(pb_grpc.RegistryServiceServicer):
 
 
 def _router_statistics(view: PolicyView, objective: Objective) -> pb.RouterStatistics:
-    budgeted = (objective.budget_usd_per_request or 0.0) * view.router.charged
     statistics = pb.RouterStatistics(
         decision_count=view.router.decisions,
         reward_count=view.router.rewards,
         spent_usd=view.router.spent_usd,
-        utilization=view.router.spent_usd / budgeted if budgeted else 0.0,
-        price_of_money=view.pacer_price + 1.0 / objective.value_usd,
+        utilization=view.utilization(objective),
+        price_of_money=view.price_of_money(objective),
         snapshot=str(view.snapshot),
         exploration=_exploration_statistics(view.router.explored),
         shadow=_shadow_statistics(view.router.compared),
@@ -195,7 +194,6 @@ def _router_statistics(view: PolicyView, objective: Objective) -> pb.RouterStati
         statistics.period_budget_usd = standing.budget_usd
         statistics.period_spent_usd = standing.spent_usd
         statistics.period_budget_per_request_usd = standing.per_request_usd
-        statistics.utilization = standing.spent_usd / standing.budget_usd
     return statistics
 
 

@@ -43,7 +43,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
     @translated
     async def Route(self, request: pb.RouteRequest, context: Context) -> pb.RouteResponse:
         """Picks a model."""
-        decision = await self._route(_command(request))
+        decision = await self._route(_command(request), context.time_remaining())
         choice = decision.choice
         return pb.RouteResponse(
             decision_id=decision.decision_id,
@@ -54,10 +54,11 @@ class RouterService(pb_grpc.RouterServiceServicer):
             policy=choice.policy,
             snapshot=str(choice.snapshot),
             create_time=timestamp(decision.time_us),
-            expire_time=timestamp(decision.expire_us),
+            expire_time=timestamp(decision.expire_us) if decision.expire_us else None,
             proposed_model=choice.proposed_model,
             second_model=choice.second_model,
             second_probability=choice.second_probability,
+            not_logged=not decision.seq,
         )
 
     @translated

@@ -20,6 +20,7 @@ from policy.domain import (
     RewardRule,
     RouterMode,
     RouterSpec,
+    StorageAway,
 )
 from server.services.times import duration, seconds
 
@@ -40,6 +41,11 @@ _JOINS = {
     pb.REWARD_JOIN_MEAN: RewardJoin.MEAN,
     pb.REWARD_JOIN_WEIGHTED: RewardJoin.WEIGHTED,
 }
+_STORAGE_AWAY = {
+    pb.STORAGE_AWAY_UNSPECIFIED: StorageAway.REFUSE,
+    pb.STORAGE_AWAY_REFUSE: StorageAway.REFUSE,
+    pb.STORAGE_AWAY_ANSWER_UNLOGGED: StorageAway.ANSWER_UNLOGGED,
+}
 _STATES = {
     pb.MODEL_STATE_UNSPECIFIED: ModelState.ACTIVE,
     pb.MODEL_STATE_ACTIVE: ModelState.ACTIVE,
@@ -55,6 +61,7 @@ _WIRE_FIELDS = {
 LEARNER_VALUES = {kind: value for value, kind in LEARNERS.items()}
 _MODE_VALUES = {mode: value for value, mode in _MODES.items()}
 _JOIN_VALUES = {join: value for value, join in _JOINS.items()}
+_STORAGE_AWAY_VALUES = {away: value for value, away in _STORAGE_AWAY.items()}
 _STATE_VALUES = {state: value for value, state in _STATES.items()}
 
 
@@ -78,6 +85,8 @@ def _router_spec(message: pb.Router) -> RouterSpec:
         raise InvalidFieldError("learner", f"must be a LEARNER value, not {message.learner}")
     if message.mode not in _MODES:
         raise InvalidFieldError("mode", f"must be a ROUTER_MODE value, not {message.mode}")
+    if message.storage_away not in _STORAGE_AWAY:
+        raise InvalidFieldError("storage_away", f"must be a STORAGE_AWAY value, not {message.storage_away}")
     default = RouterSpec()
     return RouterSpec(
         display_name=message.display_name,
@@ -97,6 +106,7 @@ def _router_spec(message: pb.Router) -> RouterSpec:
         mode=_MODES[message.mode],
         shadow_explore_share=message.shadow_explore_share,
         paid_shadow=_paid_shadow(message.paid_shadow),
+        storage_away=_STORAGE_AWAY[message.storage_away],
     )
 
 
@@ -192,6 +202,7 @@ def router_spec_to_proto(spec: RouterSpec) -> pb.Router:
             max_usd_per_day=spec.paid_shadow.max_usd_per_day,
             models=spec.paid_shadow.models,
         ),
+        storage_away=_STORAGE_AWAY_VALUES[spec.storage_away],
     )
 
 

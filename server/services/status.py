@@ -11,6 +11,7 @@ import grpc
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
+from sqlalchemy.exc import OperationalError
 
 from policy.domain import InvalidFieldError
 from server import errors
@@ -112,6 +113,9 @@ def translated(
             return await handler(self, request, context)
         except (InvalidFieldError, errors.PointsmanError) as error:
             await abort(context, error)
+        except OperationalError as error:  # Of a read: the log's writer tells of its own.
+            logger.warning("%s failed, since the database cannot be reached: %s", handler.__name__, error.orig)
+            await abort(context, errors.StorageUnavailableError())
         except Exception as error:
             logger.exception("%s failed", handler.__name__)
             await abort(context, error)
@@ -131,6 +135,9 @@ def streamed(
                 yield part
         except (InvalidFieldError, errors.PointsmanError) as error:
             await abort(context, error)
+        except OperationalError as error:  # Of a read: the log's writer tells of its own.
+            logger.warning("%s failed, since the database cannot be reached: %s", handler.__name__, error.orig)
+            await abort(context, errors.StorageUnavailableError())
         except Exception as error:
             logger.exception("%s failed", handler.__name__)
             await abort(context, error)

@@ -16,6 +16,16 @@ from policy.domain import InvalidFieldError
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_SECONDS = 10
 _MIGRATION_LOCK = 0x706F696E7473  # Any number that nobody else takes in the same database: "points".
+_ANSWER_SECONDS = 30
+_POSTGRESQL_CONNECTION = {
+    "fallback_application_name": "pointsman",
+    "connect_timeout": 5,
+    # A peer that is gone without a word is given up after some 10 s, whether it is waited for or written to.
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 _POSTGRESQL = ("postgresql", "postgresql+psycopg", "postgres")
 
 
@@ -92,6 +102,7 @@ def _open_postgresql(url: URL) -> Engine:
     """Read committed, whatever the database's default: a writer that waited for the log must see what came before.
 
     A server that is gone, or hangs, gives the log back after some seconds: the database ends its transaction.
+    And a database that is gone, or hangs, is given up by who waits for it.
     """
     try:
         engine = create_engine(
@@ -99,15 +110,22 @@ def _open_postgresql(url: URL) -> Engine:
             isolation_level="READ COMMITTED",
             pool_pre_ping=True,
             hide_parameters=True,
-            connect_args={"connect_timeout": _BUSY_SECONDS, "fallback_application_name": "pointsman"},
+            connect_args=_POSTGRESQL_CONNECTION,
         )
+        from server.storage.patience import PatientConnection  # noqa: PLC0415 (psycopg need not be there)
     except ImportError as error:
         raise InvalidFieldError(
             "database_url", "needs psycopg for PostgreSQL: pip install 'pointsman[postgres]'"
         ) from error
 
+    @event.listens_for(engine, "do_connect")
+    def _connect(_dialect: object, _record: object, arguments: Any, given: Any) -> Any:
+        return PatientConnection.connect(*arguments, **given)
+
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: object) -> None:
+        connection.answer_seconds = _ANSWER_SECONDS
+        connection.execute(f"SET statement_timeout = '{_ANSWER_SECONDS}s'")
         connection.execute(f"SET lock_timeout = '{_BUSY_SECONDS}s'")
         connection.execute(f"SET idle_in_transaction_session_timeout = '{_BUSY_SECONDS}s'")
         # Else a crash of the database would take back positions that others have read, and give them out again.
@@ -128,7 +146,11 @@ def migrate(engine: Engine) -> None:
     try:
         with engine.begin() as connection:
             if engine.dialect.name == "postgresql":  # SQLite has one writer at a time anyway.
+                # A migration takes what it takes, and waits for who is before it, on a connection of its own.
+                connection.detach()
                 connection.execute(text("SET LOCAL lock_timeout = 0"))
+                connection.execute(text("SET LOCAL statement_timeout = 0"))
+                connection.connection.dbapi_connection.answer_seconds = None  # type: ignore[union-attr]
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
             config.attributes["connection"] = connection
             command.upgrade(config, "head")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+import math
+import threading
+import time
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from server.errors import QueueFullError, StorageUnavailableError
 from server.storage.tail import LogTail
@@ -20,15 +24,31 @@ logger = logging.getLogger(__name__)
 
 _BATCH_MAX = 512
 _GATHER_SECONDS = 0.01
+# An event loop that was held up this long hears late what the writer has done, which is then not storage's fault.
+_LATE_SECONDS = 0.05
+_SECOND_LOOK_SECONDS = 0.25
 
-Pending = tuple[Write, "asyncio.Future[Any]"]
+
+@dataclass(slots=True, eq=False)
+class _Pending:
+    """A write that is waited for. Once `begun` nobody can take it back; once `dropped` it never begins."""
+
+    write: Write
+    done: asyncio.Future[Any]
+    asked_at: float
+    bounded: bool
+    begun: bool = False
+    dropped: bool = False
 
 
 class GroupCommit:
     """The one writer of the log. `submit` returns once the write is on disk.
 
-    At most `queue_max` writes wait; one more is refused with QueueFullError. `on_commit` is called
-    in the event loop after every batch.
+    At most `queue_max` writes wait; one more is refused with QueueFullError. A write is waited for
+    `wait_seconds` at most. Storage is away when a write fails, or none is finished for that long: then one
+    write at a time finds out whether it is back, and all others are refused at once. `on_commit` is
+    called in the event loop after every batch, and `on_batch` hears how many writes it had and how many seconds it
+    took.
     """
 
     def __init__(
@@ -39,32 +59,106 @@ class GroupCommit:
         on_commit: Callable[[], None],
         queue_max: int,
         tail: LogTail,
+        wait_seconds: float = math.inf,
+        on_batch: Callable[[int, float], object] = lambda _size, _seconds: None,
     ) -> None:
         self._engine = engine
         self._catalogue = catalogue
         self._clock_us = clock_us
         self._on_commit = on_commit
+        self._on_batch = on_batch
         self._queue_max = queue_max
         self._tail = tail
-        self._pending: deque[Pending] = deque()
+        self.wait_seconds = wait_seconds
+        self._pending: OrderedDict[_Pending, None] = OrderedDict()
         self._wake = asyncio.Event()
         self._closing = False
+        self._committing = False
+        self._stored_at = -math.inf
+        self._away = False
         self._not_stored = 0
+        self._begins = threading.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="log-writer")
 
-    async def submit(self, write: Write) -> Any:
+    @property
+    def waiting(self) -> int:
+        """How many writes wait for the next batch."""
+        return len(self._pending)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether storage is away, as far as is known."""
+        return self._away
+
+    async def submit(self, write: Write, wait_seconds: float | None = None) -> Any:
         """Writes and commits; gives the write's result or raises its refusal.
 
-        Raises QueueFullError, and StorageUnavailableError if nothing could be stored.
+        Waits `wait_seconds`, if given, instead of what all wait; infinity is as long as it takes. A write whose
+        caller is cancelled is not stored if its transaction has not begun.
+        Raises QueueFullError, and StorageUnavailableError if nothing could be stored in that time, or if that is
+        not known, which its message says.
         """
+        seconds = self.wait_seconds if wait_seconds is None else wait_seconds
+        bounded = math.isfinite(seconds)
         if self._closing:
+            raise StorageUnavailableError
+        if bounded and self._away and (self._committing or self._pending):
+            self._not_stored += 1
             raise StorageUnavailableError
         if len(self._pending) >= self._queue_max:
             raise QueueFullError
-        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._pending.append((write, done))
+        loop = asyncio.get_running_loop()
+        pending = _Pending(write, loop.create_future(), loop.time(), bounded)
+        self._pending[pending] = None
         self._wake.set()
-        return await done
+        if not bounded:
+            return await self._outcome(pending)
+        due = pending.asked_at + max(0.0, seconds)
+        timer = loop.call_at(due, self._overdue, pending, due)
+        try:
+            return await self._outcome(pending)
+        finally:
+            timer.cancel()
+
+    async def _outcome(self, pending: _Pending) -> Any:
+        try:
+            return await pending.done
+        except asyncio.CancelledError:
+            self._drop(pending)
+            raise
+
+    def _drop(self, pending: _Pending) -> bool:
+        """Takes a write back; False if its transaction has begun."""
+        with self._begins:
+            pending.dropped = not pending.begun
+        self._pending.pop(pending, None)
+        return pending.dropped
+
+    def _overdue(self, pending: _Pending, due: float) -> None:
+        """The caller of a write has waited long enough."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if pending.done.done():
+            return
+        if now - due > _LATE_SECONDS:
+            loop.call_later(_SECOND_LOOK_SECONDS, self._overdue, pending, math.inf)
+            return
+        waited = now - max(pending.asked_at, self._stored_at)
+        if waited >= self.wait_seconds:
+            self._say_not_stored(f"storage has not answered for {waited:.1f} s")
+            self._refuse_waiting()
+        if not pending.done.done():
+            self._refuse(pending)
+
+    def _refuse_waiting(self) -> None:
+        for pending in [each for each in self._pending if each.bounded]:
+            self._refuse(pending)
+
+    def _refuse(self, pending: _Pending) -> None:
+        self._not_stored += self._away
+        unsure = not self._drop(pending)
+        if not pending.done.done():
+            pending.done.set_exception(StorageUnavailableError(unsure=unsure))
 
     async def run(self) -> None:
         """Commits batches until `close`; what is pending then is still written."""
@@ -79,30 +173,40 @@ class GroupCommit:
                 # Callers come in numbers: a commit costs about as much for fifty writes as for one.
                 await asyncio.sleep(_GATHER_SECONDS)
             together = len(self._pending)
-            batch = [self._pending.popleft() for _ in range(min(_BATCH_MAX, len(self._pending)))]
+            batch = [self._pending.popitem(last=False)[0] for _ in range(min(_BATCH_MAX, together))]
+            self._committing = True
+            began = time.perf_counter()
             try:
-                writes = [write for write, _ in batch]
-                results = await loop.run_in_executor(self._thread, self._commit_all, writes)
+                results = await loop.run_in_executor(self._thread, self._commit_all, batch)
+                self._stored_at = loop.time()
                 self._say_stored()
-            except (SQLAlchemyError, OSError):
-                self._say_not_stored(len(batch))
-                results = [StorageUnavailableError() for _ in batch]
+            except (SQLAlchemyError, OSError) as error:
+                self._say_not_stored("", cause=error)
+                self._not_stored += sum(not each.done.done() for each in batch)
+                # A connection that is lost in the middle of a commit does not tell what has become of it.
+                unsure = isinstance(error, DBAPIError) and error.connection_invalidated
+                results = [StorageUnavailableError(unsure=unsure and each.begun) for each in batch]
             except Exception as error:  # A fault of ours must not end the only writer.
                 logger.exception("a batch of %d writes was not stored", len(batch))
                 results = [error for _ in batch]
+            self._on_batch(len(batch), time.perf_counter() - began)
+            self._committing = False
             _settle(batch, results)
             self._on_commit()
         self._thread.shutdown()
 
-    def _say_not_stored(self, count: int) -> None:
+    def _say_not_stored(self, why: str, cause: BaseException | None = None) -> None:
         """Once and not for each batch: a log of every failure would fill what is left of a full disk."""
-        if not self._not_stored:
-            logger.exception("writes are not stored, and refused until they can be")
-        self._not_stored += count
+        if self._away:
+            return
+        self._away = True
+        tail = f": {why}" if why else ""
+        logger.error("writes are not stored, and refused until they can be%s", tail, exc_info=cause)
 
     def _say_stored(self) -> None:
-        if self._not_stored:
+        if self._away:
             logger.warning("writes are stored again; %d were refused meanwhile", self._not_stored)
+        self._away = False
         self._not_stored = 0
 
     def close(self) -> None:
@@ -110,36 +214,47 @@ class GroupCommit:
         self._closing = True
         self._wake.set()
 
-    def _commit_all(self, writes: list[Write]) -> list[Any]:
+    def _commit_all(self, batch: list[_Pending]) -> list[Any]:
         """One transaction; where what is written is refused, one for each write, so that only the guilty fail."""
         try:
-            return self._commit(writes)
+            return self._commit(batch)
         except (IntegrityError, DataError):
-            if len(writes) == 1:
-                raise
-            logger.exception("a batch of %d writes was refused: each is tried alone", len(writes))
+            logger.exception("a batch of %d writes was refused: each is tried alone", len(batch))
         results: list[Any] = []
-        for write in writes:
+        for each in batch:
             try:
-                results += self._commit([write])
+                results += self._commit([each])
             except (SQLAlchemyError, OSError):
                 logger.exception("a write was not stored")
                 results.append(StorageUnavailableError())
         return results
 
-    def _commit(self, writes: list[Write]) -> list[Any]:
+    def _commit(self, batch: list[_Pending]) -> list[Any]:
         with self._engine.begin() as connection:
-            written = write_batch(connection, writes, self._clock_us(), self._catalogue)
+            # Only now: the database may have kept this waiting, and some callers may be gone.
+            wanted = self._begin(batch)
+            if not wanted:
+                return [None] * len(batch)
+            written = write_batch(connection, [each.write for each in wanted], self._clock_us(), self._catalogue)
         if written.page is not None:
             self._tail.put(written.page)
-        return written.results
+        found = dict(zip(wanted, written.results, strict=True))
+        return [found.get(each) for each in batch]
+
+    def _begin(self, batch: list[_Pending]) -> list[_Pending]:
+        """Those that are still wanted; from here on they are not taken back."""
+        with self._begins:
+            wanted = [each for each in batch if not each.dropped]
+            for each in wanted:
+                each.begun = True
+        return wanted
 
 
-def _settle(batch: list[Pending], results: list[Any]) -> None:
-    for (_, done), result in zip(batch, results, strict=True):
-        if done.done():
-            continue  # The caller has gone; what it asked for is stored all the same.
+def _settle(batch: list[_Pending], results: list[Any]) -> None:
+    for pending, result in zip(batch, results, strict=True):
+        if pending.done.done():
+            continue  # The caller has gone.
         if isinstance(result, Exception):
-            done.set_exception(result)
+            pending.done.set_exception(result)
         else:
-            done.set_result(result)
+            pending.done.set_result(result)

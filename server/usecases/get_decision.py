@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 from policy.explanation import Explanation, explain
 from policy.join import Joined, joined
 from policy.log import DecisionRecord, ReportRecord
 from server.errors import DecisionNotFoundError
 from server.registry import Registry
+from server.storage.bounded_reads import BoundedReads
 from server.storage.reader import LogReader
 from server.views import Views
 
@@ -27,17 +28,19 @@ class JoinedDecision:
 class GetDecision:
     """Reads the log by decision id; explains with the newest view, as the decision's own is not kept."""
 
-    def __init__(self, reader: LogReader, registry: Registry, views: Views) -> None:
+    def __init__(self, reader: LogReader, reads: BoundedReads, registry: Registry, views: Views) -> None:
         self._reader = reader
+        self._reads = reads
         self._registry = registry
         self._views = views
 
     async def __call__(self, decision_id: str, permitted: frozenset[str] | None = None) -> JoinedDecision:
         """The decision and its reports.
 
-        Raises DecisionNotFoundError, also for a decision of a router that is not among the `permitted`, if given.
+        Raises DecisionNotFoundError, also for a decision of a router that is not among the `permitted`, if given,
+        StorageUnavailableError.
         """
-        decision, reports = await asyncio.to_thread(self._read, decision_id, permitted)
+        decision, reports = await self._reads(partial(self._read, decision_id, permitted))
         # Not in that thread: a view is for the one that routes.
         explanation = self._explain(decision)
         return JoinedDecision(decision, reports, joined(decision.deferred, reports), explanation)

@@ -16,6 +16,7 @@ from policy.domain import (
     Preference,
     Query,
     RouterMode,
+    StorageAway,
     Turn,
     require_number,
     require_text,
@@ -23,10 +24,16 @@ from policy.domain import (
 from policy.features import FEATURE_VERSION, Featuriser, QueryFeatures
 from policy.log import DecisionRecord
 from policy.second import offered
-from server.errors import ModelNotFoundError, NoEligibleModelError, RouterNotFoundError
+from server.errors import (
+    ModelNotFoundError,
+    NoEligibleModelError,
+    RouterNotFoundError,
+    StorageUnavailableError,
+)
 from server.probes import Probes
 from server.registry import Registry, RouterEntry
 from server.sessions import LastTurn, Sessions
+from server.storage.bounded_reads import BoundedReads
 from server.storage.group_commit import GroupCommit
 from server.storage.reader import LogReader
 from server.storage.writes import DecisionWrite
@@ -39,6 +46,9 @@ CAPABILITIES_MAX = 64
 CAPABILITY_LENGTH_MAX = 64
 FEATURES_MAX = 256
 FEATURE_NAME_LENGTH_MAX = 256
+
+# Of the time until the caller's deadline: the rest is for the answer to get there.
+_WAIT_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +75,9 @@ class RouteCommand:
 
 
 class Route:
-    """Decides with the newest view; the decision is on disk when the answer is given."""
+    """Decides with the newest view; the decision is on disk when the answer is given, unless the router says that
+    it may be given while storage is away.
+    """
 
     def __init__(
         self,
@@ -75,6 +87,7 @@ class Route:
         featuriser: Featuriser,
         log: GroupCommit,
         reader: LogReader,
+        reads: BoundedReads,
         clock_us: Callable[[], int],
         new_decision_id: Callable[[int], str],
     ) -> None:
@@ -84,13 +97,15 @@ class Route:
         self._featuriser = featuriser
         self._log = log
         self._reader = reader
+        self._reads = reads
         self._clock_us = clock_us
         self._new_decision_id = new_decision_id
         self._sessions = Sessions()
         self._probes = Probes()
 
-    async def __call__(self, command: RouteCommand) -> DecisionRecord:
-        """The decision as logged.
+    async def __call__(self, command: RouteCommand, deadline_seconds: float | None = None) -> DecisionRecord:
+        """The decision as logged, or with a `seq` of 0 if it could not be and the router wants an answer all the
+        same. That is given before the deadline, if the caller has one.
 
         Raises InvalidFieldError, RouterNotFoundError, ModelNotFoundError, NoEligibleModelError,
         QueueFullError, StorageUnavailableError.
@@ -102,38 +117,49 @@ class Route:
         _check_models(command, entry)
         features = self._featurise(command, entry)
         now_us = self._clock_us()
-        session = await self._session(command, entry, now_us)
+        until = self._until(entry, deadline_seconds)
+        session = await self._session(command, entry, now_us, until)
         try:
             draft = self._decide(command, entry, features, session, now_us)
         except NoCandidateError as error:
-            earlier = await self._earlier_decision(command, entry)
+            earlier = await self._earlier_decision(command, entry, until)
             if earlier is None:
                 raise NoEligibleModelError(str(error), error.reasons) from error
             return _own(earlier)
-        logged = _own(await self._store(draft, entry, now_us))
+        logged = _own(await self._store(draft, entry, now_us, until))
         if command.session_id and logged.decision_id == draft.decision_id:
             self._sessions.put(entry.router.uid, command.session_id, LastTurn(_turn(logged), now_us))
         return logged
 
-    async def _store(self, draft: DecisionRecord, entry: RouterEntry, now_us: int) -> DecisionRecord:
+    def _until(self, entry: RouterEntry, deadline_seconds: float | None) -> float:
+        """Until when storage is waited for, by the clock of the event loop."""
+        seconds = self._log.wait_seconds
+        if deadline_seconds is not None and _answers_unlogged(entry):
+            seconds = min(seconds, _WAIT_SHARE * deadline_seconds)
+        return asyncio.get_running_loop().time() + seconds
+
+    async def _store(self, draft: DecisionRecord, entry: RouterEntry, now_us: int, until: float) -> DecisionRecord:
         """Logs the draft; gives it as logged, or the earlier decision of the same request."""
         spec = entry.router.spec
         window_us = round(spec.reward_rule.join_window_seconds * 1e6)
         write = DecisionWrite(draft, max(1, window_us), spec.paid_shadow.max_usd_per_day)
-        if not draft.choice.probe:
-            logged: DecisionRecord = await self._log.submit(write)
-            return logged
-        key = entry.by_id[draft.choice.model].key
-        # Nothing was awaited since the draw, so that no other request can have been drawn in between.
-        probe = self._probes.begin(entry.router.uid, key, now_us)
+        probe = None
+        if draft.choice.probe:
+            key = entry.by_id[draft.choice.model].key
+            # Nothing was awaited since the draw, so that no other request can have been drawn in between.
+            probe = self._probes.begin(entry.router.uid, key, now_us)
         try:
-            logged = await self._log.submit(write)
-        except Exception:
-            self._probes.end(entry.router.uid, key, probe)
+            logged: DecisionRecord = await self._log.submit(write, _left(until))
+        except Exception as error:
+            if isinstance(error, StorageUnavailableError) and _answers_unlogged(entry):
+                # A probe is made all the same. What comes of it nobody will hear.
+                return _unlogged(draft, now_us)
+            if probe is not None:
+                self._probes.end(entry.router.uid, key, probe)
             raise
-        if logged.decision_id == draft.decision_id:
+        if probe is not None and logged.decision_id == draft.decision_id:
             probe.seq = logged.seq
-        else:
+        elif probe is not None:
             self._probes.end(entry.router.uid, key, probe)
         return logged
 
@@ -207,13 +233,16 @@ class Route:
         )
         return partial(canary.mixed, view, query, request)
 
-    async def _earlier_decision(self, command: RouteCommand, entry: RouterEntry) -> DecisionRecord | None:
+    async def _earlier_decision(
+        self, command: RouteCommand, entry: RouterEntry, until: float
+    ) -> DecisionRecord | None:
         """The decision that the same request was given when there still was a model for it."""
         if not command.request_id:
             return None
-        return await asyncio.to_thread(self._reader.decision_of_request, entry.router.uid, command.request_id)
+        read = partial(self._reader.decision_of_request, entry.router.uid, command.request_id)
+        return await self._reads(read, _left(until))
 
-    async def _session(self, command: RouteCommand, entry: RouterEntry, now_us: int) -> Turn | None:
+    async def _session(self, command: RouteCommand, entry: RouterEntry, now_us: int, until: float) -> Turn | None:
         """The session's last turn, None if there is none or it was too long ago."""
         if not command.session_id:
             return None
@@ -221,13 +250,32 @@ class Route:
         since_us = now_us - round(entry.router.spec.session_ttl_seconds * 1e6)
         known = self._sessions.get(uid, command.session_id)
         if known is None:
-            read = self._reader.session_decision
-            found = await asyncio.to_thread(read, uid, command.session_id, since_us)
+            read = partial(self._reader.session_decision, uid, command.session_id, since_us)
+            try:
+                found = await self._reads(read, _left(until))
+            except StorageUnavailableError:
+                if not _answers_unlogged(entry):
+                    raise
+                found = None
             # Another request of the session may have been decided while the log was read.
             known = self._sessions.get(uid, command.session_id)
             if known is None:
                 return _turn(found) if found else None
         return known.turn if known.time_us >= since_us else None
+
+
+def _answers_unlogged(entry: RouterEntry) -> bool:
+    return entry.router.spec.storage_away is StorageAway.ANSWER_UNLOGGED
+
+
+def _left(until: float) -> float:
+    """The seconds until then, by the clock of the event loop."""
+    return until - asyncio.get_running_loop().time()
+
+
+def _unlogged(draft: DecisionRecord, now_us: int) -> DecisionRecord:
+    """The draft as an answer: no second call, which could not be paid for from any budget."""
+    return replace(draft, time_us=now_us, choice=replace(draft.choice, second=None))
 
 
 def _own(decision: DecisionRecord) -> DecisionRecord:

@@ -80,6 +80,36 @@ LEARNER_VOWPAL_WABBIT: Learner.ValueType  # 2
 """Vowpal Wabbit's regression on the model's and the query's features."""
 Global___Learner: _TypeAlias = Learner  # noqa: Y015
 
+class _StorageAway:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StorageAwayEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StorageAway.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STORAGE_AWAY_UNSPECIFIED: _StorageAway.ValueType  # 0
+    """The default: refuse."""
+    STORAGE_AWAY_REFUSE: _StorageAway.ValueType  # 1
+    """UNAVAILABLE: no decision is made that is not logged."""
+    STORAGE_AWAY_ANSWER_UNLOGGED: _StorageAway.ValueType  # 2
+    """An answer from what was learned last, with not_logged set. Nothing is learned from it, and no budget is
+    charged for it.
+    """
+
+class StorageAway(_StorageAway, metaclass=_StorageAwayEnumTypeWrapper):
+    """What Route does when storage does not take the decision within the server's storage_wait_seconds: the database is
+    stopped, cut off or locked, or its disk is full.
+    """
+
+STORAGE_AWAY_UNSPECIFIED: StorageAway.ValueType  # 0
+"""The default: refuse."""
+STORAGE_AWAY_REFUSE: StorageAway.ValueType  # 1
+"""UNAVAILABLE: no decision is made that is not logged."""
+STORAGE_AWAY_ANSWER_UNLOGGED: StorageAway.ValueType  # 2
+"""An answer from what was learned last, with not_logged set. Nothing is learned from it, and no budget is
+charged for it.
+"""
+Global___StorageAway: _TypeAlias = StorageAway  # noqa: Y015
+
 class _RouterMode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -156,6 +186,7 @@ class Router(_message.Message):
     SESSION_SWITCH_GAIN_FIELD_NUMBER: _builtins.int
     SHADOW_EXPLORE_SHARE_FIELD_NUMBER: _builtins.int
     PAID_SHADOW_FIELD_NUMBER: _builtins.int
+    STORAGE_AWAY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"routers/{router}". Letters, digits, ".", "_" and "-"; at most 63 characters after "routers/"."""
     display_name: _builtins.str
@@ -183,6 +214,8 @@ class Router(_message.Message):
     can be said of it from the log. Where a draw would give up more against the incumbent than exploring may,
     the share is less for that decision.
     """
+    storage_away: Global___StorageAway.ValueType
+    """What Route does while decisions cannot be logged."""
     @_builtins.property
     def objective(self) -> Global___Objective:
         """What the router is after."""
@@ -240,10 +273,11 @@ class Router(_message.Message):
         session_switch_gain: _builtins.float | None = ...,
         shadow_explore_share: _builtins.float = ...,
         paid_shadow: Global___PaidShadow | None = ...,
+        storage_away: Global___StorageAway.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_session_switch_gain", b"_session_switch_gain", "create_time", b"create_time", "exploration", b"exploration", "features", b"features", "objective", b"objective", "paid_shadow", b"paid_shadow", "reward_rule", b"reward_rule", "session_switch_gain", b"session_switch_gain", "session_ttl", b"session_ttl", "statistics", b"statistics", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_session_switch_gain", b"_session_switch_gain", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "exploration", b"exploration", "features", b"features", "learner", b"learner", "mode", b"mode", "name", b"name", "objective", b"objective", "paid_shadow", b"paid_shadow", "policy", b"policy", "reward_rule", b"reward_rule", "session_switch_gain", b"session_switch_gain", "session_ttl", b"session_ttl", "shadow_explore_share", b"shadow_explore_share", "statistics", b"statistics", "store_prompts", b"store_prompts", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_session_switch_gain", b"_session_switch_gain", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "exploration", b"exploration", "features", b"features", "learner", b"learner", "mode", b"mode", "name", b"name", "objective", b"objective", "paid_shadow", b"paid_shadow", "policy", b"policy", "reward_rule", b"reward_rule", "session_switch_gain", b"session_switch_gain", "session_ttl", b"session_ttl", "shadow_explore_share", b"shadow_explore_share", "statistics", b"statistics", "storage_away", b"storage_away", "store_prompts", b"store_prompts", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__session_switch_gain: _TypeAlias = _typing.Literal["session_switch_gain"]  # noqa: Y015
     _WhichOneofArgType__session_switch_gain: _TypeAlias = _typing.Literal["_session_switch_gain", b"_session_switch_gain"]  # noqa: Y015

@@ -482,6 +482,7 @@ class RouteResponse(_message.Message):
     PROPOSED_MODEL_FIELD_NUMBER: _builtins.int
     SECOND_MODEL_FIELD_NUMBER: _builtins.int
     SECOND_PROBABILITY_FIELD_NUMBER: _builtins.int
+    NOT_LOGGED_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """Names the decision in every later call."""
     model: _builtins.str
@@ -502,6 +503,13 @@ class RouteResponse(_message.Message):
     """
     second_probability: _builtins.float
     """With what probability it was named, after the model was chosen; 0 without one."""
+    not_logged: _builtins.bool
+    """Storage was away, and the router's storage_away is STORAGE_AWAY_ANSWER_UNLOGGED: call the model, but report
+    nothing. The decision is not in the log, so that a report on its decision_id is NOT_FOUND, nothing is learned
+    from it and no budget is charged; the same request_id is decided anew. expire_time is not set. Where the
+    commit was under way when the wait for it ended, the decision may turn out to be logged after all, as a
+    decision that nobody reported on; its model and probability are the ones given here.
+    """
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
         """Every model of the router, with its prediction, probability or exclusion."""
@@ -533,10 +541,11 @@ class RouteResponse(_message.Message):
         proposed_model: _builtins.str = ...,
         second_model: _builtins.str = ...,
         second_probability: _builtins.float = ...,
+        not_logged: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "create_time", b"create_time", "decision_id", b"decision_id", "expire_time", b"expire_time", "fallback_models", b"fallback_models", "model", b"model", "policy", b"policy", "probability", b"probability", "proposed_model", b"proposed_model", "second_model", b"second_model", "second_probability", b"second_probability", "snapshot", b"snapshot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "create_time", b"create_time", "decision_id", b"decision_id", "expire_time", b"expire_time", "fallback_models", b"fallback_models", "model", b"model", "not_logged", b"not_logged", "policy", b"policy", "probability", b"probability", "proposed_model", b"proposed_model", "second_model", b"second_model", "second_probability", b"second_probability", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

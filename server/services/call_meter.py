@@ -1,0 +1,117 @@
+"""Counts every call, how it ends and how long it takes: the interceptor before all others of the server's own."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from typing import Any, TypeAlias
+
+import grpc
+
+from server.metrics.calls import Calls, MethodCalls
+from server.services.gatekeeper import KINDS
+from server.services.status import Context
+
+_HEALTH = "/grpc.health.v1.Health/"
+_UNKNOWN = "unknown"
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+
+class CallMeter(grpc.aio.ServerInterceptor):
+    """Health checks are not counted: there are many, and they say nothing. Whatever is not among `methods`, which
+    is refused, is counted under one name.
+    """
+
+    def __init__(self, calls: Calls, methods: Collection[str]) -> None:
+        self._calls = calls
+        self._methods = methods
+        self._metered: dict[str, tuple[Handler, Handler]] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """The handler, whose calls are counted."""
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method.startswith(_HEALTH):
+            return handler
+        if method not in self._methods:
+            return self._meter(handler, _UNKNOWN)
+        known = self._metered.get(method)
+        if known is None or known[0] is not handler:  # One that refuses is made for its call alone.
+            known = self._metered[method] = handler, self._meter(handler, method)
+        return known[1]
+
+    def _meter(self, handler: Handler, method: str) -> Handler:
+        service, _, name = method.rpartition("/")
+        told = f"{service.rpartition('.')[2]}/{name}" if service else name
+        calls = self._calls.method(told)
+        kind = KINDS[handler.request_streaming, handler.response_streaming]
+        around = self._stream if handler.response_streaming else self._unary
+        made: Handler = kind[1](
+            around(getattr(handler, kind[0]), calls),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+        return made
+
+    def _unary(self, inner: Any, calls: MethodCalls) -> Any:
+        async def answer(request: Any, context: Context) -> Any:
+            began = time.perf_counter()
+            calls.running += 1
+            code = "OK"
+            try:
+                return await inner(request, context)
+            except BaseException as error:
+                code = _code(error, context)
+                raise
+            finally:
+                _ended(calls, code, began)
+
+        return answer
+
+    def _stream(self, inner: Any, calls: MethodCalls) -> Any:
+        async def answer(request: Any, context: Context) -> AsyncIterator[Any]:
+            began = time.perf_counter()
+            calls.running += 1
+            code = "OK"
+            try:
+                async for each in _parts(inner(request, context)):
+                    yield each
+            except BaseException as error:
+                code = _code(error, context)
+                raise
+            finally:
+                _ended(calls, code, began)
+
+        return answer
+
+
+def _ended(calls: MethodCalls, code: str, began: float) -> None:
+    calls.running -= 1
+    calls.codes[code] += 1
+    calls.seconds.add(time.perf_counter() - began)
+
+
+async def _parts(answered: Any) -> AsyncIterator[Any]:
+    """What a handler that answers with a stream gives: a generator, or a coroutine that writes by itself."""
+    if inspect.isawaitable(answered):
+        await answered
+        return
+    async for each in answered:
+        yield each
+
+
+def _code(error: BaseException, context: Context) -> str:
+    """How a call ends whose handler has raised this."""
+    if isinstance(error, grpc.aio.AbortError):
+        return context.code().name
+    if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+        left = context.time_remaining()
+        return "DEADLINE_EXCEEDED" if left is not None and left <= 0.0 else "CANCELLED"
+    return "UNKNOWN"

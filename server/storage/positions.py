@@ -1,0 +1,42 @@
+"""How far the log has come, and how old what is not followed yet and what is saved of it are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Engine, func, select
+
+from server.storage.schema import changes, decisions, log_head, reports, snapshots
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """The last position of the log, and for each router up to where its newest snapshot has learned, and when it
+    was saved, in microseconds since 1970.
+    """
+
+    head: int
+    snapshots: dict[str, tuple[int, int]]
+
+
+def read_positions(engine: Engine) -> Positions:
+    """As of now."""
+    newest = select(
+        snapshots.c.router, func.max(snapshots.c.seq).label("seq"), func.max(snapshots.c.time_us).label("time_us")
+    ).group_by(snapshots.c.router)
+    with engine.execution_options(read_only=True).connect() as connection:
+        head = int(connection.execute(select(log_head.c.seq)).scalar_one())
+        found = {row.router: (int(row.seq), int(row.time_us)) for row in connection.execute(newest)}
+    return Positions(head, found)
+
+
+def time_after_us(engine: Engine, position: int) -> int | None:
+    """When the first record above a position was written, in microseconds since 1970; None if there is none."""
+    firsts = []
+    with engine.execution_options(read_only=True).connect() as connection:
+        for table in (decisions, reports, changes):
+            query = select(table.c.seq, table.c.time_us).where(table.c.seq > position).order_by(table.c.seq)
+            row = connection.execute(query.limit(1)).one_or_none()
+            if row is not None:
+                firsts.append((int(row.seq), int(row.time_us)))
+    return min(firsts)[1] if firsts else None

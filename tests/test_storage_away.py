@@ -1,0 +1,261 @@
+"""Storage that goes away under a running server, and comes back: locked, stopped, cut off."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import grpc
+import pytest
+from cables import Cable, cable
+from engines import BOTH_ENGINES, SQLITE, PostgreSQL, running_postgresql
+from pointsman.v1 import registry_service_pb2 as registry_pb
+from pointsman.v1 import router_service_pb2 as pb
+from servers import NOT_STORED, Running, eventually, refusal, refused, running_app
+from sqlalchemy import make_url
+
+import server.storage.engine
+from policy.features import Featuriser
+from server.audit import audit
+from server.errors import StorageUnavailableError
+from server.storage.bounded_reads import BoundedReads
+from server.storage.engine import open_engine
+from server.storage.reader import LogReader
+
+SERVING = 1
+UNLOGGED = registry_pb.STORAGE_AWAY_ANSWER_UNLOGGED
+# Far below what anything in the database waits for, and far above what a loaded machine needs for a commit.
+WAIT = {"storage_wait_seconds": 1.5, "snapshot_seconds": 0.2, "evaluation_seconds": 0.2}
+
+
+@contextmanager
+def locked(url: str) -> Iterator[None]:
+    """Another process, say, writes into the file as long as the block."""
+    connection = sqlite3.connect(make_url(url).database or "", isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
+        connection.close()
+
+
+@asynccontextmanager
+async def two_routers(url: str, featuriser: Featuriser, **settings: object) -> AsyncIterator[Running]:
+    """A server whose default router refuses, and whose router "always" answers unlogged."""
+    async with running_app(url, featuriser, **WAIT | settings) as running:
+        await running.create_models(a={}, b={})
+        name = await running.create_router("always", storage_away=UNLOGGED)
+        await running.create_models(name, a={}, b={})
+        yield running
+
+
+async def require_away(running: Running, before: pb.RouteResponse) -> pb.RouteResponse:
+    """Nothing is acknowledged: one router refuses, the other answers unlogged; gives that answer."""
+    assert (await refusal(running.route(prompt="q"))).reason == NOT_STORED
+    answer = await running.route(router="routers/always", prompt="q", request_id="r", session_id="s")
+    assert answer.not_logged
+    assert answer.model in ("a", "b")
+    assert 0.0 < answer.probability <= 1.0
+    assert not answer.HasField("expire_time")
+    told = await refusal(running.report(before, reward=1.0, report_id="while away"))
+    assert (told.code, told.reason) == (grpc.StatusCode.UNAVAILABLE, NOT_STORED)
+    requests = [pb.ReportRewardRequest(decision_id=before.decision_id, reward=0.5) for _ in range(20)]
+    batch = await running.router.BatchReportRewards(pb.BatchReportRewardsRequest(requests=requests))
+    assert [each.reason for each in batch.results] == [NOT_STORED] * 20
+    return answer
+
+
+async def require_back(running: Running, before: pb.RouteResponse, unlogged: pb.RouteResponse) -> None:
+    """All goes on by itself, and nothing of what was not acknowledged is there."""
+
+    async def routed() -> bool:
+        try:
+            return not (await running.route(router="routers/always", prompt="again")).not_logged
+        except grpc.aio.AioRpcError as error:
+            assert refused(error).reason == NOT_STORED
+            return False
+
+    await eventually(routed)
+    told = await refusal(running.report(unlogged, reward=1.0))
+    assert (told.code, told.reason) == (grpc.StatusCode.NOT_FOUND, "DECISION_NOT_FOUND")
+    assert "not_logged" in told.message
+    decided = await running.route(router="routers/always", prompt="q", request_id="r")
+    assert not decided.not_logged
+    assert decided.decision_id != unlogged.decision_id
+    assert await running.report(before, reward=1.0, report_id="while away") == pb.DISPOSITION_RECORDED
+    await asyncio.wait_for(running.health_is(SERVING), 30.0)
+    assert (await running.settled()).statistics.reward_count == 1
+    await running.create_router("afterwards")
+
+
+def require_consistent(url: str) -> None:
+    engine = open_engine(url)
+    try:
+        result = audit(LogReader(engine), lambda _: None)
+        assert result.passed, result.examples
+    finally:
+        engine.dispose()
+
+
+@SQLITE
+async def test_a_locked_file_refuses_or_answers_unlogged_and_then_all_goes_on(
+    url: str, featuriser: Featuriser
+) -> None:
+    async with two_routers(url, featuriser) as running:
+        before = await running.route(prompt="before")
+        with locked(url):
+            unlogged = await require_away(running, before)
+            # What is read needs no lock.
+            assert (await running.decision(before)).decision_id == before.decision_id
+        await require_back(running, before, unlogged)
+    require_consistent(url)
+
+
+@SQLITE
+async def test_while_a_file_is_locked_only_the_first_waits(url: str, featuriser: Featuriser) -> None:
+    async with two_routers(url, featuriser, storage_wait_seconds=3.0) as running:
+        with locked(url):
+            await running.route(router="routers/always")
+            # Each by itself would wait three seconds, and the lock of the file ten.
+            answers = await asyncio.wait_for(
+                asyncio.gather(*(running.route(router="routers/always") for _ in range(300))), 8.0
+            )
+            assert all(each.not_logged for each in answers)
+
+
+@SQLITE
+async def test_an_unlogged_answer_comes_before_the_callers_deadline(url: str, featuriser: Featuriser) -> None:
+    async with two_routers(url, featuriser, storage_wait_seconds=60.0) as running:
+        with locked(url):
+            request = pb.RouteRequest(router="routers/always", prompt="q")
+            assert (await running.router.Route(request, timeout=3.0)).not_logged
+
+
+@SQLITE
+async def test_what_a_caller_gave_up_before_it_was_begun_is_not_stored(url: str, featuriser: Featuriser) -> None:
+    async with two_routers(url, featuriser, storage_wait_seconds=60.0) as running:
+        with locked(url):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await running.router.Route(pb.RouteRequest(request_id="late"), timeout=0.3)
+            assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            call = running.router.Route(pb.RouteRequest(request_id="cancelled"))
+            # It has reached the running once another call on the same connection is answered.
+            await running.get_router()
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            await running.get_router()
+        after = await running.route(prompt="after")
+        router = await running.settled()
+        assert router.statistics.decision_count == 1
+        assert (await running.decision(after)).decision_id == after.decision_id
+    require_consistent(url)
+
+
+@SQLITE
+async def test_a_session_keeps_its_model_while_its_answers_are_not_logged(
+    url: str, featuriser: Featuriser
+) -> None:
+    async with two_routers(url, featuriser) as running:
+        with locked(url):
+            first = await running.route(
+                router="routers/always", session_id="s", constraints={"allowed_models": ["b"]}
+            )
+            assert first.not_logged
+            for _ in range(10):
+                again = await running.route(router="routers/always", session_id="s")
+                assert (again.not_logged, again.model, again.probability) == (True, "b", 1.0)
+
+
+@BOTH_ENGINES
+async def test_storage_that_is_there_is_waited_for_and_every_answer_is_logged(
+    url: str, featuriser: Featuriser
+) -> None:
+    async with two_routers(url, featuriser, storage_wait_seconds=30.0) as running:
+        answers = await asyncio.gather(*(running.route(router="routers/always") for _ in range(200)))
+        assert not any(each.not_logged for each in answers)
+        assert all(each.HasField("expire_time") for each in answers)
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[PostgreSQL]:
+    with running_postgresql() as running:
+        yield running
+
+
+@pytest.fixture
+async def line(own: PostgreSQL) -> AsyncIterator[Cable]:
+    """A cable to that running, and a database behind it."""
+    async with cable(own.socket) as made:
+        yield made
+
+
+async def test_postgresql_stopped_and_started_again_under_a_running_server(
+    own: PostgreSQL, featuriser: Featuriser
+) -> None:
+    url = own.new_database()
+    async with two_routers(url, featuriser) as running:
+        before = await running.route(prompt="before")
+        own.stop()
+        try:
+            unlogged = await require_away(running, before)
+            read = await refusal(running.router.GetDecision(pb.GetDecisionRequest(decision_id=before.decision_id)))
+            assert (read.code, read.reason) == (grpc.StatusCode.UNAVAILABLE, NOT_STORED)
+        finally:
+            own.start()
+        await require_back(running, before, unlogged)
+    require_consistent(url)
+
+
+async def test_a_network_that_swallows_everything_is_not_waited_for_and_heals(
+    own: PostgreSQL, line: Cable, featuriser: Featuriser
+) -> None:
+    direct = own.new_database()
+    async with two_routers(line.url(direct), featuriser) as running:
+        before = await running.route(prompt="before")
+        line.hang()
+        unlogged = await require_away(running, before)
+        read = await refusal(running.router.GetDecision(pb.GetDecisionRequest(decision_id=before.decision_id)))
+        assert (read.code, read.reason) == (grpc.StatusCode.UNAVAILABLE, NOT_STORED)
+        line.cut()
+        line.mend()
+        await require_back(running, before, unlogged)
+    require_consistent(direct)
+
+
+async def test_connections_that_hang_for_ever_are_given_up_and_new_ones_are_made(
+    own: PostgreSQL, line: Cable, featuriser: Featuriser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    direct = own.new_database()
+    monkeypatch.setattr(server.storage.engine, "_ANSWER_SECONDS", 2)
+    async with two_routers(line.url(direct), featuriser) as running:
+        before = await running.route(prompt="before")
+        line.hang()
+        unlogged = await require_away(running, before)
+        line.forget()
+        await require_back(running, before, unlogged)
+    require_consistent(direct)
+
+
+async def test_a_read_that_nobody_waits_for_any_more_keeps_the_next_ones_from_waiting() -> None:
+    reads = BoundedReads(wait_seconds=0.01)
+    hanging = threading.Event()
+    with pytest.raises(StorageUnavailableError):
+        await reads(lambda: hanging.wait(30))
+    for _ in range(100):
+        with pytest.raises(StorageUnavailableError):
+            reads(lambda: 1).send(None)  # It waits for nothing.
+    hanging.set()
+
+    async def answers() -> bool:
+        try:
+            return await reads(lambda: True, 30.0)
+        except StorageUnavailableError:
+            return False
+
+    await eventually(answers)
+    reads.close()
