@@ -28,7 +28,7 @@ from policy.ridge import RidgeQuality
 from policy.view import ModelRecord, PolicyView, RouterRecord
 from policy.vowpal import VowpalQuality
 
-STATE_VERSION = 13
+STATE_VERSION = 12
 
 _PLAN_EVERY = 32
 _PLAN_EVERY_EARLY = 4
@@ -124,7 +124,6 @@ class RouterLearner:
     def on_report(self, report: ReportRecord, decision: DecisionRecord) -> None:
         """A report on one of the router's decisions was logged."""
         if report.late:
-            self._note_late(report, decision)
             return
         if report.learned_reward is not None:
             self._told_seq = report.seq
@@ -153,11 +152,6 @@ class RouterLearner:
                 record.cost_sum_usd += report.charged_usd
         if report.learned_reward is not None:
             self._learn_reported(vector, model, report, report.learned_reward)
-
-    def _note_late(self, report: ReportRecord, decision: DecisionRecord) -> None:
-        model = self._model_at(report.subject, decision.seq) if self._fits(decision) else None
-        if model is not None:
-            self._models[model.key].late += 1
 
     def _account(self, report: ReportRecord, decision: DecisionRecord) -> None:
         """What a report on one of the router's own decisions has to do with money and the statistics.

@@ -26,9 +26,8 @@ _TRIAL_REWARDS = 2.0
 class ModelRecord:
     """What a model has done. `decisions` are the router's own, `imported` those made elsewhere; rewards,
     costs and latencies are of both. `offset`, `fallen` and `variance` are those of its `drift.Level`, which last
-    changed when the router had made `changed_at` decisions. `late` reports came after their window, and
-    nothing was learned from them. `joined_at` is how many rewards the router had learned from when the model was
-    added.
+    changed when the router had made `changed_at` decisions. `joined_at` is how many rewards the router had
+    learned from when the model was added.
     """
 
     decisions: int = 0
@@ -49,7 +48,6 @@ class ModelRecord:
     joined_at: int = 0
     explored: Explored = Explored()
     imported: int = 0
-    late: int = 0
 
     @classmethod
     def restore(cls, state: Mapping[str, Any]) -> ModelRecord:

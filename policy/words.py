@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from functools import lru_cache
+from importlib import import_module
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import wordllama
 
 _SPACE = "▁"  # How the tokenizer writes a space.
 # No token goes on over a space into the next word, or has a line break in it: a text can be taken apart there.
@@ -27,6 +29,7 @@ class WordVectors:
     """
 
     def __init__(self) -> None:
+        wordllama = _wordllama()
         folder = Path(wordllama.__file__).parent
         model = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)
         model.tokenizer.no_truncation()
@@ -62,3 +65,13 @@ class WordVectors:
 
     def _ids_of_word(self, word: str) -> tuple[int, ...]:
         return tuple(token.id for token in self._word_model.tokenize(word))
+
+
+def _wordllama() -> Any:
+    """The package, imported so that it leaves the root logger alone, which is the program's to set up."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    package = import_module("wordllama")
+    root.setLevel(level)
+    root.handlers[:] = handlers
+    return package

@@ -31,6 +31,7 @@ from server.config_file import DeclaredRouter
 from server.doors import Doors, is_loopback
 from server.errors import AlreadyExistsError
 from server.evaluation_loop import EvaluationLoop, Found
+from server.http.door import HttpDoor
 from server.key_watch import KeyWatch
 from server.keys import KeyRing
 from server.learner_loop import LearnerLoop
@@ -75,11 +76,12 @@ _POLL_SECONDS = 0.5
 EVALUATION_HEALTH = "pointsman.v1.evaluation"
 LIVE_POLICY_HEALTH = "pointsman.v1.live_policy"
 
-_SERVICES = (
-    router_service_pb2.DESCRIPTOR.services_by_name["RouterService"].full_name,
-    registry_service_pb2.DESCRIPTOR.services_by_name["RegistryService"].full_name,
-    policy_service_pb2.DESCRIPTOR.services_by_name["PolicyService"].full_name,
+_DESCRIPTORS = (
+    router_service_pb2.DESCRIPTOR.services_by_name["RouterService"],
+    registry_service_pb2.DESCRIPTOR.services_by_name["RegistryService"],
+    policy_service_pb2.DESCRIPTOR.services_by_name["PolicyService"],
 )
+_SERVICES = tuple(each.full_name for each in _DESCRIPTORS)
 
 
 class App:
@@ -101,7 +103,6 @@ class App:
             self._notify_followers,
             settings.write_queue_max,
             tail,
-            settings.storage_wait_seconds,
             on_batch=self._metrics.batches.add,
         )
         self._reads = BoundedReads(settings.storage_wait_seconds)
@@ -127,11 +128,20 @@ class App:
         self._steward = Steward(self._registry, self._promote, now_us)
         self._ring = KeyRing()
         self._key_watch = KeyWatch(self._engine, self._ring)
+        self._gatekeeper = Gatekeeper(self._ring, Admission(time.monotonic), METHODS, now_us)
         self._server = self._build_server(featuriser or Featuriser())
+        self._http = HttpDoor(
+            settings, self._gatekeeper, (*_DESCRIPTORS, health_pb2.DESCRIPTOR.services_by_name["Health"])
+        )
         self._tasks: set[asyncio.Task[Any]] = set()
         self._learner: LearnerLoop | None = None
         self._metrics.follow(self._following())
         self.port = 0
+
+    @property
+    def http_port(self) -> int:
+        """Where JSON over HTTP is served, 0 if nowhere."""
+        return self._http.port
 
     @property
     def metrics_port(self) -> int:
@@ -157,6 +167,8 @@ class App:
             await self._apply(router)
         for entry in self._registry.entries():
             require_window(entry.router.spec, self._settings.window_seconds_max, f"routers.{entry.router.id}.")
+        # Only from here on does a caller wait for storage: a start on a slow disk takes the time it needs.
+        self._log.wait_seconds = self._settings.storage_wait_seconds
         learner = LearnerLoop(
             self._reader,
             self._views,
@@ -176,6 +188,7 @@ class App:
             raise OSError(
                 f"cannot listen on {address}: it is taken by another server, or no address of this machine"
             ) from error
+        self._http.attach(self._server)
         if self._settings.metrics_port is not None:
             self._metrics.serve(self._settings.metrics_host, self._settings.metrics_port)
             if not is_loopback(self._settings.metrics_host):
@@ -185,12 +198,13 @@ class App:
         self._evaluation.start()
         self._spawn(self._retention.run())
         await self._server.start()
+        await self._http.start(doors)
         doors.tell(self._ring.locked)
 
     async def stop(self) -> None:
         """Finishes what is in flight, learns it, saves a snapshot, and ends."""
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(self._settings.grace_seconds)
+        await asyncio.gather(self._http.stop(), self._server.stop(self._settings.grace_seconds))
         # The learner first: what the evaluation saves is a position of the log that its snapshot need not know.
         if self._learner is not None:
             await asyncio.to_thread(self._learner.stop)
@@ -210,10 +224,7 @@ class App:
     def _build_server(self, featuriser: Featuriser) -> grpc.aio.Server:
         largest = self._settings.message_bytes_max
         server = grpc.aio.server(
-            interceptors=[
-                CallMeter(self._metrics.calls, METHODS),
-                Gatekeeper(self._ring, Admission(time.monotonic), METHODS, now_us),
-            ],
+            interceptors=[CallMeter(self._metrics.calls, METHODS), self._gatekeeper],
             options=[
                 ("grpc.max_receive_message_length", largest),
                 ("grpc.max_send_message_length", largest),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ipaddress
 import logging
 import ssl
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 
@@ -14,6 +15,8 @@ from policy.domain import InvalidFieldError
 from server.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Doors:
@@ -28,19 +31,24 @@ class Doors:
 
         `locked` says whether there are keys.
         """
+        self._require_locked("host", self._settings.host, locked)
+        if self._settings.http_port is not None:
+            self._require_locked("http_host", self._settings.http_host, locked)
+
+    def _require_locked(self, setting: str, host: str, locked: bool) -> None:
         given = self._settings
-        if is_loopback(given.host):
+        if is_loopback(host):
             return
         if not locked and not given.insecure:
             raise InvalidFieldError(
-                "POINTSMAN_HOST",
-                f"{given.host} is not loopback, and there are no keys: create one (pointsman keys create), listen "
+                _variable(setting),
+                f"{host} is not loopback, and there are no keys: create one (pointsman keys create), listen "
                 "on 127.0.0.1, or set POINTSMAN_INSECURE=true to serve everyone who reaches it",
             )
         if locked and self._certificates is None and not given.tls_ends_elsewhere:
             raise InvalidFieldError(
-                "POINTSMAN_HOST",
-                f"{given.host} is not loopback, and without TLS keys could be read on their way: set "
+                _variable(setting),
+                f"{host} is not loopback, and without TLS keys could be read on their way: set "
                 "POINTSMAN_TLS_CERTIFICATE and POINTSMAN_TLS_KEY, or POINTSMAN_TLS_ENDS_ELSEWHERE=true if a proxy "
                 "in front has the TLS",
             )
@@ -51,14 +59,22 @@ class Doors:
             return server.add_insecure_port(address)
         return server.add_secure_port(address, self._certificates.credentials())
 
+    def http_context(self) -> ssl.SSLContext | None:
+        """What HTTP is encrypted with, by the same certificates; None in the clear."""
+        # Certificates of its own, since each says once that the files have changed.
+        certificates = _certificates(self._settings)
+        return None if certificates is None else certificates.context()
+
     def tell(self, locked: bool) -> None:
         """Says in the log who is served where there are no keys."""
         if locked:
             return
-        if is_loopback(self._settings.host):
-            logger.info("there are no keys: serving this machine only, on loopback, whoever asks")
+        hosts = [self._settings.host, *([] if self._settings.http_port is None else [self._settings.http_host])]
+        outside = [host for host in dict.fromkeys(hosts) if not is_loopback(host)]
+        if outside:
+            logger.warning("there are no keys: everyone who reaches %s may use it", " and ".join(outside))
         else:
-            logger.warning("there are no keys: everyone who reaches %s may use it", self._settings.host)
+            logger.info("there are no keys: serving this machine only, on loopback, whoever asks")
 
 
 class Certificates:
@@ -77,8 +93,25 @@ class Certificates:
             self._first, self._newest, require_client_authentication=len(self._files) == 3
         )
 
+    def context(self) -> ssl.SSLContext:
+        """The same for what is served by Python's own TLS. Raises InvalidFieldError."""
+        newest = self._context()
+
+        def at_handshake(connection: ssl.SSLObject | ssl.SSLSocket, *_: object) -> None:
+            nonlocal newest
+            newest = self._if_changed(self._context) or newest
+            connection.context = newest
+
+        listening = self._context()
+        listening.sni_callback = at_handshake
+        return listening
+
     def _newest(self) -> Any:
-        """At each handshake; None if all is as it was.
+        """At each handshake; None if all is as it was."""
+        return self._if_changed(self._read)
+
+    def _if_changed(self, read: Callable[[], T]) -> T | None:
+        """What is read of the files if they have changed; None if not.
 
         Files that are not right, half written perhaps, are left until they change again.
         """
@@ -86,12 +119,23 @@ class Certificates:
             stamps = self._stamp()
             if stamps != self._stamps:
                 self._stamps = stamps
-                configuration = self._read()
+                found = read()
                 logger.info("certificates were read again")
-                return configuration
+                return found
         except (OSError, InvalidFieldError) as error:
             logger.error("certificates stay what they were: %s", error)
         return None
+
+    def _context(self) -> ssl.SSLContext:
+        (_, certificate), (_, key), *rest = self._files
+        self._read()
+        made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        made.set_alpn_protocols(["http/1.1"])
+        made.load_cert_chain(certificate, key, password="")
+        for _, client_ca in rest:
+            made.verify_mode = ssl.CERT_REQUIRED
+            made.load_verify_locations(client_ca)
+        return made
 
     def _stamp(self) -> list[tuple[int, int]]:
         return [(each.stat().st_mtime_ns, each.stat().st_size) for _, each in self._files if each.exists()]

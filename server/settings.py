@@ -68,6 +68,13 @@ class Settings(BaseSettings):
         description="how long decisions and their reports are kept, at least; without it, for ever. "
         "No router's join window may be longer",
     )
+    http_host: str = Field("127.0.0.1", description="address to serve JSON over HTTP on")
+    http_port: int | None = Field(
+        50080,
+        ge=0,
+        le=65535,
+        description="port of JSON over HTTP; 0 takes a free one, off is no HTTP",
+    )
     tls_certificate: Path | None = Field(None, description="PEM file of the server's certificate and its chain")
     tls_key: Path | None = Field(None, description="PEM file of that certificate's private key")
     tls_client_ca: Path | None = Field(
@@ -99,3 +106,9 @@ class Settings(BaseSettings):
         if isinstance(value, str | Path) and str(value).strip() in ("", "."):
             raise PydanticCustomError("empty", "must not be empty; leave it out to have its default")
         return value
+
+    @field_validator("http_port", mode="before")
+    @classmethod
+    def _turned_off(cls, value: Any) -> Any:
+        """Since there is a default, off has to be said."""
+        return None if value == "off" else value

@@ -52,6 +52,8 @@ from server.storage.writes import (
 
 POINTSMAN = Path(sys.executable).parent / "pointsman"
 DEADLINE_SECONDS = 60.0
+# How long a server under test waits for storage: the disk of a busy machine can stand still for seconds.
+PATIENCE_SECONDS = 30.0
 DAY_US = 86_400_000_000
 NOT_STORED = "STORAGE_UNAVAILABLE"
 
@@ -174,7 +176,13 @@ async def running_app(
     url: str, featuriser: Featuriser, declared: Sequence[DeclaredRouter] = (), **settings: Any
 ) -> AsyncIterator[Running]:
     """A server in this event loop, stopped properly at the end."""
-    given = {"port": 0, "durability": "process_crash", **settings}
+    given = {
+        "port": 0,
+        "http_port": None,
+        "durability": "process_crash",
+        "storage_wait_seconds": PATIENCE_SECONDS,
+        **settings,
+    }
     app = App(Settings(database_url=url, **given), featuriser)
     try:
         await app.start(list(declared))
@@ -191,7 +199,13 @@ def serving_process(*arguments: str, **environment: str) -> Iterator[tuple[subpr
         [str(POINTSMAN), "serve", "--port", "0", *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        env={**os.environ, "POINTSMAN_LOG_LEVEL": "ERROR", **environment},
+        env={
+            **os.environ,
+            "POINTSMAN_LOG_LEVEL": "ERROR",
+            "POINTSMAN_HTTP_PORT": "off",
+            "POINTSMAN_STORAGE_WAIT_SECONDS": str(PATIENCE_SECONDS),
+            **environment,
+        },
     )
     assert process.stderr is not None
     try:

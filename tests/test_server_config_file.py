@@ -81,6 +81,9 @@ def test_routers_and_models_are_read_in_the_order_of_the_file(tmp_path: Path) ->
         ("- a", "mapping"),
         ("routers: {default: {objective: {budget_usd_per_request: 0}}}", "budget_usd_per_request"),
         ("a: [", "is not YAML"),
+        ("routers:\n\tdefault: {}", "is not YAML"),
+        ("routers: {default: {models: {a: {}, a: {}}}}", "the key 'a' stands twice"),
+        ("routers: {default: {store_prompts: [1]}}", "routers.default.store_prompts"),
         ("a: 2026-13-45", "is not YAML"),
         ("[" * 5000, "is not YAML"),
     ],
@@ -90,9 +93,31 @@ def test_what_is_wrong_in_a_file_is_said_with_the_file_and_the_place(
 ) -> None:
     with pytest.raises(ConfigError) as caught:
         declared(tmp_path, text)
-    assert str(caught.value).startswith(f"{tmp_path / 'routers.yaml'}: ")
+    assert re.match(re.escape(str(tmp_path / "routers.yaml")) + r":1?2?:? ", str(caught.value))
     assert place in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        ("    colour: red", 3),
+        ("    reward_rule:\n\n      join: best", 5),
+        ("    models:\n      gpt-4.1:\n        prices:\n          usd_per_request: .nan", 6),
+        ("    models:\n      gpt-4:\n        state: active\n      gpt-4.1:\n        state: gone", 7),
+        ("    models:\n      gpt-4.1:\n        state: gone\n      gpt-4:\n        state: active", 5),
+        ("    reward_rule: {signal_weights: {x: 1,\n      y: -1}}", 4),
+        ("    objective: [1]", 3),
+        ("    display_name: 'x", 4),
+        ("    policy: &a [*a]", 3),
+        ("  other: 1", 3),
+        ("extra:", 3),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said_with_its_line(tmp_path: Path, wrong: str, line: int) -> None:
+    with pytest.raises(ConfigError) as caught:
+        declared(tmp_path, f"routers:\n  default:\n{wrong}\n")
+    assert str(caught.value).startswith(f"{tmp_path / 'routers.yaml'}:{line}: "), caught.value
 
 
 @pytest.mark.parametrize(
@@ -127,7 +152,7 @@ def test_a_key_is_named_as_it_stands_in_the_file(tmp_path: Path, key: str, value
         nested = f"{{{part}: {nested}}}"
     with pytest.raises(ConfigError) as caught:
         declared(tmp_path, f"routers: {{default: {nested}}}")
-    assert f"{tmp_path / 'routers.yaml'}: routers.default.{key}: " in str(caught.value)
+    assert f"{tmp_path / 'routers.yaml'}:1: routers.default.{key}: " in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +227,7 @@ async def test_a_model_removed_while_serving_stays_removed_if_the_file_is_unchan
 
 @pytest.mark.parametrize("twice", ["a: {}\n      a: {}", "a: {prices: {usd_per_request: 1, usd_per_request: 2}}"])
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path, twice: str) -> None:
-    with pytest.raises(ConfigError, match=r"stands twice.*line"):
+    with pytest.raises(ConfigError, match=r"routers\.yaml:[45]: .*stands twice"):
         declared(tmp_path, f"routers:\n  default:\n    models:\n      {twice}\n")
 
 

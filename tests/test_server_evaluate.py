@@ -298,7 +298,7 @@ def test_a_bad_candidates_file_is_named_with_the_field(text: str, named: str, tm
     path.write_text(text)
     with pytest.raises(ConfigError) as caught:
         read_candidates(path)
-    assert str(caught.value).startswith(f"{path}: {named}"), caught.value
+    assert str(caught.value).startswith(f"{path}:1: {named}"), caught.value
 
 
 def test_the_league_says_which_candidate_is_better_and_draws_it(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_a_file_with_such_a_window_is_refused_with_its_place(tmp_path: Path) -> 
     path.write_text("routers: {slow: {reward_rule: {join_window_seconds: 172801}}}")
     assert len(read_config(path, 3 * DAY_SECONDS)) == 1
     with pytest.raises(
-        ConfigError, match=r"routers.yaml: routers\.slow\.reward_rule\.join_window_seconds: must be"
+        ConfigError, match=r"routers.yaml:1: routers\.slow\.reward_rule\.join_window_seconds: must be"
     ):
         read_config(path, 2 * DAY_SECONDS)
     with (

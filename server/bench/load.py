@@ -37,13 +37,18 @@ _WORDS = (
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One load. `ratio` is its rate over the echo's with the same message sizes, None for an echo."""
+    """One load. `ratio` is its rate over the echo's with the same message sizes, None for an echo.
+
+    `processor_us` is what the server has spent on a request, with all that it does beside answering; None where
+    that cannot be told. It says more than the rate where other processes share the machine.
+    """
 
     name: str
     requests_per_second: float
     p50_ms: float
     p99_ms: float
     ratio: float | None = None
+    processor_us: float | None = None
 
 
 async def run_bench(
@@ -64,19 +69,26 @@ async def run_bench(
     requests = [_route_request(prompt_characters, embedding, seed) for seed in range(_DISTINCT_REQUESTS)]
     url = f"sqlite:///{folder / 'bench.db'}"
     command = ("-m", "server.cli.main", "serve", "--port", "0", "--database-url", url)
-    async with _process(command, {"POINTSMAN_DURABILITY": durability}) as port, _channel(port) as channel:
+    async with (
+        _process(command, {"POINTSMAN_DURABILITY": durability}) as server,
+        _channel(server.port) as channel,
+    ):
         await _register(channel, models, embedding)
         answers: list[bytes] = []
         warm_up = _Load(channel, _ROUTE, requests, answers)
         await warm_up.run(callers, _WARM_UP_SECONDS)
         size = len(answers[-1])
         answers.clear()
-        route = await _side_by_side("Route", _Load(channel, _ROUTE, requests, answers), size, callers, seconds)
+        route = await _side_by_side(
+            "Route", _Load(channel, _ROUTE, requests, answers), server, size, callers, seconds
+        )
         reports = [_report_request(answer) for answer in answers]
-        report = await _side_by_side("ReportReward", _Load(channel, _REPORT, reports), 2, callers, seconds)
+        report = await _side_by_side("ReportReward", _Load(channel, _REPORT, reports), server, 2, callers, seconds)
         beside = []
         if importing:
-            beside = await _while_importing(port, models, _Load(channel, _ROUTE, requests), callers, seconds)
+            beside = await _while_importing(
+                server.port, models, _Load(channel, _ROUTE, requests), callers, seconds
+            )
     return [*route, *report, *beside]
 
 
@@ -95,19 +107,32 @@ async def _while_importing(port: int, models: int, load: _Load, callers: int, se
     ]
 
 
-async def _side_by_side(name: str, load: _Load, answer_bytes: int, callers: int, seconds: float) -> list[Result]:
+async def _side_by_side(
+    name: str, load: _Load, server: _Server, answer_bytes: int, callers: int, seconds: float
+) -> list[Result]:
     """The load and its echo in turns, so that a machine that is slower for a while is so for both."""
     async with (
-        _process(("-m", "server.bench.echo", str(answer_bytes)), {}) as port,
-        _channel(port) as channel,
+        _process(("-m", "server.bench.echo", str(answer_bytes)), {}) as echo_server,
+        _channel(echo_server.port) as channel,
     ):
         warm_up = _Load(channel, load.method, load.requests)
         await warm_up.run(callers, _WARM_UP_SECONDS)
         echo = _Load(channel, load.method, load.requests)
+        # Over the turns of both: what is learned from a request comes after its answer.
+        began, echo_began = server.processor_seconds(), echo_server.processor_seconds()
         for _ in range(_TURNS):
             await echo.run(callers, seconds / _TURNS)
             await load.run(callers, seconds / _TURNS)
-    return [echo.result(f"{name}, echo"), load.result(name, load.rate / echo.rate)]
+        spent, echo_spent = _difference(server, began), _difference(echo_server, echo_began)
+    return [
+        echo.result(f"{name}, echo", processor_seconds=echo_spent),
+        load.result(name, load.rate / echo.rate, spent),
+    ]
+
+
+def _difference(server: _Server, began: float | None) -> float | None:
+    now = server.processor_seconds()
+    return None if now is None or began is None else now - began
 
 
 class _Load:
@@ -144,24 +169,40 @@ class _Load:
         """Requests a second."""
         return len(self._latencies) / self._elapsed
 
-    def result(self, name: str, ratio: float | None = None) -> Result:
+    def result(self, name: str, ratio: float | None = None, processor_seconds: float | None = None) -> Result:
         """What all runs came to."""
         p50, p99 = np.percentile(self._latencies, [50, 99]) * 1e3
-        return Result(name, self.rate, float(p50), float(p99), ratio)
+        processor_us = None if processor_seconds is None else processor_seconds / len(self._latencies) * 1e6
+        return Result(name, self.rate, float(p50), float(p99), ratio, processor_us)
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    port: int
+    pid: int
+
+    def processor_seconds(self) -> float | None:
+        """What the process has used so far, of all processors; None where there is no /proc."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return None
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @asynccontextmanager
-async def _process(arguments: tuple[str, ...], environment: dict[str, str]) -> AsyncIterator[int]:
-    """A Python process that says its port; killed at the end."""
+async def _process(arguments: tuple[str, ...], environment: dict[str, str]) -> AsyncIterator[_Server]:
+    """A Python process that says its port; killed at the end. It has none of the settings of this one."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("POINTSMAN_")}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *arguments,
-        env={**os.environ, **environment},
+        env={**inherited, **environment},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        yield await asyncio.wait_for(_port(process), 60)
+        yield _Server(await asyncio.wait_for(_port(process), 60), process.pid)
     finally:
         process.kill()
         await process.wait()

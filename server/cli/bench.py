@@ -42,7 +42,8 @@ def bench(
 ) -> None:
     """Measure requests a second through real gRPC, against a bare echo of the same message sizes.
 
-    Both servers are processes of their own on this machine; the load comes from this one.
+    Both servers are processes of their own on this machine, without any POINTSMAN_* settings of the environment;
+    the load comes from this one. Where /proc tells, what a server spent on a request is shown as well.
     """
     with tempfile.TemporaryDirectory(prefix="pointsman-bench-") as folder:
         results = asyncio.run(
@@ -66,8 +67,9 @@ def bench(
 
 def _line(result: Result) -> str:
     unit = "rows" if result.name == "ImportDecisions" else "requests"
+    processor = f"  {result.processor_us:5.0f} us of processor" if result.processor_us is not None else ""
     ratio = f"  {result.ratio:.2f} of its echo" if result.ratio is not None else ""
     return (
         f"{result.name:<22}{result.requests_per_second:>8.0f} {unit}/s  p50 {result.p50_ms:6.2f} ms  "
-        f"p99 {result.p99_ms:6.2f} ms{ratio}"
+        f"p99 {result.p99_ms:6.2f} ms{processor}{ratio}"
     )

@@ -9,10 +9,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from threadpoolctl import threadpool_limits
 
 from policy.domain import InvalidFieldError
+from server.cli.backup import backup
 from server.cli.bench import bench
 from server.cli.completion import completion
 from server.cli.evaluate import evaluate
 from server.cli.explain import explain
+from server.cli.gateway import gateway
 from server.cli.import_decisions import import_decisions
 from server.cli.keys import keys
 from server.cli.models import models
@@ -37,7 +39,7 @@ def cli() -> None:
 
 _COMMANDS = (
     *(serve, replay, evaluate, models, policies, snapshots, explain, shadow, paid_shadow, import_decisions),
-    *(keys, bench, verify, completion),
+    *(keys, bench, verify, backup, gateway, completion),
 )
 for command in _COMMANDS:
     cli.add_command(command)

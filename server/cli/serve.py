@@ -21,6 +21,7 @@ from server.settings import Settings
 @click.option("--config", type=click.Path(path_type=Path), help="YAML file of routers and models.")
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one.  [default: 50051]")
+@click.option("--http-port", help="Port of JSON over HTTP, or off.  [default: 50080]")
 @click.option("--database-url", help="SQLite or PostgreSQL.  [default: sqlite:///pointsman.db]")
 def serve(**given: Any) -> None:
     """Serve Route and ReportReward over gRPC, and learn.
@@ -29,7 +30,8 @@ def serve(**given: Any) -> None:
     """
     settings = load_settings({key: value for key, value in given.items() if value is not None})
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    for each in ("alembic", "uvicorn"):
+        logging.getLogger(each).setLevel(logging.WARNING)
     asyncio.run(_serve(settings))
 
 
@@ -53,6 +55,9 @@ async def _serve(settings: Settings) -> None:
             loop.add_signal_handler(number, stopping.set)
     try:
         await app.start(declared)
+        if app.http_port:
+            scheme = "https" if settings.tls_certificate else "http"
+            click.echo(f"JSON over HTTP on {scheme}://{settings.http_host}:{app.http_port}", err=True)
         click.echo(f"Pointsman listens on {settings.host}:{app.port}", err=True)
         await stopping.wait()
     finally:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from policy.candidates import CandidateSpec, parse_candidate
 from policy.domain import InvalidFieldError
-from server.config_file import ConfigError, read_yaml
+from server.config_file import read_yaml
 from server.storage.codec import parse_spec
 
 
@@ -18,14 +18,14 @@ def read_candidates(path: Path) -> list[CandidateSpec]:
     """
     document = read_yaml(path)
     try:
-        if not isinstance(document, dict) or set(document) != {"candidates"}:
+        if not isinstance(document.value, dict) or set(document.value) != {"candidates"}:
             raise InvalidFieldError("candidates", "must be the one key at the top")
-        named = document["candidates"]
+        named = document.value["candidates"]
         if not isinstance(named, dict) or not named:
             raise InvalidFieldError("candidates", "must be a mapping of names to candidates")
         return [_candidate(str(name), value) for name, value in named.items()]
     except InvalidFieldError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        raise document.error(error) from error
 
 
 def _candidate(name: str, value: object) -> CandidateSpec:

@@ -29,7 +29,6 @@ MODEL_TOTALS: tuple[ModelTotal, ...] = (
     ("pointsman_rewards", "Rewards learned from.", lambda r: r.rewards),
     ("pointsman_windows_closed", "Decisions whose join window has closed.", lambda r: r.closed),
     ("pointsman_rewards_missing", "Of them those that no reward came for.", lambda r: r.missing),
-    ("pointsman_reports_late", "Reports that came after the window, not learned from.", lambda r: r.late),
 )
 ROUTER_TOTALS: tuple[RouterTotal, ...] = (
     ("pointsman_spent_usd", "USD charged to the router.", lambda v: v.router.spent_usd),

@@ -67,7 +67,7 @@ class Gatekeeper(grpc.aio.ServerInterceptor):
             handler = await continuation(handler_call_details)
             return None if handler is None else _open(handler)
         try:
-            key = self._key(handler_call_details) if self._ring.locked else None
+            key = self._key(handler_call_details.invocation_metadata) if self._ring.locked else None
             guarded = self._guarded.get(method)
             if guarded is None:
                 handler = await continuation(handler_call_details)
@@ -82,8 +82,21 @@ class Gatekeeper(grpc.aio.ServerInterceptor):
         CALLER.set(key)
         return guarded.handler
 
-    def _key(self, details: grpc.HandlerCallDetails) -> ApiKey:
-        return self._ring.authenticate(_key_text(details.invocation_metadata), self._clock_us())
+    @property
+    def locked(self) -> bool:
+        """Whether a key is asked for."""
+        return self._ring.locked
+
+    def require(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        """Raises PointsmanError for a call that would be refused by its key or scope alone.
+
+        For who would have to read a message before it can be forwarded here, where all is checked again.
+        """
+        if not method.startswith(_HEALTH) and self._ring.locked:
+            _require_scope(self._key(metadata), method, self._methods.get(method, _NO_ACCESS))
+
+    def _key(self, metadata: Iterable[tuple[str, str | bytes]]) -> ApiKey:
+        return self._ring.authenticate(_key_text(metadata), self._clock_us())
 
     def _guard(self, handler: Handler, method: str) -> _Guarded:
         access = self._methods.get(method, _NO_ACCESS)

@@ -22,6 +22,7 @@ from server.services.names import (
     snapshot_name,
 )
 from server.services.pages import page_of, page_size
+from server.services.peer import caller_address
 from server.services.policies import (
     STATES,
     candidate_from_proto,
@@ -239,7 +240,7 @@ def _revision(name: str, etag: str, entry: PolicyEntry) -> int | None:
 
 
 def _actor(given: str, context: Context) -> str:
-    return given or str(context.peer())
+    return given or caller_address(context)
 
 
 def _target(value: pb.PolicyState.ValueType) -> PolicyState:

@@ -1,0 +1,155 @@
+"""Wires a gateway and runs it: the one place that knows all its parts."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from server.gateway.completions import Completions
+from server.gateway.decisions import Address, Pointsman, PointsmanAwayError
+from server.gateway.door import Door
+from server.gateway.execution import Execution
+from server.gateway.feedback import Feedback, LastServed
+from server.gateway.outbox import Outbox
+from server.gateway.planning import ROUTED, Planner
+from server.gateway.problems import ApiError
+from server.gateway.providers import Providers, read_targets
+from server.gateway.settings import GatewayConfig, GatewaySettings
+from server.gateway.signals import Signals
+
+logger = logging.getLogger(__name__)
+
+_BACKLOG = 2048
+
+
+class Gateway:
+    """One process. Raises SettingError for a setting that is not as it should be."""
+
+    def __init__(self, settings: GatewaySettings, config: GatewayConfig, address: Address) -> None:
+        self._settings = settings
+        self._config = config
+        self._door = Door(settings)
+        self._providers = Providers(read_targets(config.models))
+        self._pointsman = Pointsman(address, config.route_seconds)
+        self.outbox = Outbox(self._pointsman, settings.reports_max)
+        served = LastServed()
+        signals = Signals(config, self.outbox.put)
+        planner = Planner(config, self._pointsman, self.outbox.put)
+        execution = Execution(config, self._providers, signals, self.outbox.put)
+        self._feedback = Feedback(self._pointsman, served, config.comments_file)
+        parts = (self._door, planner, execution, signals, served)
+        app = Starlette(
+            routes=[
+                Route("/v1/chat/completions", Completions("chat", *parts), methods=["POST"]),
+                Route("/v1/responses", Completions("responses", *parts), methods=["POST"]),
+                Route("/v1/models", self._list_models),
+                Route("/v1/models/{model:path}", self._get_model),
+                Route("/v1/feedback", self._take_feedback, methods=["POST"]),
+                Route("/health", self._health),
+            ],
+            exception_handlers={
+                ApiError: _refused,
+                404: _no_such_path,
+                405: _no_such_method,
+                500: _internal,
+            },
+        )
+
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                lifespan="off",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                timeout_graceful_shutdown=max(1, int(settings.grace_seconds)),
+            )
+        )
+
+    async def run(self, listening: socket.socket) -> None:
+        """Serves until `stop`. What is under way has its grace; then the reports are sent."""
+        self.outbox.start()
+        try:
+            await self._server.serve(sockets=[listening])
+        finally:
+            await self.outbox.stop(self._settings.grace_seconds)
+            await self._pointsman.close()
+
+    def stop(self) -> None:
+        """Ends `run`."""
+        self._server.should_exit = True
+
+    async def _health(self, _request: Request) -> Response:
+        return JSONResponse({"status": "ok", "requests": self._door.inside})
+
+    async def _list_models(self, request: Request) -> Response:
+        self._door.admit(request)
+        return JSONResponse({"object": "list", "data": [_model(name) for name in await self._names()]})
+
+    async def _get_model(self, request: Request) -> Response:
+        self._door.admit(request)
+        name = request.path_params["model"]
+        if name not in await self._names():
+            raise ApiError(404, f"there is no model {name!r}", code="model_not_found", param="model")
+        return JSONResponse(_model(name))
+
+    async def _names(self) -> list[str]:
+        """What may be asked for. Without Pointsman, what the gateway's file names."""
+        try:
+            routers, models = await self._pointsman.names(f"routers/{self._config.default_router}")
+        except PointsmanAwayError:
+            routers, models = list(self._config.routers), list(self._config.models)
+        return [ROUTED, *(f"{ROUTED}/{each}" for each in routers), *models]
+
+    async def _take_feedback(self, request: Request) -> Response:
+        self._door.admit(request)
+        with self._door.place(), self._door.holding() as held:
+            body = await self._door.read(request, held)
+            return JSONResponse(await self._feedback.take(body))
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals alone: uvicorn would raise them again once it is done, before the reports are sent."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Captures none."""
+        yield
+
+
+def listen(settings: GatewaySettings) -> socket.socket:
+    """The socket that is served on. Raises OSError."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    return socket.create_server((settings.host.strip("[]"), settings.port), family=family, backlog=_BACKLOG)
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "pointsman"}
+
+
+async def _refused(_request: Request, error: Any) -> Response:
+    return JSONResponse(error.body, error.status, error.headers)
+
+
+async def _no_such_path(request: Request, _error: Exception) -> Response:
+    problem = ApiError(404, f"there is no {request.method} {request.url.path}", code="unknown_url")
+    return JSONResponse(problem.body, problem.status)
+
+
+async def _no_such_method(request: Request, _error: Exception) -> Response:
+    problem = ApiError(405, f"{request.url.path} does not take {request.method}", code="method_not_allowed")
+    return JSONResponse(problem.body, problem.status)
+
+
+async def _internal(_request: Request, error: Exception) -> Response:
+    logger.error("a request failed: %s", type(error).__name__)
+    return JSONResponse(ApiError(500, "internal error").body, 500)

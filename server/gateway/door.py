@@ -1,0 +1,108 @@
+"""The gateway's own door: who may come in, how many at once, and how much they may bring."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+
+from server.gateway.problems import ApiError
+from server.gateway.settings import GatewaySettings, SettingError
+
+_BODY_SECONDS = 60.0
+_BUSY = {"retry-after": "1"}
+
+
+@dataclass
+class Held:
+    """The bytes of one body."""
+
+    bytes: int = 0
+
+
+class Door:
+    """Counts those inside, and the bytes of their bodies."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self._key = settings.key()
+        self.inside = 0
+        self.bytes_held = 0
+        if self._key is None and not settings.insecure and not is_loopback(settings.host):
+            raise SettingError(
+                f"POINTSMAN_GATEWAY_HOST: {settings.host} is not loopback, and clients need no key: set "
+                "POINTSMAN_GATEWAY_API_KEY, or POINTSMAN_GATEWAY_INSECURE=true to serve everyone who reaches it"
+            )
+
+    def admit(self, request: Request) -> None:
+        """Raises ApiError 401 without the key."""
+        if self._key is None:
+            return
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._key.encode()):
+            raise ApiError(401, "the API key is missing or wrong", code="invalid_api_key")
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place inside for as long as the block. Raises ApiError 503 if there is none."""
+        if self.inside >= self._settings.streams_max:
+            raise ApiError(
+                503, f"{self._settings.streams_max} requests are served already", code="busy", headers=_BUSY
+            )
+        self.inside += 1
+        try:
+            yield
+        finally:
+            self.inside -= 1
+
+    @contextmanager
+    def holding(self) -> Iterator[Held]:
+        """Room for a body, for as long as the block."""
+        held = Held()
+        try:
+            yield held
+        finally:
+            self.bytes_held -= held.bytes
+
+    async def read(self, request: Request, held: Held) -> Any:
+        """The body as JSON. Raises ApiError 400, 408, 413 or 503, and ClientDisconnect."""
+        chunks: list[bytes] = []
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                async for chunk in request.stream():
+                    held.bytes += len(chunk)
+                    self.bytes_held += len(chunk)
+                    self._require_room(held.bytes)
+                    chunks.append(chunk)
+        except TimeoutError as error:
+            raise ApiError(408, "the body did not arrive in time", code="timeout") from error
+        return _parse(b"".join(chunks))
+
+    def _require_room(self, held: int) -> None:
+        most = self._settings.body_bytes_max
+        if held > most:
+            raise ApiError(413, f"the body has more than {most:,} bytes", code="request_too_large")
+        if self.bytes_held > self._settings.bodies_bytes_max:
+            raise ApiError(503, "too many large bodies at once", code="busy", headers=_BUSY)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _parse(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise ApiError(400, f"the body is no JSON: {error}", code="invalid_json") from error

@@ -1,0 +1,202 @@
+"""The one module that touches LiteLLM: calls a provider, and says in Pointsman's words how a call failed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from server.gateway.conversation import Api
+from server.gateway.settings import ModelConfig
+
+
+class Failure(Enum):
+    """Why a call failed: the names of ModelError, and two that say nothing of the model's health."""
+
+    UNAVAILABLE = "UNAVAILABLE"
+    TIMEOUT = "TIMEOUT"
+    RATE_LIMITED = "RATE_LIMITED"
+    REFUSED = "REFUSED"
+    INVALID_OUTPUT = "INVALID_OUTPUT"
+    # The model has no such parameter, another may.
+    UNSUPPORTED = "UNSUPPORTED"
+    # The request is at fault, whoever is asked.
+    BAD_REQUEST = "BAD_REQUEST"
+
+
+class ProviderError(Exception):
+    """A call that failed. `message` is the provider's, without the key; it may quote the request."""
+
+    def __init__(self, failure: Failure, message: str, status: int | None = None) -> None:
+        super().__init__(failure.value)
+        self.failure = failure
+        self.message = message
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Target:
+    """How a model is called. The key is left out of the repr."""
+
+    litellm_model: str
+    api_base: str | None = None
+    api_version: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+
+
+def read_targets(models: Mapping[str, ModelConfig]) -> dict[str, Target]:
+    """Raises SettingError for a key that is not there."""
+    return {
+        name: Target(each.litellm_model or name, each.api_base, each.api_version, each.api_key(f"models.{name}"))
+        for name, each in models.items()
+    }
+
+
+class Providers:
+    """Every provider that LiteLLM knows."""
+
+    def __init__(self, targets: Mapping[str, Target]) -> None:
+        self._targets = targets
+        self._litellm = _load()
+
+    def target(self, model: str) -> Target:
+        """A model that the file does not name is LiteLLM's of that name, with its provider's usual variables."""
+        return self._targets.get(model) or Target(model)
+
+    async def complete(
+        self, api: Api, model: str, parameters: Mapping[str, Any], seconds: float
+    ) -> dict[str, Any]:
+        """The whole answer in OpenAI's form. Raises ProviderError."""
+        answer = await self._call(api, model, dict(parameters), seconds)
+        return _plain(answer)
+
+    async def stream(
+        self, api: Api, model: str, parameters: Mapping[str, Any], seconds: float
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """The parts of an answer in OpenAI's form, the usage of a chat among them. Raises ProviderError."""
+        given = {**parameters, "stream": True}
+        if api == "chat":
+            given["stream_options"] = {"include_usage": True}
+        parts = await self._call(api, model, given, seconds)
+        try:
+            async for part in parts:
+                yield _plain(part)
+        except Exception as error:
+            raise self._failed(error, model) from error
+        finally:
+            close = getattr(parts, "aclose", None)
+            if close is not None:
+                with contextlib.suppress(Exception):
+                    await close()
+
+    async def _call(self, api: Api, model: str, parameters: dict[str, Any], seconds: float) -> Any:
+        target = self.target(model)
+        ask = self._litellm.acompletion if api == "chat" else self._litellm.aresponses
+        given = {
+            **parameters,
+            "model": target.litellm_model,
+            "api_base": target.api_base,
+            "api_version": target.api_version,
+            "api_key": target.api_key,
+            "timeout": seconds,
+            "max_retries": 0,
+            "num_retries": 0,
+        }
+        try:
+            return await ask(**{name: value for name, value in given.items() if value is not None})
+        except Exception as error:
+            raise self._failed(error, model) from error
+
+    def _failed(self, error: Exception, model: str) -> ProviderError:
+        """What it says of the model. The text may be shown to the client, never logged."""
+        if isinstance(error, ProviderError):
+            return error
+        key = self.target(model).api_key
+        message = str(getattr(error, "message", "") or error)
+        status = getattr(error, "status_code", None)
+        failure = self._failure(error, status if isinstance(status, int) else None)
+        return ProviderError(failure, message.replace(key, "***") if key else message, status)
+
+    def _failure(self, error: Exception, status: int | None) -> Failure:
+        known = self._litellm.exceptions
+        if isinstance(error, TimeoutError | known.Timeout) or status in (408, 504):
+            return Failure.TIMEOUT
+        if isinstance(error, known.ContextWindowExceededError | known.ContentPolicyViolationError):
+            return Failure.REFUSED
+        if isinstance(error, known.UnsupportedParamsError | known.EndpointNotSupportedByModelError):
+            return Failure.UNSUPPORTED
+        if isinstance(error, known.LiteLLMUnknownProvider):
+            return Failure.UNAVAILABLE
+        if isinstance(error, known.APIResponseValidationError | json.JSONDecodeError):
+            return Failure.INVALID_OUTPUT
+        if status == 429:
+            return Failure.RATE_LIMITED
+        if status in (400, 413, 422):
+            return Failure.BAD_REQUEST
+        # A key that is no good (401, 403) and a model that is not there (404) too: whoever asks gets no answer.
+        return Failure.UNAVAILABLE
+
+
+def _load() -> Any:
+    """LiteLLM, which takes seconds to import, without what it does unasked: it fetches a list of prices, reads a
+    .env, and says on the terminal and in the log what went wrong, prompts included.
+    """
+    os.environ["LITELLM_OFFLINE_MODE"] = "true"
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    os.environ["LITELLM_MODE"] = "PRODUCTION"
+    import litellm  # noqa: PLC0415
+
+    litellm.telemetry = False
+    litellm.suppress_debug_info = True
+    for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "httpx", "openai"):
+        quiet = logging.getLogger(name)
+        quiet.handlers.clear()
+        quiet.setLevel(logging.CRITICAL)
+    return litellm
+
+
+def _plain(message: Any) -> dict[str, Any]:
+    """The message as JSON has it, without what LiteLLM keeps for itself."""
+    found: dict[str, Any] = (
+        message
+        if isinstance(message, dict)
+        else message.model_dump(mode="json", exclude_none=True, warnings=False)
+    )
+    for name in ("_hidden_params", "provider_specific_fields", "_response_headers"):
+        found.pop(name, None)
+    for choice in found.get("choices") or ():
+        # Null is what OpenAI says here, and clients look for it.
+        choice.setdefault("finish_reason", None)
+        choice.pop("provider_specific_fields", None)
+        if "message" in choice:
+            choice["message"].setdefault("content", None)
+    return found
+
+
+async def first_part(parts: AsyncIterator[dict[str, Any]], api: Api) -> list[dict[str, Any]]:
+    """The parts up to the first that says something: until then another model can still take over."""
+    found: list[dict[str, Any]] = []
+    async for part in parts:
+        found.append(part)
+        if says_something(part, api):
+            return found
+    if not found:
+        raise ProviderError(Failure.UNAVAILABLE, "the stream ended before it began")
+    return found
+
+
+def says_something(part: Mapping[str, Any], api: Api) -> bool:
+    """Whether a part of a stream has anything of the answer in it."""
+    if api == "responses":
+        kind = str(part.get("type", ""))
+        return kind.endswith(".delta") or kind in ("response.completed", "response.incomplete", "response.failed")
+    for choice in part.get("choices") or ():
+        delta = choice.get("delta") or {}
+        if choice.get("finish_reason") or any(value for name, value in delta.items() if name != "role"):
+            return True
+    return False

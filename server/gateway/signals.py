@@ -1,0 +1,131 @@
+"""Signals about an answer that need no one's opinion: checks of its form, and whether it was asked for again."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jsonschema
+from pointsman.v1 import router_service_pb2 as pb
+
+from server.gateway.conversation import Conversation
+from server.gateway.plan import Answer, Plan, Put
+from server.gateway.settings import ChecksConfig, GatewayConfig
+
+_SESSIONS_MAX = 10_000
+_WORDS_MAX = 400
+# Two turns of which this part of the words is in both are one question, asked twice.
+_ALIKE = 0.5
+
+
+@dataclass(frozen=True)
+class _Turn:
+    decision_id: str
+    nonce: str
+    model: str
+    words: frozenset[str]
+    time: float
+
+
+class Signals:
+    """Looks at answers by the checks of their router. What it remembers of sessions is bounded."""
+
+    def __init__(self, config: GatewayConfig, put: Put) -> None:
+        self._config = config
+        self._put = put
+        self._sessions: OrderedDict[str, _Turn] = OrderedDict()
+
+    def of(self, plan: Plan, talk: Conversation, answer: Answer) -> dict[str, float]:
+        """Each check that the router has and that applies: 1 if the answer passes, else 0."""
+        checks = self._config.router(plan.router).checks
+        return {f"check_{name}": float(passed) for name, passed in _results(checks, talk, answer).items()}
+
+    def on_turn(self, plan: Plan, talk: Conversation, session: str) -> None:
+        """Tells of the session's turn before whether this one asks the same again."""
+        turn = self._sessions.pop(f"{plan.router} {session}", None)
+        seconds = self._config.router(plan.router).checks.no_retry_seconds
+        if turn is None or seconds is None or time.monotonic() - turn.time > seconds:
+            return
+        report = pb.ReportRewardRequest(
+            decision_id=turn.decision_id, report_id=f"gateway-{turn.nonce}-no-retry", served_model=turn.model
+        )
+        report.signals["check_no_retry"] = float(not _alike(turn.words, _words(talk.prompt)))
+        self._put(report)
+
+    def on_served(self, plan: Plan, talk: Conversation, session: str, model: str) -> None:
+        """Remembers the turn until the session's next."""
+        wanted = self._config.router(plan.router).checks.no_retry_seconds is not None
+        if not wanted or not session or not plan.decision_id:
+            return
+        words = _words(talk.prompt)
+        turn = _Turn(plan.decision_id, plan.nonce, model, words, time.monotonic())
+        self._sessions[f"{plan.router} {session}"] = turn
+        if len(self._sessions) > _SESSIONS_MAX:
+            self._sessions.popitem(last=False)
+
+
+def _results(checks: ChecksConfig, talk: Conversation, answer: Answer) -> dict[str, bool]:
+    found: dict[str, bool] = {}
+    if checks.non_empty:
+        found["non_empty"] = bool(answer.text.strip() or answer.tool_calls)
+    if checks.tool_calls and answer.tool_calls:
+        tools = _tools(talk)
+        found["tool_calls"] = all(_call_fits(tools, name, given) for name, given in answer.tool_calls)
+    if answer.tool_calls and not answer.text:
+        return found
+    if checks.valid_json:
+        found["valid_json"] = _parsed(answer.text) is not _NOTHING
+    if checks.json_schema is not None:
+        found["json_schema"] = _fits(_parsed(answer.text), checks.json_schema)
+    if checks.pattern is not None:
+        found["pattern"] = re.search(checks.pattern, answer.text) is not None
+    return found
+
+
+_NOTHING = object()
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return _NOTHING
+
+
+def _fits(value: Any, schema: Mapping[str, Any]) -> bool:
+    """A client's own schema may be wrong; then nothing fits it."""
+    if value is _NOTHING:
+        return False
+    try:
+        jsonschema.validate(value, schema)
+    except (jsonschema.ValidationError, jsonschema.SchemaError, RecursionError):
+        return False
+    return True
+
+
+def _tools(talk: Conversation) -> dict[str, Mapping[str, Any]]:
+    """The schema of each tool's arguments, of either API."""
+    found = {}
+    for tool in talk.parameters.get("tools") or ():
+        function = tool.get("function", tool) if isinstance(tool, dict) else {}
+        if isinstance(function.get("name"), str):
+            found[function["name"]] = function.get("parameters") or {}
+    return found
+
+
+def _call_fits(tools: Mapping[str, Mapping[str, Any]], name: str, arguments: str) -> bool:
+    return name in tools and _fits(_parsed(arguments or "{}"), tools[name])
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", text.lower())[:_WORDS_MAX])
+
+
+def _alike(one: frozenset[str], other: frozenset[str]) -> bool:
+    both = one | other
+    return bool(both) and len(one & other) >= _ALIKE * len(both)

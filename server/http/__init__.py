@@ -1,0 +1,1 @@
+"""JSON over HTTP: a door that passes every call on to the gRPC server."""
