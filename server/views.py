@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from policy.domain import Router
 from policy.learner import RouterLearner
 from policy.view import PolicyView
+
+NewViews = Mapping[str, tuple[str, PolicyView | None]]
+"""Of each router the name of the candidate, empty for the live policy, and its view, None if it has none."""
+OnViews = Callable[[int, NewViews, bool], object]
+"""Takes a position of the log, the views that are new there, and whether no more of the log is there."""
 
 
 class Views:
@@ -57,8 +62,10 @@ class CandidateViews:
         return view if name == candidate else None
 
     def publish(self, router_id: str, candidate: str, view: PolicyView | None) -> None:
-        """Swaps the router's view; None forgets it."""
+        """Swaps the router's view; None forgets it. One of an earlier position of the log changes nothing."""
         if view is None:
             self._views.pop(router_id, None)
-        else:
+            return
+        name, known = self._views.get(router_id, ("", view))
+        if name != candidate or known.snapshot <= view.snapshot:
             self._views[router_id] = (candidate, view)
