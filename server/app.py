@@ -254,6 +254,7 @@ class App:
             self._reads,
             now_us,
             new_decision_id,
+            others_write=self._shared,
         )
         get_decision = GetDecision(self._reader, self._reads, self._registry, self._views)
         take_over = ImportDecisions(self._registry, featuriser, self._log, now_us, new_decision_id)
