@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import time
 from functools import partial
 from typing import Any
@@ -22,14 +23,13 @@ from pointsman.v1 import (
 )
 from sqlalchemy import Engine
 
-from policy.domain import DEFAULT_ROUTER, RouterSpec
 from policy.features import Featuriser
 from server.admission import Admission
-from server.clock import new_decision_id, now_us
+from server.clock import LogClock, new_decision_id, now_us
 from server.config_file import DeclaredRouter
+from server.declared import apply_declared
 from server.doors import Doors, is_loopback
 from server.election import Election
-from server.errors import AlreadyExistsError
 from server.evaluation_loop import EvaluationLoop, Found
 from server.http.door import HttpDoor
 from server.key_watch import KeyWatch
@@ -50,22 +50,21 @@ from server.services.router_service import RouterService
 from server.settings import Role, Settings
 from server.storage import registry_store
 from server.storage.bounded_reads import BoundedReads
-from server.storage.codec import dump_spec, load_router_spec
 from server.storage.engine import migrate, open_engine
 from server.storage.group_commit import GroupCommit
 from server.storage.policy_store import read_transitions
+from server.storage.positions import log_time_us
 from server.storage.reader import LogReader
 from server.storage.retention import require_window
 from server.storage.tail import LogTail
 from server.storage.writes import Transact
 from server.stored_evaluation import StoredEvaluations
+from server.tracing.asked import open_tracing
 from server.usecases.change_policies import ChangePolicies
 from server.usecases.change_registry import ChangeRegistry
 from server.usecases.get_decision import GetDecision
 from server.usecases.import_decisions import ImportDecisions
 from server.usecases.promote_policy import PromotePolicy
-from server.usecases.report_reward import ReportReward
-from server.usecases.route import Route
 from server.usecases.snapshots import Snapshots
 from server.usecases.steward import Steward
 from server.view_publisher import ViewPublisher
@@ -92,8 +91,12 @@ class App:
     `stop` it in one event loop.
     """
 
-    def __init__(self, settings: Settings, featuriser: Featuriser | None = None) -> None:
+    def __init__(
+        self, settings: Settings, featuriser: Featuriser | None = None, clock: LogClock | None = None
+    ) -> None:
         self._settings = settings
+        self._clock = clock or LogClock()
+        self._tracing = open_tracing(os.environ)
         self._engine: Engine = open_engine(settings.database_url, settings.durability)
         self._shared = self._engine.dialect.name == "postgresql"
         if not self._shared:
@@ -103,15 +106,16 @@ class App:
         self._registry = Registry()
         self._views = Views()
         self._candidate_views = CandidateViews()
-        self._metrics = Metrics(self._registry, self._views, now_us)
+        self._metrics = Metrics(self._registry, self._views, self._clock)
         self._log = GroupCommit(
             self._engine,
             self._registry,
-            now_us,
+            self._clock,
             self._notify_followers,
             settings.write_queue_max,
             tail,
             on_batch=self._metrics.batches.add,
+            on_time=self._clock.reached,
         )
         self._reads = BoundedReads(settings.storage_wait_seconds)
         self._change = ChangeRegistry(self._registry, self._log, settings.window_seconds_max)
@@ -132,16 +136,16 @@ class App:
             self._engine,
             self._views,
             self._candidate_views,
-            now_us,
+            self._clock,
             lambda: not self._learning.active,
             self._refresh_registry,
             self._tell_health,
         )
         self._retention = RetentionLoop(
-            self._engine, self._log, now_us, settings.retention_days, lambda: self._learning.learns
+            self._engine, self._log, self._clock, settings.retention_days, lambda: self._learning.learns
         )
         self._promote = PromotePolicy(self._registry, self._change, self._learning.find)
-        self._steward = Steward(self._registry, self._promote, now_us)
+        self._steward = Steward(self._registry, self._promote, self._clock)
         self._ring = KeyRing()
         self._key_watch = KeyWatch(self._engine, self._ring)
         self._gatekeeper = Gatekeeper(self._ring, Admission(time.monotonic), METHODS, now_us)
@@ -173,6 +177,7 @@ class App:
         """
         doors = Doors(self._settings)
         await asyncio.to_thread(migrate, self._engine)
+        self._clock.reached(await asyncio.to_thread(log_time_us, self._engine))
         await self._key_watch.refresh()
         doors.require_locked(self._ring.locked)
         head = await asyncio.to_thread(self._reader.head)  # What is changed from here on, the watch will see.
@@ -181,10 +186,7 @@ class App:
         self._spawn(self._log.run())
         await self._retention.prepare()
         self._spawn(self._key_watch.run())
-        if self._registry.entry(DEFAULT_ROUTER) is None:
-            await self._create_default()
-        for router in declared:
-            await self._apply(router)
+        await apply_declared(self._engine, self._registry, self._change, declared)
         for entry in self._registry.entries():
             require_window(entry.router.spec, self._settings.window_seconds_max, f"routers.{entry.router.id}.")
         # Only from here on does a caller wait for storage: a start on a slow disk takes the time it needs.
@@ -223,6 +225,7 @@ class App:
         self._log.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._engine.dispose()
+        await asyncio.to_thread(self._tracing.stop)
 
     async def wait(self) -> None:
         """Serves until `stop`."""
@@ -231,7 +234,11 @@ class App:
     def _build_server(self) -> grpc.aio.Server:
         largest = self._settings.message_bytes_max
         server = grpc.aio.server(
-            interceptors=[CallMeter(self._metrics.calls, METHODS), self._gatekeeper],
+            interceptors=[
+                *self._tracing.interceptors,
+                CallMeter(self._metrics.calls, METHODS),
+                self._gatekeeper,
+            ],
             options=[
                 ("grpc.max_receive_message_length", largest),
                 ("grpc.max_send_message_length", largest),
@@ -244,7 +251,7 @@ class App:
         return server
 
     def _add_services(self, server: grpc.aio.Server, featuriser: Featuriser) -> None:
-        route = Route(
+        route = self._tracing.make_route(
             self._registry,
             self._views,
             self._candidate_views,
@@ -252,13 +259,14 @@ class App:
             self._log,
             self._reader,
             self._reads,
-            now_us,
+            self._clock,
             new_decision_id,
-            others_write=self._shared,
+            self._shared,
         )
         get_decision = GetDecision(self._reader, self._reads, self._registry, self._views)
-        take_over = ImportDecisions(self._registry, featuriser, self._log, now_us, new_decision_id)
-        data_plane = RouterService(route, ReportReward(self._log, self._metrics.counted), get_decision, take_over)
+        take_over = ImportDecisions(self._registry, featuriser, self._log, self._clock, new_decision_id)
+        report_reward = self._tracing.make_report_reward(self._log, self._metrics.counted)
+        data_plane = RouterService(route, report_reward, get_decision, take_over)
         control_plane = RegistryService(self._registry, self._views, self._change)
         router_service_pb2_grpc.add_RouterServiceServicer_to_server(data_plane, server)
         registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(control_plane, server)
@@ -272,28 +280,6 @@ class App:
         )
         policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(policies, server)
 
-    async def _create_default(self) -> None:
-        """Another server that starts on the same empty database may be first."""
-        try:
-            await self._change.put_router(DEFAULT_ROUTER, RouterSpec(), create=True)
-        except AlreadyExistsError:
-            await self._change.refresh(DEFAULT_ROUTER, partial(registry_store.read_entry, self._engine))
-
-    async def _apply(self, declared: DeclaredRouter) -> None:
-        """Takes over what has changed in the file since it was last applied; what was changed here stays."""
-        entry = self._registry.entry(declared.id)
-        text = dump_spec(declared.spec)
-        known = registry_store.declared_router(self._engine, declared.id)
-        # Compared as specs: an older version wrote down fewer settings.
-        if entry is None or known is None or load_router_spec(known) != declared.spec:
-            await self._change.put_router(declared.id, declared.spec, create=entry is None, declared=text)
-        for model_id, spec in declared.models.items():
-            entry = self._registry.entry(declared.id)
-            missing = entry is None or entry.model(model_id) is None
-            text = dump_spec(spec)
-            if registry_store.declared_model(self._engine, declared.id, model_id) != text:
-                await self._change.put_model(declared.id, model_id, spec, create=missing, declared=text)
-
     def _following(self) -> Following:
         followers = {
             "learner": lambda: self._learning.learned_upto,
@@ -301,7 +287,7 @@ class App:
         }
         return Following(
             self._engine,
-            now_us,
+            self._clock,
             lambda: self._log.waiting,
             self._settings.write_queue_max,
             followers,
@@ -317,27 +303,27 @@ class App:
             self._election.start()
 
     def _make_learner(self, on_health: Heard) -> LearnerLoop:
-        publisher = ViewPublisher(self._engine, now_us, canaries=False)
+        publisher = ViewPublisher(self._engine, self._clock, canaries=False)
         given = (publisher.put, _POLL_SECONDS) if self._shared else ()
         return LearnerLoop(
             self._reader,
             self._views,
             self._submit_from_thread,
-            now_us,
+            self._clock,
             on_health,
             self._settings.snapshot_seconds,
             *given,
         )
 
     def _make_evaluation(self, on_health: Heard, on_alarm: Heard, on_found: OnFound) -> EvaluationLoop:
-        publisher = ViewPublisher(self._engine, now_us, canaries=True)
+        publisher = ViewPublisher(self._engine, self._clock, canaries=True)
         given = (publisher.put, _POLL_SECONDS) if self._shared else ()
         return EvaluationLoop(
             self._engine,
             self._registry,
             self._candidate_views,
             self._submit_from_thread,
-            now_us,
+            self._clock,
             on_health,
             on_alarm,
             on_found,
@@ -386,7 +372,8 @@ class App:
         return {
             **dict.fromkeys(("", *self._services), serves),
             LEARNER_HEALTH: learning.learns,
-            EVALUATION_HEALTH: learning.evaluates,
+            # Of a server that has no turn to evaluate there is nothing to complain of.
+            EVALUATION_HEALTH: learning.evaluates or (serves and self._shared and not learning.active),
             LIVE_POLICY_HEALTH: learning.satisfied,
         }
 

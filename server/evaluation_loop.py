@@ -273,23 +273,24 @@ class EvaluationLoop:
         """
         for router in sorted(routers):
             found = self.find(router)
+            of = {"router": router}
             name = found.worse_than if found else ""
             before = self._alarms.pop(router, "")
             if name:
                 self._alarms[router] = name
             if name and not before:
-                logger.warning("the live policy of routers/%s is worse than %s, with confidence", router, name)
+                message = "the live policy of routers/%s is worse than %s, with confidence"
+                logger.warning(message, router, name, extra=of)
             crossed = found.crossed if found else None
             if crossed and router not in self._crossed:
-                logger.warning(
-                    "the live policy of routers/%s has crossed a guardrail: %s", router, crossed.sentence
-                )
+                message = "the live policy of routers/%s has crossed a guardrail: %s"
+                logger.warning(message, router, crossed.sentence, extra=of)
             self._crossed = self._crossed | {router} if crossed else self._crossed - {router}
             if found is not None:
                 self._on_found(router, found)
                 self._say_contradictions(router, found)
             if before and not name:
-                logger.warning("the live policy of routers/%s is no longer known to be worse", router)
+                logger.warning("the live policy of routers/%s is no longer known to be worse", router, extra=of)
         self._on_alarm(not self._alarms)
 
     def _say_contradictions(self, router: str, found: Found) -> None:
@@ -303,6 +304,7 @@ class EvaluationLoop:
                 "propensities or rewards are wrong",
                 router,
                 name,
+                extra={"router": router},
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import click
@@ -23,10 +24,12 @@ from server.cli.policies import policies
 from server.cli.replay import replay
 from server.cli.serve import serve
 from server.cli.shadow import shadow
+from server.cli.signals import signals
 from server.cli.snapshots import snapshots
 from server.cli.verify import verify
 from server.config_file import ConfigError
 from server.errors import PointsmanError
+from server.logs import tell
 
 _MESSAGE_MAX = 500
 
@@ -39,7 +42,7 @@ def cli() -> None:
 
 _COMMANDS = (
     *(serve, replay, evaluate, models, policies, snapshots, explain, shadow, paid_shadow, import_decisions),
-    *(keys, bench, verify, backup, gateway, completion),
+    *(keys, bench, verify, backup, gateway, signals, completion),
 )
 for command in _COMMANDS:
     cli.add_command(command)
@@ -61,7 +64,7 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    click.echo(f"pointsman: {' '.join(message.split())[:_MESSAGE_MAX]}", err=True)
+    tell(f"pointsman: {' '.join(message.split())[:_MESSAGE_MAX]}", logging.ERROR)
     sys.exit(2)
 
 

@@ -48,7 +48,7 @@ class GroupCommit:
     `wait_seconds` at most. Storage is away when a write fails, or none is finished for that long: then one
     write at a time finds out whether it is back, and all others are refused at once. `on_commit` is
     called in the event loop after every batch, and `on_batch` hears how many writes it had and how many seconds it
-    took.
+    took. `on_time` hears from the writer's thread to what time the log has come.
     """
 
     def __init__(
@@ -61,12 +61,14 @@ class GroupCommit:
         tail: LogTail,
         wait_seconds: float = math.inf,
         on_batch: Callable[[int, float], object] = lambda _size, _seconds: None,
+        on_time: Callable[[int], object] = lambda _time_us: None,
     ) -> None:
         self._engine = engine
         self._catalogue = catalogue
         self._clock_us = clock_us
         self._on_commit = on_commit
         self._on_batch = on_batch
+        self._on_time = on_time
         self._queue_max = queue_max
         self._tail = tail
         self.wait_seconds = wait_seconds
@@ -236,6 +238,7 @@ class GroupCommit:
             if not wanted:
                 return [None] * len(batch)
             written = write_batch(connection, [each.write for each in wanted], self._clock_us(), self._catalogue)
+        self._on_time(written.time_us)
         if written.page is not None:
             self._tail.put(written.page)
         found = dict(zip(wanted, written.results, strict=True))

@@ -44,7 +44,16 @@ log_head = Table(
     Column("floor_seq", BigInteger, nullable=False, comment="decisions and reports up to here were dropped"),
     Column("floored_seq", BigInteger, nullable=False, comment="the position at which the last were dropped"),
     Column("partitioned_until", String(32), nullable=False, comment="decision ids below it have a partition"),
+    Column("aged_us", BigInteger, nullable=False, comment="when the retention last looked"),
     comment="One row: the last position and time given out. Its update orders all writers.",
+)
+
+log_gaps = Table(
+    "log_gaps",
+    metadata,
+    Column("end_us", BigInteger, primary_key=True, autoincrement=False),
+    Column("length_us", BigInteger, nullable=False),
+    comment="Times that the retention does not count: no server was there, or the clock jumped.",
 )
 
 decisions = Table(

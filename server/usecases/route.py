@@ -90,7 +90,6 @@ class Route:
         reads: BoundedReads,
         clock_us: Callable[[], int],
         new_decision_id: Callable[[int], str],
-        *,
         others_write: bool = False,
     ) -> None:
         self._registry = registry
