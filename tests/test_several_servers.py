@@ -62,6 +62,15 @@ async def test_the_same_request_gets_the_same_answer_from_both(servers: list[Run
         assert len({each.SerializeToString(deterministic=True) for each in answers}) == 1
 
 
+async def test_a_session_goes_on_where_another_server_has_taken_it(servers: list[Running]) -> None:
+    one, other = servers
+    for number in range(10):
+        session = f"s{number}"
+        assert (await one.route(session_id=session, constraints={"allowed_models": ["a"]})).model == "a"
+        assert (await other.route(session_id=session, constraints={"allowed_models": ["b"]})).model == "b"
+        assert (await one.route(session_id=session)).model == "b"
+
+
 async def test_each_learns_what_the_other_was_told_once(servers: list[Running], url: str) -> None:
     random = seeded("two servers")
     one, other = servers
