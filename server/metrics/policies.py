@@ -30,6 +30,10 @@ class Policies(Collector):
         """Takes what the evaluation has found of a router."""
         self._found[router_id] = found
 
+    def forget(self) -> None:
+        """Forgets what was found."""
+        self._found = {}
+
     def collect(self) -> Iterator[Metric]:
         """Every metric with its values as of now."""
         entries = self._registry.entries()
