@@ -40,6 +40,7 @@ from server.learner_loop import LearnerLoop
 from server.learning import Heard, Learning, OnFound
 from server.metrics.endpoint import Metrics
 from server.metrics.log import Following
+from server.metrics.roles import Roles
 from server.registry import Registry
 from server.retention_loop import RetentionLoop
 from server.services.access import METHODS
@@ -132,6 +133,7 @@ class App:
             self._look_after,
             self._tell_health,
             StoredEvaluations(self._engine, self._registry).find if self._shared else lambda _: None,
+            self._clock,
         )
         self._election = Election(
             self._engine, self._learning.begin, self._learning.abandon, lambda: not self._learning.died
@@ -162,7 +164,15 @@ class App:
             settings, self._gatekeeper, (*answered, health_pb2.DESCRIPTOR.services_by_name["Health"])
         )
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._metrics.follow(self._following())
+        self._metrics.follow(
+            self._following(),
+            Roles(
+                self._registry,
+                self._views,
+                lambda: self._learning.since_us,
+                lambda: self._watch.unlearned if self._shared else None,
+            ),
+        )
         self.port = 0
 
     @property
@@ -381,6 +391,8 @@ class App:
         with that when nothing more comes; one that has its own, as long as it learns.
         """
         learning = self._learning
+        if not learning.active:
+            self._metrics.forget()
         if not self._ready and (learning.learns or self._knows_all_views()):
             self._ready = True
             self._metrics.level()

@@ -28,6 +28,7 @@ class _Turn:
     learner: LearnerLoop
     evaluation: EvaluationLoop
     said: _Said
+    since_us: int
 
 
 class Learning:
@@ -45,12 +46,14 @@ class Learning:
         on_found: OnFound,
         on_change: Callable[[], object],
         find_stored: Find,
+        clock_us: Callable[[], int],
     ) -> None:
         self._make_learner = make_learner
         self._make_evaluation = make_evaluation
         self._on_found = on_found
         self._on_change = on_change
         self._find_stored = find_stored
+        self._clock_us = clock_us
         self._turn: _Turn | None = None
         self.died = False
 
@@ -58,6 +61,12 @@ class Learning:
     def active(self) -> bool:
         """Whether it is this server's turn."""
         return self._turn is not None
+
+    @property
+    def since_us(self) -> int | None:
+        """When its turn began; None while it is another's."""
+        turn = self._turn
+        return None if turn is None else turn.since_us
 
     @property
     def learns(self) -> bool:
@@ -98,7 +107,7 @@ class Learning:
             partial(self._hear, said, "satisfied"),
             partial(self._pass_on, said),
         )
-        self._turn = _Turn(learner, evaluation, said)
+        self._turn = _Turn(learner, evaluation, said, self._clock_us())
         learner.start()
         evaluation.start()
         self._on_change()

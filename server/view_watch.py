@@ -79,8 +79,9 @@ class ViewWatch:
         return max(0, self._board.head - (learner.seq if learner else 0))
 
     def knows(self, routers: Iterable[str]) -> bool:
-        """Whether of each of these routers a view was published, and all are taken."""
-        return all((router, False) in self._taken for router in routers)
+        """Whether of each of these routers a view was published, and is taken."""
+        keys = [(router, False) for router in routers]
+        return all(key in self._taken and key not in self._refused for key in keys)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
