@@ -90,8 +90,8 @@ class App:
     def __init__(self, settings: Settings, featuriser: Featuriser | None = None) -> None:
         self._settings = settings
         self._engine: Engine = open_engine(settings.database_url, settings.durability)
-        tail = LogTail()
-        self._reader = LogReader(self._engine, tail)
+        tails = LogTail(), LogTail()
+        self._reader = LogReader(self._engine, tails[0])
         self._registry = Registry()
         self._views = Views()
         self._candidate_views = CandidateViews()
@@ -102,7 +102,7 @@ class App:
             now_us,
             self._notify_followers,
             settings.write_queue_max,
-            tail,
+            tails,
             on_batch=self._metrics.batches.add,
         )
         self._reads = BoundedReads(settings.storage_wait_seconds)
@@ -115,6 +115,7 @@ class App:
         self._loop = asyncio.get_running_loop()
         self._evaluation = EvaluationLoop(
             self._engine,
+            LogReader(self._engine, tails[1]),
             self._registry,
             self._candidate_views,
             self._submit_from_thread,

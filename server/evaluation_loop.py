@@ -72,6 +72,7 @@ class EvaluationLoop:
     def __init__(
         self,
         engine: Engine,
+        reader: LogReader,
         registry: Registry,
         candidate_views: CandidateViews,
         submit: Submit,
@@ -82,8 +83,7 @@ class EvaluationLoop:
         save_seconds: float,
     ) -> None:
         self._engine = engine
-        # Not the learner's reader: what the tail gives to one, another does not get.
-        self._reader = LogReader(engine)
+        self._reader = reader
         self._registry = registry
         self._candidate_views = candidate_views
         self._submit = submit
