@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -26,11 +28,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from policy.domain import DEFAULT_ROUTER, RouterSpec
 from policy.features import Featuriser
 from server.admission import Admission
-from server.clock import new_decision_id, now_us
+from server.clock import LogClock, new_decision_id, now_us
 from server.config_file import DeclaredRouter
 from server.doors import Doors, is_loopback
 from server.errors import AlreadyExistsError
 from server.evaluation_loop import EvaluationLoop, Found
+from server.history_loop import HistoryLoop
 from server.http.door import HttpDoor
 from server.key_watch import KeyWatch
 from server.keys import KeyRing
@@ -50,20 +53,21 @@ from server.settings import Settings
 from server.storage import registry_store
 from server.storage.bounded_reads import BoundedReads
 from server.storage.codec import dump_spec, load_router_spec
-from server.storage.engine import migrate, open_engine
+from server.storage.engine import hurry, migrate, open_engine
 from server.storage.group_commit import GroupCommit
 from server.storage.policy_store import read_transitions
+from server.storage.positions import log_time_us
 from server.storage.reader import LogReader
 from server.storage.retention import require_window
 from server.storage.tail import LogTail
 from server.storage.writes import Transact
+from server.tracing.asked import open_tracing
 from server.usecases.change_policies import ChangePolicies
 from server.usecases.change_registry import ChangeRegistry
 from server.usecases.get_decision import GetDecision
+from server.usecases.get_history import GetHistory
 from server.usecases.import_decisions import ImportDecisions
 from server.usecases.promote_policy import PromotePolicy
-from server.usecases.report_reward import ReportReward
-from server.usecases.route import Route
 from server.usecases.snapshots import Snapshots
 from server.usecases.steward import Steward
 from server.views import CandidateViews, Views
@@ -87,30 +91,36 @@ _SERVICES = tuple(each.full_name for each in _DESCRIPTORS)
 class App:
     """A router, a learner and an evaluation in one process. Make it, `start` and `stop` it in one event loop."""
 
-    def __init__(self, settings: Settings, featuriser: Featuriser | None = None) -> None:
+    def __init__(
+        self, settings: Settings, featuriser: Featuriser | None = None, clock: LogClock | None = None
+    ) -> None:
         self._settings = settings
+        self._clock = clock or LogClock()
+        self._tracing = open_tracing(os.environ)
         self._engine: Engine = open_engine(settings.database_url, settings.durability)
         tails = LogTail(), LogTail()
         self._reader = LogReader(self._engine, tails[0])
         self._registry = Registry()
         self._views = Views()
         self._candidate_views = CandidateViews()
-        self._metrics = Metrics(self._registry, self._views, now_us)
+        self._metrics = Metrics(self._registry, self._views, self._clock)
         self._log = GroupCommit(
             self._engine,
             self._registry,
-            now_us,
+            self._clock,
             self._notify_followers,
             settings.write_queue_max,
             tails,
             on_batch=self._metrics.batches.add,
+            on_time=self._clock.reached,
         )
         self._reads = BoundedReads(settings.storage_wait_seconds)
         self._change = ChangeRegistry(self._registry, self._log, settings.window_seconds_max)
         self._is_learning = False
         self._retention = RetentionLoop(
-            self._engine, self._log, now_us, settings.retention_days, lambda: self._is_learning
+            self._engine, self._log, self._clock, settings.retention_days, lambda: self._is_learning
         )
+        self._history = HistoryLoop(self._engine, self._log, self._clock)
         self._health = HealthService()
         self._loop = asyncio.get_running_loop()
         self._evaluation = EvaluationLoop(
@@ -119,14 +129,14 @@ class App:
             self._registry,
             self._candidate_views,
             self._submit_from_thread,
-            now_us,
+            self._clock,
             lambda healthy: self._set_health(healthy, EVALUATION_HEALTH),
             lambda healthy: self._set_health(healthy, LIVE_POLICY_HEALTH),
             self._look_after,
             settings.evaluation_seconds,
         )
         self._promote = PromotePolicy(self._registry, self._change, self._evaluation.find)
-        self._steward = Steward(self._registry, self._promote, now_us)
+        self._steward = Steward(self._registry, self._promote, self._clock)
         self._ring = KeyRing()
         self._key_watch = KeyWatch(self._engine, self._ring)
         self._gatekeeper = Gatekeeper(self._ring, Admission(time.monotonic), METHODS, now_us)
@@ -155,6 +165,7 @@ class App:
         """
         doors = Doors(self._settings)
         await asyncio.to_thread(migrate, self._engine)
+        self._clock.reached(await asyncio.to_thread(log_time_us, self._engine))
         await self._key_watch.refresh()
         doors.require_locked(self._ring.locked)
         for entry in await asyncio.to_thread(registry_store.load_entries, self._engine):
@@ -174,7 +185,7 @@ class App:
             self._reader,
             self._views,
             self._submit_from_thread,
-            now_us,
+            self._clock,
             self._set_learning,
             self._settings.snapshot_seconds,
             self._refresh_registry,
@@ -198,12 +209,16 @@ class App:
         self._learner = learner
         self._evaluation.start()
         self._spawn(self._retention.run())
+        self._spawn(self._history.run())
         await self._server.start()
         await self._http.start(doors)
         doors.tell(self._ring.locked)
 
     async def stop(self) -> None:
-        """Finishes what is in flight, learns it, saves a snapshot, and ends."""
+        """Finishes what is in flight, learns it, saves a snapshot, and ends; without a database that answers, it
+        ends about when the time of grace does.
+        """
+        hurry(self._engine, self._settings.grace_seconds)
         await self._health.enter_graceful_shutdown()
         await asyncio.gather(self._http.stop(), self._server.stop(self._settings.grace_seconds))
         # The learner first: what the evaluation saves is a position of the log that its snapshot need not know.
@@ -212,11 +227,13 @@ class App:
         await asyncio.to_thread(self._evaluation.stop)
         await asyncio.to_thread(self._metrics.stop)
         self._retention.close()
+        self._history.close()
         self._key_watch.stop()
         self._reads.close()
         self._log.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._engine.dispose()
+        await asyncio.to_thread(self._tracing.stop)
 
     async def wait(self) -> None:
         """Serves until `stop`."""
@@ -225,14 +242,18 @@ class App:
     def _build_server(self, featuriser: Featuriser) -> grpc.aio.Server:
         largest = self._settings.message_bytes_max
         server = grpc.aio.server(
-            interceptors=[CallMeter(self._metrics.calls, METHODS), self._gatekeeper],
+            interceptors=[
+                *self._tracing.interceptors,
+                CallMeter(self._metrics.calls, METHODS),
+                self._gatekeeper,
+            ],
             options=[
                 ("grpc.max_receive_message_length", largest),
                 ("grpc.max_send_message_length", largest),
                 ("grpc.so_reuseport", 0),
             ],
         )
-        route = Route(
+        route = self._tracing.make_route(
             self._registry,
             self._views,
             self._candidate_views,
@@ -240,13 +261,19 @@ class App:
             self._log,
             self._reader,
             self._reads,
-            now_us,
+            self._clock,
             new_decision_id,
         )
         get_decision = GetDecision(self._reader, self._reads, self._registry, self._views)
-        take_over = ImportDecisions(self._registry, featuriser, self._log, now_us, new_decision_id)
-        data_plane = RouterService(route, ReportReward(self._log, self._metrics.counted), get_decision, take_over)
-        control_plane = RegistryService(self._registry, self._views, self._change)
+        take_over = ImportDecisions(self._registry, featuriser, self._log, self._clock, new_decision_id)
+        report_reward = self._tracing.make_report_reward(self._log, self._metrics.counted)
+        data_plane = RouterService(route, report_reward, get_decision, take_over)
+        control_plane = RegistryService(
+            self._registry,
+            self._views,
+            self._change,
+            GetHistory(self._engine, self._registry, self._reads, self._clock, lambda: self._history.position),
+        )
         router_service_pb2_grpc.add_RouterServiceServicer_to_server(data_plane, server)
         registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(control_plane, server)
         policies = PolicyService(
@@ -254,13 +281,16 @@ class App:
             ChangePolicies(self._change),
             self._promote,
             self._evaluation.find,
-            partial(read_transitions, self._engine),
-            Snapshots(self._engine, self._registry, self._change, self._log),
+            self._read_transitions,
+            Snapshots(self._engine, self._reads, self._registry, self._change, self._log),
         )
         policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(policies, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         return server
+
+    async def _read_transitions(self, router_uid: int, after: tuple[int, str], limit: int) -> Sequence[Any]:
+        return await self._reads(partial(read_transitions, self._engine, router_uid, after, limit))
 
     async def _create_default(self) -> None:
         """Another server that starts on the same empty database may be first."""
@@ -291,7 +321,7 @@ class App:
         }
         return Following(
             self._engine,
-            now_us,
+            self._clock,
             lambda: self._log.waiting,
             self._settings.write_queue_max,
             followers,
@@ -306,10 +336,11 @@ class App:
     def _submit_from_thread(self, write: Transact) -> object:
         return asyncio.run_coroutine_threadsafe(self._log.submit(write, math.inf), self._loop).result()
 
-    def _look_after(self, router_id: str, found: Found) -> None:
+    def _look_after(self, router_id: str, found: Found | None) -> None:
         """From the evaluation's thread, which does not wait for it."""
         self._metrics.noted(router_id, found)
-        self._loop.call_soon_threadsafe(lambda: self._spawn(self._steward(router_id, found)))
+        if found is not None:
+            self._loop.call_soon_threadsafe(lambda: self._spawn(self._steward(router_id, found)))
 
     def _refresh_registry(self, router_ids: set[str]) -> None:
         """From the learner's thread, which meets what every server has written."""

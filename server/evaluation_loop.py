@@ -66,7 +66,7 @@ class EvaluationLoop:
 
     `notify` wakes it when something was committed. `on_health` hears whether it works, `on_alarm` whether the
     live policies are as good as each model alone, as far as is known, and `on_found` what was found of a router
-    whenever it is looked at.
+    whenever it is looked at, None once it is gone.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class EvaluationLoop:
         clock_us: Callable[[], int],
         on_health: Callable[[bool], object],
         on_alarm: Callable[[bool], object],
-        on_found: Callable[[str, Found], object],
+        on_found: Callable[[str, Found | None], object],
         save_seconds: float,
     ) -> None:
         self._engine = engine
@@ -246,23 +246,26 @@ class EvaluationLoop:
         """
         for router in sorted(routers):
             found = self.find(router)
+            of = {"router": router}
             name = found.worse_than if found else ""
             before = self._alarms.pop(router, "")
             if name:
                 self._alarms[router] = name
             if name and not before:
-                logger.warning("the live policy of routers/%s is worse than %s, with confidence", router, name)
+                message = "the live policy of routers/%s is worse than %s, with confidence"
+                logger.warning(message, router, name, extra=of)
             crossed = found.crossed if found else None
             if crossed and router not in self._crossed:
-                logger.warning(
-                    "the live policy of routers/%s has crossed a guardrail: %s", router, crossed.sentence
-                )
+                message = "the live policy of routers/%s has crossed a guardrail: %s"
+                logger.warning(message, router, crossed.sentence, extra=of)
             self._crossed = self._crossed | {router} if crossed else self._crossed - {router}
+            self._on_found(router, found)
             if found is not None:
-                self._on_found(router, found)
                 self._say_contradictions(router, found)
+            else:
+                self._contradicted.pop(router, None)
             if before and not name:
-                logger.warning("the live policy of routers/%s is no longer known to be worse", router)
+                logger.warning("the live policy of routers/%s is no longer known to be worse", router, extra=of)
         self._on_alarm(not self._alarms)
 
     def _say_contradictions(self, router: str, found: Found) -> None:
@@ -276,6 +279,7 @@ class EvaluationLoop:
                 "propensities or rewards are wrong",
                 router,
                 name,
+                extra={"router": router},
             )
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from server.logs import LogFormat
 from server.storage.engine import Durability
 
 
@@ -89,7 +90,12 @@ class Settings(BaseSettings):
     )
     grace_seconds: float = Field(10.0, ge=0, description="how long a stop waits for requests in flight")
     log_level: str = Field(
-        "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="what the log on stderr shows"
+        "INFO",
+        pattern="^(DEBUG|INFO|WARNING|ERROR)$",
+        description="what the log on stderr shows; of DEBUG a line for every call",
+    )
+    log_format: LogFormat = Field(
+        LogFormat.TEXT, description="text, or json: an object a line, for what collects logs"
     )
 
     @property

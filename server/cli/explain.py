@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from policy.domain import IMPORTED
-from server.cli.remote import DEADLINE_SECONDS, TARGET_DEFAULT, connected, console, tls_options
+from server.cli.remote import DEADLINE_SECONDS, connected, console, target_option, tls_options
 
 _SHOWN_FROM = 0.0005
 _SOURCES = {
@@ -29,7 +29,7 @@ _SOURCES = {
 
 @click.command()
 @click.argument("decision_id")
-@click.option("--target", default=TARGET_DEFAULT, show_default=True, help="HOST:PORT of the server.")
+@target_option
 @tls_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def explain(decision_id: str, target: str, as_json: bool) -> None:

@@ -12,7 +12,7 @@ import grpc
 from pointsman.v1 import registry_service_pb2, registry_service_pb2_grpc, router_service_pb2_grpc
 
 from server.cli.progress import progress
-from server.cli.remote import DEADLINE_SECONDS, TARGET_DEFAULT, connected, tls_options
+from server.cli.remote import DEADLINE_SECONDS, connected, target_option, tls_options
 from server.importing.send import CHANNEL_OPTIONS, Tally, send_rows
 from server.json_lines import UnreadableFileError
 from server.rows.file import RowFile
@@ -21,7 +21,7 @@ from server.rows.file import RowFile
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--router", default="default", show_default=True, help="The router's id.")
-@click.option("--target", default=TARGET_DEFAULT, show_default=True, help="HOST:PORT of the server.")
+@target_option
 @tls_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def import_decisions(file: Path, router: str, target: str, as_json: bool) -> None:

@@ -14,11 +14,11 @@ from pointsman.v1 import registry_service_pb2 as pb
 from pointsman.v1 import registry_service_pb2_grpc as pb_grpc
 from rich.table import Table
 
-from server.cli.remote import DEADLINE_SECONDS, TARGET_DEFAULT, connected, console, tls_options
+from server.cli.remote import DEADLINE_SECONDS, connected, console, target_option, tls_options
 
 
 @click.group()
-@click.option("--target", default=TARGET_DEFAULT, show_default=True, help="HOST:PORT of the server.")
+@target_option
 @tls_options
 @click.option("--router", default="default", show_default=True, help="The router's id.")
 @click.pass_context

@@ -12,7 +12,7 @@ from pointsman.v1 import registry_service_pb2 as pb
 from pointsman.v1 import registry_service_pb2_grpc as pb_grpc
 from rich.table import Table
 
-from server.cli.remote import DEADLINE_SECONDS, TARGET_DEFAULT, connected, console, tls_options
+from server.cli.remote import DEADLINE_SECONDS, connected, console, target_option, tls_options
 
 
 @click.command("paid-shadow")
@@ -21,7 +21,7 @@ from server.cli.remote import DEADLINE_SECONDS, TARGET_DEFAULT, connected, conso
 @click.option("--model", "models", multiple=True, help="Name only this one; may be given several times.")
 @click.option("--any-model", is_flag=True, help="Name any of the router's models again.")
 @click.option("--router", default="default", show_default=True, help="The router's id.")
-@click.option("--target", default=TARGET_DEFAULT, show_default=True, help="HOST:PORT of the server.")
+@target_option
 @tls_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def paid_shadow(

@@ -16,13 +16,13 @@ from rich.table import Table
 
 from policy.candidates import CandidateSpec, parse_candidate
 from server.cli.promotion import history, promote
-from server.cli.remote import DEADLINE_SECONDS, TARGET_DEFAULT, connected, console, tls_options
+from server.cli.remote import DEADLINE_SECONDS, connected, console, target_option, tls_options
 from server.evaluate.candidates_file import read_candidates
 from server.services.policies import candidate_to_proto
 
 
 @click.group()
-@click.option("--target", default=TARGET_DEFAULT, show_default=True, help="HOST:PORT of the server.")
+@target_option
 @tls_options
 @click.option("--router", default="default", show_default=True, help="The router's id.")
 @click.pass_context

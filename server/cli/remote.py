@@ -16,13 +16,24 @@ from rich.console import Console
 from server.doors import is_loopback
 
 DEADLINE_SECONDS = 10.0
-TARGET_DEFAULT = "127.0.0.1:50051"
-
 _KEY_VARIABLE = "POINTSMAN_API_KEY"
 _ELSEWHERE_VARIABLE = "POINTSMAN_TLS_ENDS_ELSEWHERE"
 _META = "pointsman.tls."
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def target_option(command: Command) -> Command:
+    """Which server a command connects to."""
+    option = click.option(
+        "--target",
+        default="127.0.0.1:50051",
+        envvar="POINTSMAN_TARGET",
+        show_default=True,
+        show_envvar=True,
+        help="HOST:PORT of the server.",
+    )
+    return option(command)
 
 
 def tls_options(command: Command) -> Command:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import logging
 import signal
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from pydantic import ValidationError
 
 from server.app import App
 from server.config_file import read_config
+from server.logs import set_up_logs, tell
 from server.settings import Settings
 
 # Python's own are 700, 10 and 10.
@@ -25,7 +25,7 @@ _GARBAGE_THRESHOLDS = (20_000, 10, 10)
 @click.option("--config", type=click.Path(path_type=Path), help="YAML file of routers and models.")
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one.  [default: 50051]")
-@click.option("--http-port", help="Port of JSON over HTTP, or off.  [default: 50080]")
+@click.option("--http-port", help="Port of the console and JSON over HTTP, or off.  [default: 50080]")
 @click.option("--database-url", help="SQLite or PostgreSQL.  [default: sqlite:///pointsman.db]")
 def serve(**given: Any) -> None:
     """Serve Route and ReportReward over gRPC, and learn.
@@ -33,9 +33,7 @@ def serve(**given: Any) -> None:
     Every setting can also be given in the environment, as POINTSMAN_PORT and so on; the README lists them.
     """
     settings = load_settings({key: value for key, value in given.items() if value is not None})
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for each in ("alembic", "uvicorn"):
-        logging.getLogger(each).setLevel(logging.WARNING)
+    set_up_logs(settings.log_level, settings.log_format)
     asyncio.run(_serve(settings))
 
 
@@ -71,8 +69,8 @@ async def _serve(settings: Settings) -> None:
         _settle_memory()
         if app.http_port:
             scheme = "https" if settings.tls_certificate else "http"
-            click.echo(f"JSON over HTTP on {scheme}://{settings.http_host}:{app.http_port}", err=True)
-        click.echo(f"Pointsman listens on {settings.host}:{app.port}", err=True)
+            tell(f"Console and JSON over HTTP on {scheme}://{settings.http_host}:{app.http_port}")
+        tell(f"Pointsman listens on {settings.host}:{app.port}")
         await stopping.wait()
     finally:
         await app.stop()

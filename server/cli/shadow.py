@@ -10,14 +10,14 @@ from pointsman.v1 import registry_service_pb2 as pb
 from pointsman.v1 import registry_service_pb2_grpc as pb_grpc
 from rich.table import Table
 
-from server.cli.remote import DEADLINE_SECONDS, TARGET_DEFAULT, connected, console, tls_options
+from server.cli.remote import DEADLINE_SECONDS, connected, console, target_option, tls_options
 
 _NONE = "-"
 
 
 @click.command()
 @click.argument("router", required=False)
-@click.option("--target", default=TARGET_DEFAULT, show_default=True, help="HOST:PORT of the server.")
+@target_option
 @tls_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def shadow(router: str | None, target: str, as_json: bool) -> None:

@@ -13,14 +13,14 @@ from pointsman.v1 import policy_service_pb2 as pb
 from pointsman.v1 import policy_service_pb2_grpc as pb_grpc
 from rich.table import Table
 
-from server.cli.remote import TARGET_DEFAULT, connected, console, tls_options
+from server.cli.remote import connected, console, target_option, tls_options
 
 _CHUNK_BYTES = 1 << 20
 _DEADLINE_SECONDS = 120.0
 
 
 @click.group()
-@click.option("--target", default=TARGET_DEFAULT, show_default=True, help="HOST:PORT of the server.")
+@target_option
 @tls_options
 @click.option("--router", default="default", show_default=True, help="The router's id.")
 @click.pass_context

@@ -19,6 +19,7 @@ import uvicorn
 from server.doors import Doors, is_loopback
 from server.http.application import Application
 from server.http.connect import methods_of
+from server.http.files import console_files
 from server.services.gatekeeper import Gatekeeper
 from server.settings import Settings
 
@@ -78,6 +79,7 @@ class HttpDoor:
         application = Application(
             self._methods,
             calls,
+            console_files(),
             self._gatekeeper,
             largest,
             loopback=is_loopback(self._settings.http_host),

@@ -49,7 +49,7 @@ class GroupCommit:
     `wait_seconds` at most. Storage is away when a write fails, or none is finished for that long: then one
     write at a time finds out whether it is back, and all others are refused at once. Each of `tails` is given what
     a batch has written; `on_commit` is called in the event loop after it, and `on_batch` hears how many writes it
-    had and how many seconds it took.
+    had and how many seconds it took. `on_time` hears from the writer's thread to what time the log has come.
     """
 
     def __init__(
@@ -62,12 +62,14 @@ class GroupCommit:
         tails: Sequence[LogTail],
         wait_seconds: float = math.inf,
         on_batch: Callable[[int, float], object] = lambda _size, _seconds: None,
+        on_time: Callable[[int], object] = lambda _time_us: None,
     ) -> None:
         self._engine = engine
         self._catalogue = catalogue
         self._clock_us = clock_us
         self._on_commit = on_commit
         self._on_batch = on_batch
+        self._on_time = on_time
         self._queue_max = queue_max
         self._tails = tails
         self.wait_seconds = wait_seconds
@@ -246,6 +248,7 @@ class GroupCommit:
             if not wanted:
                 return [None] * len(batch)
             written = write_batch(connection, [each.write for each in wanted], self._clock_us(), self._catalogue)
+        self._on_time(written.time_us)
         if written.page is not None:
             for tail in self._tails:
                 tail.put(written.page)

@@ -141,11 +141,12 @@ Write = DecisionWrite | ReportWrite | ImportWrite | Transact
 
 @dataclass(frozen=True, slots=True)
 class WrittenBatch:
-    """One result for each write, an exception object for each that was refused; and what the log gained,
-    None where a Transact may have written what this module knows nothing of.
+    """One result for each write, an exception object for each that was refused; the log's time for them; and what
+    the log gained, None where a Transact may have written what this module knows nothing of.
     """
 
     results: list[Any]
+    time_us: int
     page: LogPage | None
 
 
@@ -192,7 +193,7 @@ def write_batch(
         results[index] = _transact(connection, transact, seq, time_us)
     records.sort(key=attrgetter("seq"))
     page = None if transacts else LogPage(first - 1, records, first + sum(positions) - 1)
-    return WrittenBatch(results, page)
+    return WrittenBatch(results, time_us, page)
 
 
 def _reserve(connection: Connection, count: int, now_us: int) -> tuple[int, int, str]:

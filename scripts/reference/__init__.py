@@ -1,0 +1,1 @@
+"""The reference pages, generated from what they are a reference of."""
