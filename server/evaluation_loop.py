@@ -36,7 +36,7 @@ _GATHER_SECONDS = 0.1
 _PAUSES_BUSY = 9.0
 _PAUSE_SECONDS_MAX = 1.0
 # Saving and watching may take this share of the time.
-_UPKEEP_SHARE = 0.05
+_UPKEEP_SHARE = 0.02
 _WATCH_SECONDS = 1.0
 
 Submit = Callable[[Transact], object]
