@@ -35,7 +35,8 @@ class Memory:
 async def watch(path: Path, minutes: float, callers: int) -> Memory:
     """Loads a server on a new database for so long. Raises OSError where there is no /proc."""
     command = ("-m", "server.cli.main", "serve", "--port", "0", "--http-port", "off")
-    async with running((*command, "--database-url", f"sqlite:///{path}")) as servers:
+    url = f"sqlite:///{path}"
+    async with running((*command, "--database-url", url), {"POINTSMAN_STORAGE_WAIT_SECONDS": "30"}) as servers:
         channel, (server,) = servers.channels[0], servers.each
         if server.resident_bytes() is None:
             raise OSError("this system has no /proc: it does not tell what a process has in memory")
