@@ -33,6 +33,7 @@ from server.config_file import DeclaredRouter
 from server.doors import Doors, is_loopback
 from server.errors import AlreadyExistsError
 from server.evaluation_loop import EvaluationLoop, Found
+from server.history_loop import HistoryLoop
 from server.http.door import HttpDoor
 from server.key_watch import KeyWatch
 from server.keys import KeyRing
@@ -64,6 +65,7 @@ from server.tracing.asked import open_tracing
 from server.usecases.change_policies import ChangePolicies
 from server.usecases.change_registry import ChangeRegistry
 from server.usecases.get_decision import GetDecision
+from server.usecases.get_history import GetHistory
 from server.usecases.import_decisions import ImportDecisions
 from server.usecases.promote_policy import PromotePolicy
 from server.usecases.snapshots import Snapshots
@@ -118,6 +120,7 @@ class App:
         self._retention = RetentionLoop(
             self._engine, self._log, self._clock, settings.retention_days, lambda: self._is_learning
         )
+        self._history = HistoryLoop(self._engine, self._log, self._clock)
         self._health = HealthService()
         self._loop = asyncio.get_running_loop()
         self._evaluation = EvaluationLoop(
@@ -205,6 +208,7 @@ class App:
         self._learner = learner
         self._evaluation.start()
         self._spawn(self._retention.run())
+        self._spawn(self._history.run())
         await self._server.start()
         await self._http.start(doors)
         doors.tell(self._ring.locked)
@@ -222,6 +226,7 @@ class App:
         await asyncio.to_thread(self._evaluation.stop)
         await asyncio.to_thread(self._metrics.stop)
         self._retention.close()
+        self._history.close()
         self._key_watch.stop()
         self._reads.close()
         self._log.close()
@@ -262,7 +267,12 @@ class App:
         take_over = ImportDecisions(self._registry, featuriser, self._log, self._clock, new_decision_id)
         report_reward = self._tracing.make_report_reward(self._log, self._metrics.counted)
         data_plane = RouterService(route, report_reward, get_decision, take_over)
-        control_plane = RegistryService(self._registry, self._views, self._change)
+        control_plane = RegistryService(
+            self._registry,
+            self._views,
+            self._change,
+            GetHistory(self._engine, self._registry, self._reads, self._clock, lambda: self._history.position),
+        )
         router_service_pb2_grpc.add_RouterServiceServicer_to_server(data_plane, server)
         registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(control_plane, server)
         policies = PolicyService(
