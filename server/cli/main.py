@@ -16,6 +16,7 @@ from server.cli.completion import completion
 from server.cli.evaluate import evaluate
 from server.cli.explain import explain
 from server.cli.gateway import gateway
+from server.cli.health import health
 from server.cli.import_decisions import import_decisions
 from server.cli.keys import keys
 from server.cli.models import models
@@ -42,7 +43,7 @@ def cli() -> None:
 
 _COMMANDS = (
     *(serve, replay, evaluate, models, policies, snapshots, explain, shadow, paid_shadow, import_decisions),
-    *(keys, bench, verify, backup, gateway, signals, completion),
+    *(keys, bench, verify, backup, gateway, health, signals, completion),
 )
 for command in _COMMANDS:
     cli.add_command(command)
