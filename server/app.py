@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -32,6 +33,7 @@ from server.config_file import DeclaredRouter
 from server.doors import Doors, is_loopback
 from server.errors import AlreadyExistsError
 from server.evaluation_loop import EvaluationLoop, Found
+from server.history_loop import HistoryLoop
 from server.http.door import HttpDoor
 from server.key_watch import KeyWatch
 from server.keys import KeyRing
@@ -51,7 +53,7 @@ from server.settings import Settings
 from server.storage import registry_store
 from server.storage.bounded_reads import BoundedReads
 from server.storage.codec import dump_spec, load_router_spec
-from server.storage.engine import migrate, open_engine
+from server.storage.engine import hurry, migrate, open_engine
 from server.storage.group_commit import GroupCommit
 from server.storage.policy_store import read_transitions
 from server.storage.positions import log_time_us
@@ -63,6 +65,7 @@ from server.tracing.asked import open_tracing
 from server.usecases.change_policies import ChangePolicies
 from server.usecases.change_registry import ChangeRegistry
 from server.usecases.get_decision import GetDecision
+from server.usecases.get_history import GetHistory
 from server.usecases.import_decisions import ImportDecisions
 from server.usecases.promote_policy import PromotePolicy
 from server.usecases.snapshots import Snapshots
@@ -117,6 +120,7 @@ class App:
         self._retention = RetentionLoop(
             self._engine, self._log, self._clock, settings.retention_days, lambda: self._is_learning
         )
+        self._history = HistoryLoop(self._engine, self._log, self._clock)
         self._health = HealthService()
         self._loop = asyncio.get_running_loop()
         self._evaluation = EvaluationLoop(
@@ -204,12 +208,16 @@ class App:
         self._learner = learner
         self._evaluation.start()
         self._spawn(self._retention.run())
+        self._spawn(self._history.run())
         await self._server.start()
         await self._http.start(doors)
         doors.tell(self._ring.locked)
 
     async def stop(self) -> None:
-        """Finishes what is in flight, learns it, saves a snapshot, and ends."""
+        """Finishes what is in flight, learns it, saves a snapshot, and ends; without a database that answers, it
+        ends about when the time of grace does.
+        """
+        hurry(self._engine, self._settings.grace_seconds)
         await self._health.enter_graceful_shutdown()
         await asyncio.gather(self._http.stop(), self._server.stop(self._settings.grace_seconds))
         # The learner first: what the evaluation saves is a position of the log that its snapshot need not know.
@@ -218,6 +226,7 @@ class App:
         await asyncio.to_thread(self._evaluation.stop)
         await asyncio.to_thread(self._metrics.stop)
         self._retention.close()
+        self._history.close()
         self._key_watch.stop()
         self._reads.close()
         self._log.close()
@@ -258,7 +267,12 @@ class App:
         take_over = ImportDecisions(self._registry, featuriser, self._log, self._clock, new_decision_id)
         report_reward = self._tracing.make_report_reward(self._log, self._metrics.counted)
         data_plane = RouterService(route, report_reward, get_decision, take_over)
-        control_plane = RegistryService(self._registry, self._views, self._change)
+        control_plane = RegistryService(
+            self._registry,
+            self._views,
+            self._change,
+            GetHistory(self._engine, self._registry, self._reads, self._clock, lambda: self._history.position),
+        )
         router_service_pb2_grpc.add_RouterServiceServicer_to_server(data_plane, server)
         registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(control_plane, server)
         policies = PolicyService(
@@ -266,13 +280,16 @@ class App:
             ChangePolicies(self._change),
             self._promote,
             self._evaluation.find,
-            partial(read_transitions, self._engine),
-            Snapshots(self._engine, self._registry, self._change, self._log),
+            self._read_transitions,
+            Snapshots(self._engine, self._reads, self._registry, self._change, self._log),
         )
         policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(policies, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         return server
+
+    async def _read_transitions(self, router_uid: int, after: tuple[int, str], limit: int) -> Sequence[Any]:
+        return await self._reads(partial(read_transitions, self._engine, router_uid, after, limit))
 
     async def _create_default(self) -> None:
         """Another server that starts on the same empty database may be first."""
@@ -318,10 +335,11 @@ class App:
     def _submit_from_thread(self, write: Transact) -> object:
         return asyncio.run_coroutine_threadsafe(self._log.submit(write, math.inf), self._loop).result()
 
-    def _look_after(self, router_id: str, found: Found) -> None:
+    def _look_after(self, router_id: str, found: Found | None) -> None:
         """From the evaluation's thread, which does not wait for it."""
         self._metrics.noted(router_id, found)
-        self._loop.call_soon_threadsafe(lambda: self._spawn(self._steward(router_id, found)))
+        if found is not None:
+            self._loop.call_soon_threadsafe(lambda: self._spawn(self._steward(router_id, found)))
 
     def _refresh_registry(self, router_ids: set[str]) -> None:
         """From the learner's thread, which meets what every server has written."""

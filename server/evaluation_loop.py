@@ -66,7 +66,7 @@ class EvaluationLoop:
 
     `notify` wakes it when something was committed. `on_health` hears whether it works, `on_alarm` whether the
     live policies are as good as each model alone, as far as is known, and `on_found` what was found of a router
-    whenever it is looked at.
+    whenever it is looked at, None once it is gone.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class EvaluationLoop:
         clock_us: Callable[[], int],
         on_health: Callable[[bool], object],
         on_alarm: Callable[[bool], object],
-        on_found: Callable[[str, Found], object],
+        on_found: Callable[[str, Found | None], object],
         save_seconds: float,
     ) -> None:
         self._engine = engine
@@ -259,9 +259,11 @@ class EvaluationLoop:
                 message = "the live policy of routers/%s has crossed a guardrail: %s"
                 logger.warning(message, router, crossed.sentence, extra=of)
             self._crossed = self._crossed | {router} if crossed else self._crossed - {router}
+            self._on_found(router, found)
             if found is not None:
-                self._on_found(router, found)
                 self._say_contradictions(router, found)
+            else:
+                self._contradicted.pop(router, None)
             if before and not name:
                 logger.warning("the live policy of routers/%s is no longer known to be worse", router, extra=of)
         self._on_alarm(not self._alarms)

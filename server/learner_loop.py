@@ -168,6 +168,8 @@ class LearnerLoop:
             stores = [_store(router, fold.snapshot(router)) for router in due]
             self._submit(Transact(_each(stores)))
             saved.update(dict.fromkeys(due, fold.seq))
+            for router in saved.keys() - set(fold.routers):
+                del saved[router]
 
 
 def _tick(connection: Connection, seq: int, time_us: int) -> None:

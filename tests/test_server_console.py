@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import grpc
 import pytest
 from browsers import browsing
 from locks import add_key
@@ -47,6 +48,20 @@ async def some_router(running: Running, **fields: Any) -> str:
     return name
 
 
+async def evaluated(running: Running, router: str, count: int) -> policy_pb.Evaluation:
+    """The evaluation once it has settled as many decisions."""
+
+    async def ask() -> policy_pb.Evaluation | None:
+        try:
+            found = await running.policies.GetEvaluation(policy_pb.GetEvaluationRequest(router=router))
+        except grpc.aio.AioRpcError:  # It has yet to reach the router.
+            return None
+        return found.evaluation if found.evaluation.settled_count >= count else None
+
+    found: policy_pb.Evaluation = await eventually(ask)
+    return found
+
+
 async def test_what_is_on_the_page_is_what_the_api_says(url: str, featuriser: Featuriser) -> None:
     async with serving(url, featuriser) as (running, port):
         name = await some_router(running, objective=registry_pb.Objective(budget_usd_per_request=0.001))
@@ -78,12 +93,7 @@ async def test_savings_and_lift_are_those_of_the_evaluation(url: str, featuriser
         name = await some_router(running, policy="uniform")
         await some_traffic(running, name, 200)
 
-        async def evaluated() -> policy_pb.Evaluation | None:
-            found = await running.policies.GetEvaluation(policy_pb.GetEvaluationRequest(router=name))
-            return found.evaluation if found.evaluation.settled_count >= 160 else None
-
-        await running.settled(name)
-        evaluation = await eventually(evaluated)
+        evaluation = await evaluated(running, name, 160)
         by_name = {each.candidate: each for each in evaluation.candidates}
         cost = _adr(by_name["incumbent"], policy_pb.METRIC_COST_USD).difference
         best = max(
@@ -187,19 +197,147 @@ async def test_a_server_that_is_away_is_said_and_the_numbers_stay(url: str, feat
             await opened.page.wait_for_selector("#notice:empty", state="attached")
 
 
+async def test_the_league_and_its_evidence_are_those_of_the_api(url: str, featuriser: Featuriser) -> None:
+    async with serving(url, featuriser) as (running, port):
+        name = await some_router(running, policy="uniform")
+        create = policy_pb.CreatePolicyRequest(
+            parent=name, policy_id="careful", policy=policy_pb.Policy(policy="fixed:small")
+        )
+        await running.policies.CreatePolicy(create)
+        await some_traffic(running, name, 100)
+        evaluation = await evaluated(running, name, 80)
+        promote = policy_pb.PromotePolicyRequest(
+            name=f"{name}/policies/careful",
+            state=policy_pb.POLICY_STATE_CANARY,
+            canary_share=0.25,
+            force=True,
+            reason="<b>to see it</b>",
+        )
+        await running.policies.PromotePolicy(promote)
+        async with browsing(port, "/#/support/league") as opened:
+            await opened.page.wait_for_selector("[data-candidate=careful]:has-text('canary, 25.0 %')")
+            for candidate in evaluation.candidates:
+                row = f'[data-candidate="{candidate.candidate}"]'
+                for metric in ("UTILITY", "QUALITY", "COST_USD"):
+                    told = _adr(candidate, policy_pb.Metric.Value(f"METRIC_{metric}")).difference
+                    shown = await opened.number(f'{row} [data-metric="{metric}"]')
+                    assert shown == (told.value if told.HasField("value") else 0.0), (candidate.candidate, metric)
+            path = await opened.text(".path li >> nth=0")
+            assert "shadow → canary, 25.0 % of the traffic" in path
+            assert "<b>to see it</b>" in path
+            assert "forced" in path
+            await opened.page.focus(".path summary")
+            await opened.page.keyboard.press("Enter")
+            assert "at all times at once" in await opened.text(".path li >> nth=0")
+            await opened.page.wait_for_timeout(100)
+            assert await opened.page.locator(".path details[open]").count() == 1
+
+
+async def test_a_decision_is_looked_up_by_its_id_and_shown_as_the_api_has_it(
+    url: str, featuriser: Featuriser
+) -> None:
+    async with serving(url, featuriser) as (running, port):
+        name = await some_router(running)
+        decisions = await some_traffic(running, name)
+        await running.settled(name)
+        told = await running.decision(decisions[-1])
+        async with browsing(port, "/#/support/decision") as opened:
+            await opened.page.fill("#decision-id", told.decision_id)
+            await opened.page.keyboard.press("Enter")
+            await opened.page.wait_for_selector("#decision-model")
+            assert await opened.text("#decision-model") == told.model
+            assert await opened.number("#decision-probability") == told.probability
+            assert await opened.number("#decision-reward") == told.reward
+            assert await opened.number("#decision-cost") == told.cost_usd
+            for candidate in told.candidates:
+                row = f'[data-model="{candidate.model}"]'
+                assert await opened.number(f'{row} [data-field="probability"]') == candidate.probability
+                assert await opened.number(f'{row} [data-field="predictedQuality"]') == candidate.predicted_quality
+                assert (
+                    await opened.number(f'{row} [data-field="predictedCostUsd"]') == candidate.predicted_cost_usd
+                )
+                assert await opened.number(f'{row} [data-field="score"]') == candidate.score
+            assert "what it is worth on the typical query" in await opened.text("main")
+            await opened.page.fill("#decision-id", "none-such")
+            await opened.page.keyboard.press("Enter")
+            await opened.page.wait_for_selector("main .error:has-text('none-such')")
+
+
+async def test_a_key_that_may_only_route_looks_decisions_up(url: str, featuriser: Featuriser) -> None:
+    async with serving(url, featuriser) as (running, _):
+        decision = (await some_traffic(running, await some_router(running), 1))[0]
+    key = add_key(url, Scope.ROUTE)
+    address = f"/#/support/decision/{decision.decision_id}"
+    async with serving(url, featuriser) as (_, port), browsing(port, address) as opened:
+        await opened.page.fill("#key-input", key)
+        await opened.page.keyboard.press("Enter")
+        await opened.page.wait_for_selector(f"#decision-model:has-text('{decision.model}')")
+
+
+async def test_prices_are_changed_by_the_keyboard_and_what_is_wrong_is_said_at_its_field(
+    url: str, featuriser: Featuriser
+) -> None:
+    async with serving(url, featuriser) as (running, port):
+        await some_router(running)
+        async with browsing(port, "/#/support/models") as opened:
+            await opened.page.wait_for_selector("[data-model=small]")
+            await opened.page.focus("[aria-label='Edit small']")
+            await opened.page.keyboard.press("Enter")
+            await opened.page.fill("#model-inputUsdPerMillionTokens", "-3")
+            await opened.page.keyboard.press("Enter")
+            await opened.page.wait_for_selector("#model-inputUsdPerMillionTokens[aria-invalid]")
+            assert "0" in await opened.text("dialog .error")
+            await opened.page.fill("#model-inputUsdPerMillionTokens", "0.25")
+            await opened.page.fill("#model-capabilities", "tools, json")
+            await opened.page.keyboard.press("Enter")
+            await opened.page.wait_for_selector(
+                '[data-model=small] [data-field=inputUsdPerMillionTokens][value="0.25"]'
+            )
+            changed = await running.get_model("small", "routers/support")
+            assert changed.prices.input_usd_per_million_tokens == 0.25
+            assert changed.prices.output_usd_per_million_tokens == 2.0
+            assert list(changed.capabilities) == ["tools", "json"]
+            await opened.page.click("[data-action=add-model]")
+            await opened.page.fill("#model-modelId", "vendor/new-one:free")
+            await opened.page.keyboard.press("Enter")
+            await opened.page.wait_for_selector("[data-model='vendor/new-one:free']")
+            assert (await running.get_model("vendor/new-one:free", "routers/support")).state
+
+
+async def test_a_change_that_was_overtaken_is_not_made(url: str, featuriser: Featuriser) -> None:
+    async with serving(url, featuriser) as (running, port):
+        name = await some_router(running)
+        async with browsing(port, "/#/support/models") as opened:
+            await opened.page.click("[aria-label='Edit small']")
+            mine = registry_pb.Model(name=f"{name}/models/small", display_name="theirs")
+            await running.registry.UpdateModel(registry_pb.UpdateModelRequest(model=mine))
+            await opened.page.fill("#model-displayName", "mine")
+            await opened.page.keyboard.press("Enter")
+            await opened.page.wait_for_selector("dialog .error:has-text('Somebody else has changed it')")
+            assert (await running.get_model("small", name)).display_name == "theirs"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_the_page_can_be_read_by_everyone(url: str, featuriser: Featuriser, scheme: str) -> None:
     async with serving(url, featuriser) as (running, port):
         name = await some_router(running)
-        await some_traffic(running, name)
+        decisions = await some_traffic(running, name)
         await running.settled(name)
-        async with browsing(port, "/#/support", color_scheme=scheme) as opened:
-            await opened.until("#decision-count", 40)
-            assert await opened.breaches() == []
-            await opened.page.goto(f"http://127.0.0.1:{port}/#/default")
-            await opened.page.wait_for_selector(".next")
-            assert await opened.breaches() == []
-            await opened.page.click("#key")
+        await evaluated(running, name, 1)
+        seen = {
+            "#/support": "#decision-count",
+            "#/default": ".next",
+            "#/support/league": "[data-candidate]",
+            "#/support/models": "[data-model]",
+            f"#/support/decision/{decisions[0].decision_id}": "#decision-model",
+        }
+        async with browsing(port, color_scheme=scheme) as opened:
+            for address, shown in seen.items():
+                await opened.page.goto(f"http://127.0.0.1:{port}/{address}")
+                await opened.page.wait_for_selector(shown)
+                assert await opened.breaches() == [], address
+            await opened.page.goto(f"http://127.0.0.1:{port}/#/support/models")
+            await opened.page.click("[data-action=add-model]")
             assert await opened.breaches() == []
 
 

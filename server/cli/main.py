@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 from policy.domain import InvalidFieldError
 from server.cli.backup import backup
 from server.cli.bench import bench
+from server.cli.calibrate import calibrate_command
 from server.cli.completion import completion
 from server.cli.evaluate import evaluate
 from server.cli.explain import explain
@@ -43,7 +44,7 @@ def cli() -> None:
 
 _COMMANDS = (
     *(serve, replay, evaluate, models, policies, snapshots, explain, shadow, paid_shadow, import_decisions),
-    *(keys, bench, verify, backup, gateway, health, signals, completion),
+    *(keys, bench, verify, backup, gateway, health, signals, calibrate_command, completion),
 )
 for command in _COMMANDS:
     cli.add_command(command)

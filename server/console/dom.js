@@ -51,7 +51,9 @@ function key(node) {
 
 function morphAttributes(shown, wanted) {
   for (const { name, value } of wanted.attributes) {
-    if (shown.getAttribute(name) !== value) shown.setAttribute(name, value);
+    if (shown.getAttribute(name) === value) continue;
+    shown.setAttribute(name, value);
+    if (name === "value" && shown.nodeName === "INPUT") shown.value = value;
   }
   for (const { name } of [...shown.attributes]) {
     const own = name === "open" && shown.nodeName === "DETAILS";

@@ -55,7 +55,8 @@ export function quality(value, attributes) {
 
 export function qualityText(value, signed = false) {
   if (value === undefined || value === null || Number.isNaN(value)) return NONE;
-  return `${mark(value, signed)}${Math.abs(value).toFixed(3)}`;
+  const shown = Math.abs(value).toFixed(3);
+  return `${Number(shown) ? mark(value, signed) : ""}${shown}`;
 }
 
 function mark(value, signed) {

@@ -27,13 +27,14 @@ export function bar(share, tone = "") {
 
 /** An interval on a line from `least` to `most`, with its value as a point and 0 as a mark. */
 export function whisker(value, low, high, least, most) {
+  const clamp = (x) => Math.min(Math.max(x, least), most);
   const at = (x) => (((x - least) / (most - least || 1)) * 200).toFixed(1);
   return h(
     "svg",
     { class: "whisker", viewBox: "0 0 200 16", "aria-hidden": "true" },
     least <= 0 && most >= 0 && h("line", { class: "zero", x1: at(0), x2: at(0), y1: 0, y2: 16 }),
-    low !== undefined && h("line", { class: "range", x1: at(Math.max(low, least)), x2: at(Math.min(high, most)), y1: 8, y2: 8 }),
-    h("circle", { class: "point", cx: at(Math.min(Math.max(value, least), most)), cy: 8, r: 4 }),
+    low !== undefined && h("line", { class: "range", x1: at(clamp(low)), x2: at(clamp(high)), y1: 8, y2: 8 }),
+    h("circle", { class: "point", cx: at(clamp(value)), cy: 8, r: 4 }),
   );
 }
 

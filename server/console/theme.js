@@ -1,5 +1,7 @@
 // Light or dark: as the system has it, until the reader chooses.
 
+import { h, morphChildren } from "./dom.js";
+
 const CHOSEN = "pointsman.theme";
 const NEXT = { auto: "light", light: "dark", dark: "auto" };
 
@@ -8,7 +10,7 @@ export function startTheme(button, onChange) {
   const apply = () => {
     const theme = localStorage.getItem(CHOSEN) ?? "auto";
     document.documentElement.dataset.theme = theme;
-    button.textContent = `Theme: ${theme}`;
+    morphChildren(button, [h("span", { class: "wide" }, "Theme: "), theme]);
     onChange();
   };
   button.addEventListener("click", () => {

@@ -52,8 +52,8 @@ class Metrics(Collector):
         """The learner has caught up with the log."""
         self._learned.begin()
 
-    def noted(self, router_id: str, found: Found) -> None:
-        """Takes what the evaluation has found of a router."""
+    def noted(self, router_id: str, found: Found | None) -> None:
+        """Takes what the evaluation has found of a router, None once that is gone."""
         self._policies.noted(router_id, found)
 
     def counted(self, disposition: str) -> None:

@@ -157,6 +157,18 @@ class LogReader:
         with self._engine.connect() as connection:
             return list(connection.execute(query).scalars())
 
+    def recent(self, router_uid: int, limit: int) -> Iterator[DecisionRecord]:
+        """The router's last decisions, the newest first, one by one from the database."""
+        query = (
+            select(decisions)
+            .where(decisions.c.router_uid == router_uid)
+            .order_by(decisions.c.seq.desc())
+            .limit(limit)
+        )
+        with self._engine.connect().execution_options(yield_per=_KEYS_PER_QUERY) as connection:
+            for row in connection.execute(query):
+                yield load_decision(row)
+
     def expired(self, after_us: int, upto_us: int, limit: int) -> list[DecisionRecord]:
         """Decisions whose window closes in (after_us, upto_us], by closing time, at most about `limit`.
 

@@ -217,6 +217,33 @@ second_days = Table(
     Column("usd", Double, nullable=False, comment="of second calls: reported, or else predicted"),
 )
 
+history = Table(
+    "history",
+    metadata,
+    Column("router_uid", BigInteger, primary_key=True, autoincrement=False),
+    Column("level_minutes", Integer, primary_key=True, autoincrement=False, comment="1, 60 or 1440: its length"),
+    Column("start_minute", BigInteger, primary_key=True, autoincrement=False, comment="since 1970, in UTC"),
+    Column("model", String(127), primary_key=True),
+    Column("decisions", BigInteger, nullable=False),
+    Column("explorations", BigInteger, nullable=False),
+    Column("rewards", BigInteger, nullable=False),
+    Column("reward_sum", Double, nullable=False),
+    Column("cost_usd", Double, nullable=False),
+    Column("errors", BigInteger, nullable=False),
+    Column("closed", BigInteger, nullable=False, comment="windows that ended"),
+    Column("missing", BigInteger, nullable=False, comment="of them those without a reward"),
+    Column("late", BigInteger, nullable=False, comment="reports after the window"),
+)
+
+history_cursor = Table(
+    "history_cursor",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, nullable=False, comment="the log is counted up to here, inclusive"),
+    Column("closed_through_us", BigInteger, nullable=False, comment="and windows up to this end"),
+    comment="One row.",
+)
+
 api_keys = Table(
     "api_keys",
     metadata,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from policy.log import LogRecord
 
-_RECORDS_MAX = 8192
+_SIZE_MAX = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +33,15 @@ class LogTail:
 
     def __init__(self) -> None:
         self._pages: deque[LogPage] = deque()
-        self._records = 0
+        self._size = 0
         self._lock = threading.Lock()
 
     def put(self, page: LogPage) -> None:
         """Adds a committed page; the oldest go when there are too many."""
         with self._lock:
             self._pages.append(page)
-            self._records += len(page.records)
-            while self._records > _RECORDS_MAX:
+            self._size += _size(page)
+            while self._size > _SIZE_MAX:
                 self._drop()
 
     def take(self, after: int, limit: int) -> LogPage | None:
@@ -61,5 +61,10 @@ class LogTail:
 
     def _drop(self) -> LogPage:
         page = self._pages.popleft()
-        self._records -= len(page.records)
+        self._size -= _size(page)
         return page
+
+
+def _size(page: LogPage) -> int:
+    """A page takes room even if it is of positions without records, such as refused reports."""
+    return 1 + len(page.records)
