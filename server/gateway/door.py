@@ -88,9 +88,7 @@ class Door:
     def _require_room(self, held: int) -> None:
         most = self._settings.body_bytes_max
         if held > most:
-            # The rest of it is not waited for.
-            message = f"the body has more than {most:,} bytes"
-            raise ApiError(413, message, code="request_too_large", headers={"connection": "close"})
+            raise ApiError(413, f"the body has more than {most:,} bytes", code="request_too_large")
         if self.bytes_held > self._settings.bodies_bytes_max:
             raise ApiError(503, "too many large bodies at once", code="busy", headers=_BUSY)
 
