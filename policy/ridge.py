@@ -99,6 +99,7 @@ class LinearPredictor:
     """
 
     def __init__(self, models: Sequence[str], own: FloatArray, shared: FloatArray, unknown: FloatArray) -> None:
+        self._models, self._rows = tuple(models), own
         self._own = {model: own[row] for row, model in enumerate(models)}
         self._shared = shared
         self._unknown = unknown
@@ -112,6 +113,17 @@ class LinearPredictor:
         """What each model's `predict` is the sum of, for one row of features."""
         own = self._own_weights(models)
         return Parts((1.0 + own[:, 0]) * float(self._shared @ features), own[:, 1:] * features)
+
+    def state(self) -> ArrayState:
+        """Everything, for `restored`."""
+        models = np.array(self._models, dtype=np.str_)
+        return {"models": models, "own": self._rows, "shared": self._shared, "unknown": self._unknown}
+
+    @classmethod
+    def restored(cls, state: ArrayState) -> LinearPredictor:
+        """The predictor that gave `state`."""
+        models = [str(model) for model in state["models"]]
+        return cls(models, state["own"], state["shared"], state["unknown"])
 
     def _weights(self, models: tuple[str, ...]) -> FloatArray:
         if self._stacked[0] != models:

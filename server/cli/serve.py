@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from server.app import App
 from server.config_file import read_config
 from server.logs import set_up_logs, tell
-from server.settings import Settings
+from server.settings import Role, Settings
 
 # Python's own are 700, 10 and 10.
 _GARBAGE_THRESHOLDS = (20_000, 10, 10)
@@ -27,6 +27,12 @@ _GARBAGE_THRESHOLDS = (20_000, 10, 10)
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one.  [default: 50051]")
 @click.option("--http-port", help="Port of the console and JSON over HTTP, or off.  [default: 50080]")
 @click.option("--database-url", help="SQLite or PostgreSQL.  [default: sqlite:///pointsman.db]")
+@click.option(
+    "--role",
+    type=click.Choice([each.value for each in Role]),
+    help="Whether to answer, to learn, or both.  [default: all]",
+)
+@click.option("--share-port", is_flag=True, default=None, help="Let other servers here listen on the port too.")
 def serve(**given: Any) -> None:
     """Serve Route and ReportReward over gRPC, and learn.
 
