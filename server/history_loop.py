@@ -23,8 +23,8 @@ _EVERY_SECONDS = 2.0
 _STEP = 1000
 # With nothing to count the cursor is stored only now and then: each time makes the log longer.
 _UNSTORED_MAX = 100_000
-# While it has much to catch up with, four fifths of the time are the others'.
-_PAUSES_BUSY = 4.0
+# While it has much to catch up with, nine tenths of the time are the others'.
+_PAUSES_BUSY = 9.0
 _PRUNE_US = 3_600_000_000
 
 T = TypeVar("T")
