@@ -105,8 +105,9 @@ class App:
         self._shared = self._engine.dialect.name == "postgresql"
         if not self._shared:
             settings.require_alone()
-        tail = LogTail()
-        self._reader = LogReader(self._engine, tail)
+        tails = LogTail(), LogTail()
+        self._reader = LogReader(self._engine, tails[0])
+        self._evaluation_reader = LogReader(self._engine, tails[1])
         self._registry = Registry()
         self._views = Views()
         self._candidate_views = CandidateViews()
@@ -117,7 +118,7 @@ class App:
             self._clock,
             self._notify_followers,
             settings.write_queue_max,
-            tail,
+            tails,
             on_batch=self._metrics.batches.add,
             on_time=self._clock.reached,
         )
@@ -347,6 +348,7 @@ class App:
         given = (publisher.put, _POLL_SECONDS) if self._shared else ()
         return EvaluationLoop(
             self._engine,
+            self._evaluation_reader,
             self._registry,
             self._candidate_views,
             self._submit_from_thread,

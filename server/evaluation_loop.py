@@ -37,7 +37,7 @@ _GATHER_SECONDS = 0.1
 _PAUSES_BUSY = 9.0
 _PAUSE_SECONDS_MAX = 1.0
 # Saving and watching may take this share of the time.
-_UPKEEP_SHARE = 0.05
+_UPKEEP_SHARE = 0.02
 _WATCH_SECONDS = 1.0
 
 Submit = Callable[[Transact], object]
@@ -89,6 +89,7 @@ class EvaluationLoop:
     def __init__(
         self,
         engine: Engine,
+        reader: LogReader,
         registry: Registry,
         candidate_views: CandidateViews,
         submit: Submit,
@@ -101,8 +102,7 @@ class EvaluationLoop:
         idle_seconds_max: float = 60.0,
     ) -> None:
         self._engine = engine
-        # Not the learner's reader: what the tail gives to one, another does not get.
-        self._reader = LogReader(engine)
+        self._reader = reader
         self._registry = registry
         self._candidate_views = candidate_views
         self._submit = submit

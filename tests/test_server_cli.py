@@ -14,7 +14,7 @@ from servers import POINTSMAN, seeded, serving_process
 
 COMMANDS = (
     *((), ("serve",), ("replay",), ("evaluate",), ("bench",), ("verify",), ("models",), ("explain",)),
-    *(("shadow",), ("import",), ("keys",), ("completion",), ("backup",), ("gateway",)),
+    *(("shadow",), ("import",), ("keys",), ("completion",), ("backup",), ("gateway",), ("health",)),
     *(("keys", each) for each in ("create", "list", "revoke")),
     *(("models", each) for each in ("list", "add", "update", "remove")),
 )

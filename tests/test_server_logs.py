@@ -91,7 +91,8 @@ async def test_every_line_is_an_object_that_says_whose_call_it_is_about_and_noth
     metadata = [*bearer(key), PARENT]
     began = datetime.now(UTC)
     async with (
-        logging_server(f"sqlite:///{file}", POINTSMAN_LOG_FORMAT="json") as logged,
+        # As in a container: some libraries complain where there is no home to write to.
+        logging_server(f"sqlite:///{file}", POINTSMAN_LOG_FORMAT="json", HOME="/dev/null") as logged,
         grpc.aio.insecure_channel(f"127.0.0.1:{logged.port}") as channel,
     ):
         router = RouterServiceStub(channel)

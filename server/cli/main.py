@@ -17,6 +17,7 @@ from server.cli.completion import completion
 from server.cli.evaluate import evaluate
 from server.cli.explain import explain
 from server.cli.gateway import gateway
+from server.cli.health import health
 from server.cli.import_decisions import import_decisions
 from server.cli.keys import keys
 from server.cli.models import models
@@ -43,7 +44,7 @@ def cli() -> None:
 
 _COMMANDS = (
     *(serve, replay, evaluate, models, policies, snapshots, explain, shadow, paid_shadow, import_decisions),
-    *(keys, bench, verify, backup, gateway, signals, calibrate_command, completion),
+    *(keys, bench, verify, backup, gateway, health, signals, calibrate_command, completion),
 )
 for command in _COMMANDS:
     cli.add_command(command)

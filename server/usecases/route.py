@@ -197,7 +197,9 @@ class Route:
         probed = self._probes.in_flight(router.uid, view.snapshot, now_us)
         blend = None if incumbent else self._blend(command, entry, query)
         choice = decide(view, router, query, decision_id, now_us, session, incumbent, probed, blend)
-        choice = replace(choice, second=offered(view, router, query, choice, decision_id, now_us))
+        second = offered(view, router, query, choice, decision_id, now_us)
+        if second is not None:
+            choice = replace(choice, second=second)
         return DecisionRecord(
             seq=0,
             time_us=0,
