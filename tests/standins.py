@@ -257,7 +257,7 @@ async def running_gateway(
             "api_base": f"{provider.url}/v1",
             "api_key_file": str(folder / "key"),
         }
-        for name in ("small", "large")
+        for name in ("small", "large", "judge")
     }
     models["claude"] = {
         "litellm_model": "anthropic/claude",

@@ -14,6 +14,11 @@ from pointsman.v1 import router_service_pb2 as pb
 from servers import Running, eventually
 from standins import Gate, running_gateway, running_standin
 
+from server.gateway.conversation import read_conversation
+from server.gateway.plan import Answer
+from server.gateway.settings import ChecksConfig
+from server.gateway.signals import results
+
 # LiteLLM silences these when it is first imported, which pytest undoes for each test.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*ReadOnly:UserWarning"),
@@ -451,3 +456,56 @@ async def test_checks_of_an_answer_are_signals_and_a_question_asked_again_is_one
         assert [each.reports[1].report.signals["check_no_retry"] for each in decisions] == [0.0, 1.0]
         decision = await gate.decision(called.headers["x-pointsman-decision-id"], reports=1)
         assert decision.reports[0].report.signals["check_tool_calls"] == 1.0
+
+
+_SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+
+
+@pytest.mark.parametrize(
+    ("schema", "arguments", "fits"),
+    [
+        (_SCHEMA, '{"city": "Paris"}', True),
+        (_SCHEMA, '{"town": "Paris"}', False),
+        (_SCHEMA, '{"city": 7}', False),
+        (_SCHEMA, '{"city": "Par', False),
+        ({**_SCHEMA, "additionalProperties": False}, '{"city": "Paris", "zip": 1}', False),
+        ({"properties": {"n": {"type": ["integer", "null"]}}}, '{"n": true}', False),
+        ({"properties": {"n": {"type": ["integer", "null"]}}}, '{"n": null}', True),
+        ({"properties": {"n": {"enum": ["a", "b"]}}}, '{"n": "c"}', False),
+        # Whatever a client sends for a schema, it costs no more than a look.
+        ({"$ref": "http://127.0.0.1:9/schema.json"}, "{}", True),
+        ({"properties": {"n": {"pattern": "(a+)+$"}}}, '{"n": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!"}', True),
+        ({"properties": 7, "required": "city", "type": {}}, "{}", True),
+    ],
+)
+def test_the_arguments_of_a_tool_call_are_held_against_its_schema(
+    schema: dict[str, Any], arguments: str, fits: bool
+) -> None:
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": schema}}]
+    talk = read_conversation("chat", {"model": "x", "messages": QUESTION, "tools": tools})
+    checks = ChecksConfig(tool_calls=True)
+    assert results(checks, talk, Answer("", (("weather", arguments),))) == {"tool_calls": fits}
+    assert results(checks, talk, Answer("", (("nothing", "{}"),))) == {"tool_calls": False}
+
+
+@pytest.mark.parametrize(
+    ("api", "asked", "answers"),
+    [
+        ("chat", {"response_format": {"type": "json_object"}}, {"[1]": True, "well": False}),
+        (
+            "chat",
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": _SCHEMA}}},
+            {'{"city": "Paris"}': True, '{"town": 1}': False, "well": False},
+        ),
+        ("responses", {"text": {"format": {"type": "json_schema", "schema": _SCHEMA}}}, {'{"city": 1}': False}),
+        ("chat", {}, {"well": None}),
+    ],
+)
+def test_an_answer_is_held_against_the_format_that_was_asked_for(
+    api: Any, asked: dict[str, Any], answers: dict[str, bool | None]
+) -> None:
+    question = {"messages": QUESTION} if api == "chat" else {"input": "Is all well?"}
+    talk = read_conversation(api, {"model": "x", **question, **asked})
+    for text, passed in answers.items():
+        expected = {} if passed is None else {"asked_format": passed}
+        assert results(ChecksConfig(asked_format=True), talk, Answer(text)) == expected

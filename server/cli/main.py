@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import click
@@ -11,10 +12,12 @@ from threadpoolctl import threadpool_limits
 from policy.domain import InvalidFieldError
 from server.cli.backup import backup
 from server.cli.bench import bench
+from server.cli.calibrate import calibrate_command
 from server.cli.completion import completion
 from server.cli.evaluate import evaluate
 from server.cli.explain import explain
 from server.cli.gateway import gateway
+from server.cli.health import health
 from server.cli.import_decisions import import_decisions
 from server.cli.keys import keys
 from server.cli.models import models
@@ -23,10 +26,12 @@ from server.cli.policies import policies
 from server.cli.replay import replay
 from server.cli.serve import serve
 from server.cli.shadow import shadow
+from server.cli.signals import signals
 from server.cli.snapshots import snapshots
 from server.cli.verify import verify
 from server.config_file import ConfigError
 from server.errors import PointsmanError
+from server.logs import tell
 
 _MESSAGE_MAX = 500
 
@@ -39,7 +44,7 @@ def cli() -> None:
 
 _COMMANDS = (
     *(serve, replay, evaluate, models, policies, snapshots, explain, shadow, paid_shadow, import_decisions),
-    *(keys, bench, verify, backup, gateway, completion),
+    *(keys, bench, verify, backup, gateway, health, signals, calibrate_command, completion),
 )
 for command in _COMMANDS:
     cli.add_command(command)
@@ -61,7 +66,7 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    click.echo(f"pointsman: {' '.join(message.split())[:_MESSAGE_MAX]}", err=True)
+    tell(f"pointsman: {' '.join(message.split())[:_MESSAGE_MAX]}", logging.ERROR)
     sys.exit(2)
 
 

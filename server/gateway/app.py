@@ -10,6 +10,7 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -19,12 +20,14 @@ from server.gateway.decisions import Address, Pointsman, PointsmanAwayError
 from server.gateway.door import Door
 from server.gateway.execution import Execution
 from server.gateway.feedback import Feedback, LastServed
+from server.gateway.judge import Judge
 from server.gateway.outbox import Outbox
 from server.gateway.planning import ROUTED, Planner
 from server.gateway.problems import ApiError
 from server.gateway.providers import Providers, read_targets
 from server.gateway.settings import GatewayConfig, GatewaySettings
 from server.gateway.signals import Signals
+from server.gateway.traces import KeepTrace
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +47,8 @@ class Gateway:
         served = LastServed()
         signals = Signals(config, self.outbox.put)
         planner = Planner(config, self._pointsman, self.outbox.put)
-        execution = Execution(config, self._providers, signals, self.outbox.put)
+        self.judge = Judge(config, self._providers, self.outbox.put)
+        execution = Execution(config, self._providers, signals, self.judge, self.outbox.put)
         self._feedback = Feedback(self._pointsman, served, config.comments_file)
         parts = (self._door, planner, execution, signals, served)
         app = Starlette(
@@ -54,8 +58,10 @@ class Gateway:
                 Route("/v1/models", self._list_models),
                 Route("/v1/models/{model:path}", self._get_model),
                 Route("/v1/feedback", self._take_feedback, methods=["POST"]),
+                Route("/v1/judges", self._show_judges),
                 Route("/health", self._health),
             ],
+            middleware=[Middleware(KeepTrace)],
             exception_handlers={
                 ApiError: _refused,
                 404: _no_such_path,
@@ -76,11 +82,13 @@ class Gateway:
         )
 
     async def run(self, listening: socket.socket) -> None:
-        """Serves until `stop`. What is under way has its grace; then the reports are sent."""
+        """Serves until `stop`. Answers under way have their grace, then judges theirs, then reports."""
         self.outbox.start()
+        self.judge.start()
         try:
             await self._server.serve(sockets=[listening])
         finally:
+            await self.judge.stop(self._settings.grace_seconds)
             await self.outbox.stop(self._settings.grace_seconds)
             await self._pointsman.close()
 
@@ -90,6 +98,10 @@ class Gateway:
 
     async def _health(self, _request: Request) -> Response:
         return JSONResponse({"status": "ok", "requests": self._door.inside})
+
+    async def _show_judges(self, request: Request) -> Response:
+        self._door.admit(request)
+        return JSONResponse({"object": "pointsman.judges", "routers": self.judge.summary()})
 
     async def _list_models(self, request: Request) -> Response:
         self._door.admit(request)

@@ -10,6 +10,7 @@ from typing import Any
 from pointsman.v1 import router_service_pb2 as pb
 
 from server.gateway.conversation import Conversation
+from server.gateway.judge import Judge
 from server.gateway.plan import Plan, Put, Served, duration
 from server.gateway.problems import ApiError
 from server.gateway.providers import Failure, ProviderError, Providers, first_part
@@ -33,10 +34,13 @@ _CODES = {
 class Execution:
     """Calls the models of a plan and reports on them."""
 
-    def __init__(self, config: GatewayConfig, providers: Providers, signals: Signals, put: Put) -> None:
+    def __init__(
+        self, config: GatewayConfig, providers: Providers, signals: Signals, judge: Judge, put: Put
+    ) -> None:
         self._config = config
         self._providers = providers
         self._signals = signals
+        self._judge = judge
         self._put = put
 
     async def serve(self, plan: Plan, talk: Conversation) -> Served:
@@ -123,8 +127,10 @@ class Execution:
     def report_answer(self, plan: Plan, served: Served, talk: Conversation) -> None:
         """What a whole answer used, how long it took, and what its checks say."""
         tally = tally_of(served.body, talk)
-        signals = self._signals.of(plan, talk, answer_of(served.body))
+        answer = answer_of(served.body)
+        signals = self._signals.of(plan, talk, answer)
         self._report_usage(plan, served.model, served.attempts, tally, time.monotonic() - served.started, signals)
+        self._judge.consider(plan, talk, served.model, answer)
 
     def _report_stream(
         self,
@@ -143,6 +149,8 @@ class Execution:
         else:
             latency = time.monotonic() - served.started if whole else None
             self._report_usage(plan, served.model, served.attempts, tally.tally, latency, signals)
+        if whole:
+            self._judge.consider(plan, talk, served.model, tally.answer)
 
     def _report_usage(
         self,

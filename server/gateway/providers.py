@@ -49,6 +49,18 @@ class Target:
     api_key: str | None = field(default=None, repr=False)
 
 
+@dataclass(frozen=True)
+class TokenPrices:
+    """USD for a token."""
+
+    input_usd: float
+    output_usd: float
+
+    def cost_usd(self, input_tokens: int, output_tokens: int) -> float:
+        """Of one call."""
+        return input_tokens * self.input_usd + output_tokens * self.output_usd
+
+
 def read_targets(models: Mapping[str, ModelConfig]) -> dict[str, Target]:
     """Raises SettingError for a key that is not there."""
     return {
@@ -67,6 +79,15 @@ class Providers:
     def target(self, model: str) -> Target:
         """A model that the file does not name is LiteLLM's of that name, with its provider's usual variables."""
         return self._targets.get(model) or Target(model)
+
+    def prices(self, model: str) -> TokenPrices | None:
+        """By LiteLLM's own list; None for a model that is not on it, or there without a price."""
+        try:
+            known = self._litellm.get_model_info(self.target(model).litellm_model)
+        except Exception:  # It raises the base class for a provider that it does not know.
+            return None
+        prices = known.get("input_cost_per_token"), known.get("output_cost_per_token")
+        return TokenPrices(*prices) if None not in prices and any(prices) else None
 
     async def complete(
         self, api: Api, model: str, parameters: Mapping[str, Any], seconds: float

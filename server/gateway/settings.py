@@ -7,9 +7,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from server.logs import LogFormat
+
+RUBRIC = "Is the answer right, complete and clear, and is it what was asked for, in the form that was asked for?"
 
 
 class SettingError(Exception):
@@ -35,6 +40,9 @@ class GatewaySettings(BaseSettings):
     reports_max: int = Field(10_000, ge=1, description="reports that may wait for Pointsman; more are dropped")
     grace_seconds: float = Field(10.0, ge=0, description="how long a stop waits for answers under way")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="what the log shows")
+    log_format: LogFormat = Field(
+        LogFormat.TEXT, description="text, or json: an object a line, for what collects logs"
+    )
 
     def key(self) -> str | None:
         """The key that clients must send, if any. Raises SettingError for a file that has none."""
@@ -79,10 +87,20 @@ class ChecksConfig(_Strict):
 
     non_empty: bool = False
     valid_json: bool = False
+    asked_format: bool = False
     json_schema: dict[str, Any] | None = None
     pattern: str | None = None
     tool_calls: bool = False
     no_retry_seconds: float | None = Field(None, gt=0, le=86_400)
+
+    @field_validator("json_schema")
+    @classmethod
+    def _is_schema(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        try:
+            jsonschema.validators.validator_for(value or {}).check_schema(value or {})
+        except jsonschema.SchemaError as error:
+            raise ValueError(f"is no JSON Schema: {error.message}") from error
+        return value
 
     @field_validator("pattern")
     @classmethod
@@ -94,10 +112,26 @@ class ChecksConfig(_Strict):
         return value
 
 
+class JudgeConfig(_Strict):
+    """Another model that scores a share of the answers. Its prices are LiteLLM's where they are not given."""
+
+    model: str = Field(min_length=1)
+    share: float = Field(gt=0, le=1)
+    cost_usd_per_day_max: float = Field(gt=0, allow_inf_nan=False)
+    rubric: str = Field(RUBRIC, min_length=1, max_length=20_000)
+    may_judge_itself: bool = False
+    input_usd_per_million_tokens: float | None = Field(None, ge=0, allow_inf_nan=False)
+    output_usd_per_million_tokens: float | None = Field(None, ge=0, allow_inf_nan=False)
+    output_tokens_max: int = Field(256, ge=1, le=100_000)
+    characters_max: int = Field(20_000, ge=100, le=1_000_000)
+    seconds: float = Field(60.0, gt=0, le=3600)
+
+
 class RouterConfig(_Strict):
     """What the gateway does for one router beside routing."""
 
     checks: ChecksConfig = ChecksConfig()
+    judge: JudgeConfig | None = None
 
 
 class GatewayConfig(_Strict):
@@ -112,8 +146,16 @@ class GatewayConfig(_Strict):
     required_capabilities: bool = True
     named_models_as_incumbents: bool = False
     comments_file: Path | None = None
+    judge_books_file: Path | None = None
+    judge_queue_max: int = Field(300, ge=1, le=100_000)
     models: dict[str, ModelConfig] = {}
     routers: dict[str, RouterConfig] = {}
+
+    @model_validator(mode="after")
+    def _judges_have_books(self) -> GatewayConfig:
+        if self.judge_books_file is None and any(each.judge for each in self.routers.values()):
+            raise ValueError("judge_books_file: is needed, so that the cap of a judge holds across restarts")
+        return self
 
     def router(self, name: str) -> RouterConfig:
         """Of "routers/x"."""

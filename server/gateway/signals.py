@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jsonschema
+import referencing
 from pointsman.v1 import router_service_pb2 as pb
 
 from server.gateway.conversation import Conversation
@@ -43,7 +44,7 @@ class Signals:
     def of(self, plan: Plan, talk: Conversation, answer: Answer) -> dict[str, float]:
         """Each check that the router has and that applies: 1 if the answer passes, else 0."""
         checks = self._config.router(plan.router).checks
-        return {f"check_{name}": float(passed) for name, passed in _results(checks, talk, answer).items()}
+        return {f"check_{name}": float(passed) for name, passed in results(checks, talk, answer).items()}
 
     def on_turn(self, plan: Plan, talk: Conversation, session: str) -> None:
         """Tells of the session's turn before whether this one asks the same again."""
@@ -69,7 +70,8 @@ class Signals:
             self._sessions.popitem(last=False)
 
 
-def _results(checks: ChecksConfig, talk: Conversation, answer: Answer) -> dict[str, bool]:
+def results(checks: ChecksConfig, talk: Conversation, answer: Answer) -> dict[str, bool]:
+    """The checks that apply to an answer, and whether it passes."""
     found: dict[str, bool] = {}
     if checks.non_empty:
         found["non_empty"] = bool(answer.text.strip() or answer.tool_calls)
@@ -80,6 +82,8 @@ def _results(checks: ChecksConfig, talk: Conversation, answer: Answer) -> dict[s
         return found
     if checks.valid_json:
         found["valid_json"] = _parsed(answer.text) is not _NOTHING
+    if checks.asked_format and (asked := _asked_format(talk)) is not None:
+        found["asked_format"] = _resembles(_parsed(answer.text), asked)
     if checks.json_schema is not None:
         found["json_schema"] = _fits(_parsed(answer.text), checks.json_schema)
     if checks.pattern is not None:
@@ -88,6 +92,15 @@ def _results(checks: ChecksConfig, talk: Conversation, answer: Answer) -> dict[s
 
 
 _NOTHING = object()
+_KINDS: dict[str, Any] = {
+    "string": str,
+    "number": int | float,
+    "integer": int,
+    "boolean": bool,
+    "object": dict,
+    "array": list,
+    "null": type(None),
+}
 
 
 def _parsed(text: str) -> Any:
@@ -98,14 +111,48 @@ def _parsed(text: str) -> Any:
 
 
 def _fits(value: Any, schema: Mapping[str, Any]) -> bool:
-    """A client's own schema may be wrong; then nothing fits it."""
+    """By the whole of JSON Schema: for the operator's own, which the file has been checked to be one."""
     if value is _NOTHING:
         return False
+    validator = jsonschema.validators.validator_for(schema)(schema, registry=referencing.Registry())
     try:
-        jsonschema.validate(value, schema)
-    except (jsonschema.ValidationError, jsonschema.SchemaError, RecursionError):
+        return bool(validator.is_valid(value))
+    except (RecursionError, referencing.exceptions.Unresolvable):
         return False
-    return True
+
+
+def _resembles(value: Any, schema: Any) -> bool:
+    """By the top level alone, for a schema that came with the request: it may be wrong, name addresses to be
+    fetched, or take for ever.
+    """
+    if value is _NOTHING:
+        return False
+    if not isinstance(schema, Mapping):
+        return True
+    properties, required = schema.get("properties"), schema.get("required")
+    if not isinstance(properties, Mapping):
+        return True
+    if not isinstance(value, Mapping):
+        return False
+    if isinstance(required, list) and not all(name in value for name in required if isinstance(name, str)):
+        return False
+    if schema.get("additionalProperties") is False and not value.keys() <= properties.keys():
+        return False
+    return all(_is_of(each, properties.get(name)) for name, each in value.items())
+
+
+def _is_of(value: Any, schema: Any) -> bool:
+    if not isinstance(schema, Mapping):
+        return True
+    allowed, kind = schema.get("enum"), schema.get("type")
+    if isinstance(allowed, list) and value not in allowed:
+        return False
+    kinds = kind if isinstance(kind, list) else [kind]
+    known = [_KINDS[each] for each in kinds if isinstance(each, str) and each in _KINDS]
+    if not known or len(known) != len(kinds):
+        return True
+    # What Python has for true is a number too.
+    return any(isinstance(value, each) and (isinstance(value, bool) <= (each is bool)) for each in known)
 
 
 def _tools(talk: Conversation) -> dict[str, Mapping[str, Any]]:
@@ -119,7 +166,17 @@ def _tools(talk: Conversation) -> dict[str, Mapping[str, Any]]:
 
 
 def _call_fits(tools: Mapping[str, Mapping[str, Any]], name: str, arguments: str) -> bool:
-    return name in tools and _fits(_parsed(arguments or "{}"), tools[name])
+    return name in tools and _resembles(_parsed(arguments or "{}"), tools[name])
+
+
+def _asked_format(talk: Conversation) -> Any:
+    """The schema that the request asks its answer to have, {} for any JSON, None where it asks for neither."""
+    text = talk.parameters.get("text")
+    asked = talk.parameters.get("response_format") or (text.get("format") if isinstance(text, dict) else None)
+    if not isinstance(asked, dict) or asked.get("type") not in ("json_object", "json_schema"):
+        return None
+    holder = asked.get("json_schema", asked)
+    return (holder.get("schema") if isinstance(holder, dict) else None) or {}
 
 
 def _words(text: str) -> frozenset[str]:

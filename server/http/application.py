@@ -16,6 +16,7 @@ from server.http.browser import PAGE_HEADERS, SECURITY_HEADERS, require_loopback
 from server.http.files import File
 from server.services.gatekeeper import Gatekeeper
 from server.services.peer import FORWARDED_PEER
+from server.trace_context import trace_headers, trace_id
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,8 @@ class Application:
         except _GoneError:
             logger.debug("a client has gone before it was answered")
         except Exception as error:
-            logger.exception("%s failed over HTTP", scope["path"])
+            known = trace_id(headers)
+            logger.exception("%s failed over HTTP", scope["path"], extra={"trace_id": known} if known else None)
             await answer(*connect.refused(error))
 
     async def _answer_call(
@@ -127,7 +129,7 @@ class Application:
             data = await body.read(self._body_bytes_max)
             request = await _beside(connect.to_proto, method, data)
         left = None if seconds is None else max(seconds - (asyncio.get_running_loop().time() - began), 0.0)
-        metadata.append((FORWARDED_PEER, f"http:{body.client}"))
+        metadata += [(FORWARDED_PEER, f"http:{body.client}"), *trace_headers(headers)]
         call = self._calls[method.path](request, timeout=left, metadata=metadata)
         try:
             response = await body.unless_gone(call)

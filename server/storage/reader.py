@@ -32,6 +32,7 @@ from server.storage.schema import (
     decisions,
     log_head,
     reports,
+    routers,
     second_days,
     snapshot_archive,
     snapshots,
@@ -141,6 +142,32 @@ class LogReader:
                 for row in connection.execute(query):
                     found[row.decision_id].append(load_report(row))
         return found
+
+    def rewarded(self, router: str, after: str, limit: int) -> list[str]:
+        """The router's decisions on which a reward itself was reported: their ids, in order, after this one."""
+        query = (
+            select(decisions.c.decision_id)
+            .join(routers, routers.c.uid == decisions.c.router_uid)
+            .join(reports, reports.c.decision_id == decisions.c.decision_id)
+            .where(routers.c.id == router, reports.c.reward.is_not(None), decisions.c.decision_id > after)
+            .distinct()
+            .order_by(decisions.c.decision_id)
+            .limit(limit)
+        )
+        with self._engine.connect() as connection:
+            return list(connection.execute(query).scalars())
+
+    def recent(self, router_uid: int, limit: int) -> Iterator[DecisionRecord]:
+        """The router's last decisions, the newest first, one by one from the database."""
+        query = (
+            select(decisions)
+            .where(decisions.c.router_uid == router_uid)
+            .order_by(decisions.c.seq.desc())
+            .limit(limit)
+        )
+        with self._engine.connect().execution_options(yield_per=_KEYS_PER_QUERY) as connection:
+            for row in connection.execute(query):
+                yield load_decision(row)
 
     def expired(self, after_us: int, upto_us: int, limit: int) -> list[DecisionRecord]:
         """Decisions whose window closes in (after_us, upto_us], by closing time, at most about `limit`.
