@@ -15,7 +15,7 @@ from scripts.console.week import lived
 
 @click.command()
 @click.option("--file", type=click.Path(path_type=Path), help="Replay this file, not made-up requests.")
-@click.option("--requests", default=6000, show_default=True, help="How many are sent.")
+@click.option("--requests", default=3000, show_default=True, help="How many are sent.")
 @click.option("--seed", default=0, show_default=True, help="Of the requests and of what is reported.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("docs/images"), show_default=True)
 @click.option("--every", is_flag=True, help="Take the other views too.")
