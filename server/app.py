@@ -124,7 +124,7 @@ class App:
         )
         self._reads = BoundedReads(settings.storage_wait_seconds)
         self._change = ChangeRegistry(self._registry, self._log, settings.window_seconds_max)
-        self._history = HistoryLoop(self._engine, self._log, self._clock)
+        self._history = HistoryLoop(self._engine, self._log, self._clock, lambda: self._learning.learns)
         self._health = HealthService()
         self._ready = False
         self._loop = asyncio.get_running_loop()

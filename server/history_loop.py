@@ -31,12 +31,18 @@ T = TypeVar("T")
 
 
 class HistoryLoop:
-    """A task beside the log's writer. What was counted is stored in one transaction with how far."""
+    """A task beside the log's writer. What was counted is stored in one transaction with how far.
 
-    def __init__(self, engine: Engine, log: GroupCommit, clock_us: Callable[[], int]) -> None:
+    Of several servers the one counts that learns, as `is_learning` says.
+    """
+
+    def __init__(
+        self, engine: Engine, log: GroupCommit, clock_us: Callable[[], int], is_learning: Callable[[], bool]
+    ) -> None:
         self._engine = engine.execution_options(read_only=True)
         self._log = log
         self._clock_us = clock_us
+        self._is_learning = is_learning
         self._closing = asyncio.Event()
         self._failing = False
         self._stored: Cursor | None = None
@@ -73,6 +79,9 @@ class HistoryLoop:
 
     async def count(self) -> bool:
         """Counts a part of the log; says whether there is more."""
+        if not self._is_learning():
+            self._stored = self._counted = None
+            return False
         if self._stored is None or self._counted is None:
             self._stored = self._counted = await self._ask(read_cursor)
         counted = self._counted
