@@ -104,6 +104,8 @@ def bad_inputs() -> dict[str, tuple[tuple[object, ...], str]]:
         "seed": (("replay", "good.jsonl", "--seed", "-1"), "--seed"),
         "missing config": (("serve", "--config", "none.yaml"), "none.yaml"),
         "bad config": (("serve", "--port", "0", "--config", "bad.yaml"), "bad.yaml:1: routers.default.colour"),
+        "a role of one server": (("serve", "--port", "0", "--role", "router"), "POINTSMAN_ROLE"),
+        "a port shared with nobody": (("serve", "--port", "0", "--share-port"), "POINTSMAN_SHARE_PORT"),
         "bad port": (("serve", "--port", "99999"), "POINTSMAN_PORT"),
         "bad address": (("serve", "--port", "0", "--host", "256.1.1.1"), "256.1.1.1"),
         "bad database url": (("serve", "--port", "0", "--database-url", "nonsense"), "nonsense"),

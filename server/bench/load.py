@@ -63,6 +63,18 @@ class Load:
         await asyncio.gather(*(self._caller(started + seconds) for _ in range(callers)))
         self._elapsed += time.perf_counter() - started
 
+    async def run_all(self, callers: int) -> None:
+        """Closed loop: sends each request once."""
+        started = time.perf_counter()
+        left = iter(range(len(self.requests)))
+
+        async def caller() -> None:
+            for _ in left:
+                await self._request(time.perf_counter())
+
+        await asyncio.gather(*(caller() for _ in range(callers)))
+        self._elapsed += time.perf_counter() - started
+
     async def run_open(self, rate: float, seconds: float) -> None:
         """Open loop: requests come at this rate a second, however long the answers take.
 

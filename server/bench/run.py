@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,7 +47,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class _Target:
+class Target:
     """Servers under load, what their results are called after, and the answers that they have given to Route."""
 
     suffix: str
@@ -56,9 +56,22 @@ class _Target:
 
 
 async def run_bench(folder: Path, plan: Plan) -> list[Result]:
-    """Loads Route, then ReportReward, each in turns with its echo; on SQLite, and beside it on the database given.
+    """Loads a server on SQLite, and beside it those on the database given. Raises OSError if none starts."""
+    urls = {"": (f"sqlite:///{folder / 'bench.db'}", 1)}
+    if plan.database_url:
+        suffix = ", database given" if plan.processes == 1 else f", {plan.processes} processes"
+        urls[suffix] = (plan.database_url, plan.processes)
+    return await compare(urls, plan)
 
-    Raises OSError if a server does not start.
+
+async def compare(
+    urls: Mapping[str, tuple[str, int]],
+    plan: Plan,
+    more: Callable[[Sequence[Target]], Awaitable[list[Result]]] | None = None,
+) -> list[Result]:
+    """Loads Route, then ReportReward, then what there is more, of all servers in turns with an echo.
+
+    `urls` is by what their results are called after: the database and how many servers it has.
     """
     router_id = f"bench-{secrets.token_hex(4)}"
     requests = [
@@ -66,26 +79,24 @@ async def run_bench(folder: Path, plan: Plan) -> list[Result]:
         for seed in range(_DISTINCT_REQUESTS)
     ]
     async with AsyncExitStack() as stack:
-        urls = {"": (f"sqlite:///{folder / 'bench.db'}", 1)}
-        if plan.database_url:
-            suffix = ", database given" if plan.processes == 1 else f", {plan.processes} processes"
-            urls[suffix] = (plan.database_url, plan.processes)
         targets = []
         for suffix, (url, count) in urls.items():
             servers = await stack.enter_async_context(_served(url, count, plan, router_id, requests[0]))
-            targets.append(_Target(suffix, servers, []))
+            targets.append(Target(suffix, servers, []))
         for target in targets:
             await Load(target.servers.channels, _ROUTE, requests, target.answers).run(
                 plan.callers, _WARM_UP_SECONDS
             )
         answer_bytes = len(targets[0].answers[-1])
         loads = [Load(each.servers.channels, _ROUTE, requests, each.answers) for each in targets]
-        results = await _side_by_side("Route", loads, targets, answer_bytes, plan)
+        results = await side_by_side("Route", loads, targets, answer_bytes, plan)
         loads = [
             Load(each.servers.channels, _REPORT, [report_request(answer) for answer in each.answers])
             for each in targets
         ]
-        results += await _side_by_side("ReportReward", loads, targets, 2, plan)
+        results += await side_by_side("ReportReward", loads, targets, 2, plan)
+        if more is not None:
+            results += await more(targets)
         if plan.importing:
             results += await _while_importing(router_id, plan, targets[0].servers, requests)
     return results
@@ -94,15 +105,17 @@ async def run_bench(folder: Path, plan: Plan) -> list[Result]:
 @asynccontextmanager
 async def _served(url: str, count: int, plan: Plan, router_id: str, request: bytes) -> AsyncIterator[Servers]:
     command = ("-m", "server.cli.main", "serve", "--port", "0", "--http-port", "off", "--database-url", url)
-    async with running(command, {"POINTSMAN_DURABILITY": plan.durability}, count) as servers:
+    # A machine that stands still for a moment is seen in the latencies, and does not end the benchmark.
+    settings = {"POINTSMAN_DURABILITY": plan.durability, "POINTSMAN_STORAGE_WAIT_SECONDS": "30"}
+    async with running(command, settings, count) as servers:
         await create_router(servers.channels[0], router_id, plan.models, plan.embedding)
         for channel in servers.channels:
             await wait_until_known(channel, plan.models, request)
         yield servers
 
 
-async def _side_by_side(
-    name: str, loads: Sequence[Load], targets: Sequence[_Target], answer_bytes: int, plan: Plan
+async def side_by_side(
+    name: str, loads: Sequence[Load], targets: Sequence[Target], answer_bytes: int, plan: Plan
 ) -> list[Result]:
     """The loads and their echo in turns; then, if so planned, all of them at one rate in an open loop."""
     async with running(("-m", "server.bench.echo", str(answer_bytes))) as echo_server:
@@ -128,7 +141,7 @@ async def _side_by_side(
 
 
 async def _open_loop(
-    name: str, loads: Sequence[Load], targets: Sequence[_Target], echo_server: Servers, rate: float, seconds: float
+    name: str, loads: Sequence[Load], targets: Sequence[Target], echo_server: Servers, rate: float, seconds: float
 ) -> list[Result]:
     echo = Load(echo_server.channels, loads[0].method, loads[0].requests)
     again = [each.again() for each in loads]

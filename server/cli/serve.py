@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from pydantic import ValidationError
 from server.app import App
 from server.config_file import read_config
 from server.logs import set_up_logs, tell
-from server.settings import Settings
+from server.settings import Role, Settings
+
+# Python's own are 700, 10 and 10.
+_GARBAGE_THRESHOLDS = (20_000, 10, 10)
 
 
 @click.command()
@@ -23,6 +27,12 @@ from server.settings import Settings
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one.  [default: 50051]")
 @click.option("--http-port", help="Port of the console and JSON over HTTP, or off.  [default: 50080]")
 @click.option("--database-url", help="SQLite or PostgreSQL.  [default: sqlite:///pointsman.db]")
+@click.option(
+    "--role",
+    type=click.Choice([each.value for each in Role]),
+    help="Whether to answer, to learn, or both.  [default: all]",
+)
+@click.option("--share-port", is_flag=True, default=None, help="Let other servers here listen on the port too.")
 def serve(**given: Any) -> None:
     """Serve Route and ReportReward over gRPC, and learn.
 
@@ -43,6 +53,15 @@ def load_settings(given: dict[str, Any]) -> Settings:
         raise click.UsageError(f"setting {name} (POINTSMAN_{name.upper()}): {first['msg']}") from error
 
 
+def _settle_memory() -> None:
+    """What a server has when it starts stays: looking through it for garbage again and again stops all threads for
+    a tenth of a second each time. What comes after that is looked through more rarely: little of it is in cycles.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GARBAGE_THRESHOLDS)
+
+
 async def _serve(settings: Settings) -> None:
     declared = read_config(settings.config, settings.window_seconds_max) if settings.config else []
     app = App(settings)
@@ -53,6 +72,7 @@ async def _serve(settings: Settings) -> None:
             loop.add_signal_handler(number, stopping.set)
     try:
         await app.start(declared)
+        _settle_memory()
         if app.http_port:
             scheme = "https" if settings.tls_certificate else "http"
             tell(f"Console and JSON over HTTP on {scheme}://{settings.http_host}:{app.http_port}")

@@ -33,6 +33,10 @@ class Policies(Collector):
         else:
             self._found[router_id] = found
 
+    def forget(self) -> None:
+        """Forgets what was found."""
+        self._found = {}
+
     def collect(self) -> Iterator[Metric]:
         """Every metric with its values as of now."""
         entries = self._registry.entries()

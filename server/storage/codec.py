@@ -277,8 +277,7 @@ def _load_candidate(values: list[Any]) -> Candidate:
 
 def report_row(record: ReportRecord) -> dict[str, Any]:
     """The columns of a report."""
-    usage = astuple(record.usage) if record.usage else (None, None, None, None)
-    tokens_in, tokens_out, cost, tokens_cached = usage
+    usage = record.usage
     return {
         "seq": record.seq,
         "time_us": record.time_us,
@@ -287,10 +286,10 @@ def report_row(record: ReportRecord) -> dict[str, Any]:
         "activation": record.activation,
         "reward": record.reward,
         "signals": json.dumps(dict(record.signals)) if record.signals else None,
-        "input_tokens": tokens_in,
-        "output_tokens": tokens_out,
-        "cost_usd": cost,
-        "cached_input_tokens": tokens_cached,
+        "input_tokens": usage.input_tokens if usage else None,
+        "output_tokens": usage.output_tokens if usage else None,
+        "cost_usd": usage.cost_usd if usage else None,
+        "cached_input_tokens": usage.cached_input_tokens if usage else None,
         "latency_seconds": record.latency_seconds,
         "served_model": record.served_model or None,
         "error": record.error.value if record.error else None,

@@ -272,6 +272,27 @@ evaluations = Table(
     Column("state", LargeBinary, nullable=False, comment="compressed with zlib"),
 )
 
+views = Table(
+    "views",
+    metadata,
+    Column("router", String(63), primary_key=True),
+    Column("canary", Boolean, primary_key=True, comment="of the router's canary, not of its live policy"),
+    Column("candidate", String(63), nullable=False, comment="the canary's name; else empty"),
+    Column("seq", BigInteger, nullable=False, comment="learned up to here; never replaced by an older"),
+    Column("time_us", BigInteger, nullable=False),
+    Column("state", LargeBinary, comment="null: there is none any more"),
+)
+
+learner_head = Table(
+    "learner_head",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("time_us", BigInteger, nullable=False),
+    Column("holder", String(256), nullable=False, comment="the host and process that learns"),
+    comment="One row: up to where the log is learned, all its views published.",
+)
+
 snapshots = Table(
     "snapshots",
     metadata,
