@@ -31,7 +31,7 @@ WORDS = ["All ", "is ", "well."]
 @dataclass
 class StandIn:
     """A provider. `modes` says how each model behaves: ok if it is not there, else a status, stall, stall_middle,
-    break_begin, break_middle or empty.
+    break_begin, break_middle, or flood: 64 MB in parts of 64 kB, which `flooded` counts.
     """
 
     url: str = ""
@@ -40,6 +40,7 @@ class StandIn:
     calls: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     hung_up: int = 0
+    flooded: int = 0
 
     def app(self) -> Starlette:
         routes = [
@@ -99,6 +100,10 @@ class StandIn:
             return f"data: {json.dumps({**head, 'choices': [choice]})}\n\n"
 
         yield chunk({"role": "assistant", "content": ""})
+        if mode == "flood":
+            for _ in range(1000):
+                self.flooded += 1
+                yield chunk({"content": "x" * 65_536})
         if mode == "break_begin":
             raise ConnectionResetError
         if body.get("tools"):

@@ -32,6 +32,8 @@ from server.gateway.traces import KeepTrace
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 2048
+# Longer than clients keep an idle connection (httpx: 5 seconds), so that none is closed as it is used again.
+_IDLE_SECONDS = 75
 
 
 class Gateway:
@@ -77,6 +79,7 @@ class Gateway:
                 access_log=False,
                 log_config=None,
                 server_header=False,
+                timeout_keep_alive=_IDLE_SECONDS,
                 timeout_graceful_shutdown=max(1, int(settings.grace_seconds)),
             )
         )

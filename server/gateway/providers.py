@@ -14,6 +14,10 @@ from typing import Any
 from server.gateway.conversation import Api
 from server.gateway.settings import ModelConfig
 
+# How many connections are tried before a provider counts as one that hangs up.
+_CONNECTIONS_MAX = 3
+_CLOSED = frozenset(("RemoteProtocolError", "ReadError", "WriteError", "ServerDisconnectedError"))
+
 
 class Failure(Enum):
     """Why a call failed: the names of ModelError, and two that say nothing of the model's health."""
@@ -128,10 +132,15 @@ class Providers:
             "max_retries": 0,
             "num_retries": 0,
         }
-        try:
-            return await ask(**{name: value for name, value in given.items() if value is not None})
-        except Exception as error:
-            raise self._failed(error, model) from error
+        said = {name: value for name, value in given.items() if value is not None}
+        connections = 0
+        while True:
+            connections += 1
+            try:
+                return await ask(**said)
+            except Exception as error:
+                if connections == _CONNECTIONS_MAX or not _was_closed(error):
+                    raise self._failed(error, model) from error
 
     def _failed(self, error: Exception, model: str) -> ProviderError:
         """What it says of the model. The text may be shown to the client, never logged."""
@@ -161,6 +170,18 @@ class Providers:
             return Failure.BAD_REQUEST
         # A key that is no good (401, 403) and a model that is not there (404) too: whoever asks gets no answer.
         return Failure.UNAVAILABLE
+
+
+def _was_closed(error: BaseException | None) -> bool:
+    """Whether the connection was closed before it brought an answer. A provider closes those that have been idle,
+    and a busy gateway may write its request a moment later: that says nothing of the model, and another will do.
+    """
+    while error is not None:
+        # By name: LiteLLM has several HTTP clients.
+        if type(error).__name__ in _CLOSED:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _load() -> Any:

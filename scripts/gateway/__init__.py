@@ -1,0 +1,1 @@
+"""A benchmark of the whole way: SDK, gateway, server, providers and back."""
