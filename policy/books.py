@@ -59,7 +59,11 @@ def _baseline(choice: Choice) -> Candidate:
     if choice.shadow is not None:
         incumbent = choice.shadow.incumbent_model
         return next(each for each in choice.candidates if each.model == incumbent)
-    return max((each for each in choice.candidates if each.exclusion is None), key=lambda each: each.score)
+    best = None
+    for each in choice.candidates:
+        if each.exclusion is None and (best is None or each.score > best.score):
+            best = each
+    return best or choice.candidates[0]  # There always is one: what was drawn is not excluded.
 
 
 def owed_after(owed: float, loss: float, loss_max: float) -> float:

@@ -90,9 +90,9 @@ class Circuit:
         if report.error is not None and report.error.is_outage:
             return self._failed(report, decision)
         if report.usage is not None or report.latency_seconds is not None:
-            return replace(self._worked(decision), measured=True)
+            return self._worked(decision, measured=True)
         if not self.measured and report.error is None and report.learned_reward is not None:
-            return self._worked(decision)
+            return self._worked(decision, measured=False)
         return self
 
     def _failed(self, report: ReportRecord, decision: DecisionRecord) -> Circuit:
@@ -116,11 +116,14 @@ class Circuit:
             probe_until_us=0,
         )
 
-    def _worked(self, decision: DecisionRecord) -> Circuit:
-        failures = tuple(each for each in self.failures if each >= decision.seq)
+    def _worked(self, decision: DecisionRecord, *, measured: bool) -> Circuit:
+        measured = measured or self.measured
+        failures = tuple([each for each in self.failures if each >= decision.seq])
         if self.opened and (failures or not self._known_to(decision)):
+            return self if measured == self.measured else replace(self, measured=True)
+        if decision.seq <= self.worked and failures == self.failures and measured == self.measured:
             return self
-        return Circuit(failures, max(self.worked, decision.seq), measured=self.measured)
+        return Circuit(failures, max(self.worked, decision.seq), measured=measured)
 
     def _known_to(self, decision: DecisionRecord) -> bool:
         """Whether the decision was made knowing that the circuit had opened, and not before or meanwhile."""

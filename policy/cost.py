@@ -128,6 +128,7 @@ class CostPredictor:
             usd_per_unit=columns[4],
             in_tokens=columns[6] > 0,
             known=columns[5] > 0,
+            rows=[(part[0], part[1], part[2], part[4], part[6]) for part in parts],
         )
 
 
@@ -143,6 +144,9 @@ class CostTerms:
     usd_per_unit: FloatArray
     in_tokens: Any
     known: Any
+    rows: list[tuple[float, float, float, float, bool]]
+    """The scale, the two fixed parts, the unit, and whether that is a token, of each model: plain numbers, since
+    arrays take longer for one query of some models."""
 
     def predict(
         self,
@@ -161,6 +165,18 @@ class CostTerms:
             amount = np.where(self.in_tokens, np.minimum(amount, max_output_tokens), amount)
         result: FloatArray = self.fixed_usd + self.usd_per_input_token * input_tokens + self.usd_per_unit * amount
         return result
+
+    def of_one(self, features: FloatArray, input_tokens: float, max_output_tokens: float = 0.0) -> list[float]:
+        """As `predict`, to the same bits, for one row of cost features: (models,)."""
+        bound = max_output_tokens if max_output_tokens > 0 else math.inf
+        found = []
+        for row, value in zip(self.rows, (features @ self.shape_weights.T).tolist(), strict=True):
+            scale, fixed_usd, per_input, per_unit, in_tokens = row
+            amount = scale * min(max(value, _RATIO_LOW), _RATIO_HIGH)
+            if in_tokens and amount > bound:
+                amount = bound
+            found.append(fixed_usd + per_input * input_tokens + per_unit * amount)
+        return found
 
 
 class CostLearner:

@@ -13,6 +13,7 @@ from policy.circuit import Circuit, Phase
 from policy.domain import (
     Candidate,
     Choice,
+    Constraints,
     Exclusion,
     Model,
     ModelState,
@@ -29,6 +30,7 @@ from policy.shadow import affordable_share, explores, mixed
 from policy.view import Aligned, PolicyView
 
 Reason = tuple[Exclusion, str]
+_UNCONSTRAINED = Constraints()
 Blend = Callable[[Outlook, Sequence[float]], list[float]]
 
 
@@ -167,7 +169,7 @@ def _forecast(view: PolicyView, router: Router, query: Query, session: Turn | No
     tokens = query.charged_input_tokens
     learned = view.quality.predict(features, aligned.keys).tolist()
     quality = [value + offset for value, offset in zip(learned, aligned.offsets, strict=True)]
-    cost = aligned.costs.predict(cost_features(features, tokens), tokens, query.max_output_tokens).tolist()
+    cost = aligned.costs.of_one(cost_features(features, tokens), tokens, query.max_output_tokens)
     if session is not None and session.model in aligned.ids:
         index = aligned.ids.index(session.model)
         saved = float(aligned.costs.saved_usd_per_cached_token[index]) * min(session.input_tokens, tokens)
@@ -218,12 +220,16 @@ def _outlook(
     of_period_usd = view.budget_usd_per_request if objective.period_budget else 0.0
     unit_usd = objective.budget_usd_per_request or of_period_usd
     if not unit_usd:
-        costs = [usd for usd, reason in zip(forecast.cost_usd, reasons, strict=True) if reason is None]
+        costs = forecast.cost_usd
+        if any(reasons):
+            costs = [usd for usd, reason in zip(costs, reasons, strict=True) if reason is None]
         unit_usd = sum(costs) / len(costs) or 1.0
-    scores = zip(forecast.scores, reasons, strict=True)
+    scores = forecast.scores
+    if any(reasons):
+        scores = [score if reason is None else -math.inf for score, reason in zip(scores, reasons, strict=True)]
     return Outlook(
         ids=forecast.aligned.ids,
-        scores=[score if reason is None else -math.inf for score, reason in scores],
+        scores=scores,
         costs_usd=forecast.cost_usd,
         costs_known=forecast.aligned.costs_known,
         rewards=forecast.aligned.rewards,
@@ -240,6 +246,8 @@ def _outlook(
 
 def _phases(aligned: Aligned, now_us: int, probed: Set[str]) -> list[Phase]:
     """(models,)"""
+    if aligned.unrestricted:
+        return [Phase.CLOSED] * len(aligned.ids)
     phases = [circuit.phase(now_us) for circuit in aligned.circuits]
     if not probed:
         return phases
@@ -257,6 +265,8 @@ def _exclusions(
     If of those that nothing else speaks against none is known to work, all of them are candidates as if
     they did: a call that may fail is worth more than none, and one that works is how they come back.
     """
+    if forecast.aligned.unrestricted and query.constraints == _UNCONSTRAINED:
+        return [None] * len(phases)
     latency = forecast.aligned.latency_seconds
     reasons = [
         _exclusion(model, query, cost_usd, latency_seconds)

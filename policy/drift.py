@@ -46,7 +46,7 @@ class ChangeTest:
         self._misses[1:] = self._misses[:-1]
         self._misses[0] = miss
         limit = _CLIP * math.sqrt(self.variance)
-        ratios = self._misses.clip(-limit, limit).cumsum() ** 2 / _COUNTS
+        ratios = np.minimum(np.maximum(self._misses, -limit), limit).cumsum() ** 2 / _COUNTS
         longest = int(ratios.argmax())
         return longest + 1 if ratios[longest] > 2.0 * _THRESHOLD * self.variance else 0
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import fsum
 
 from policy.domain import Prices, RewardJoin, RewardRule
-from policy.log import ReportRecord, Usage
+from policy.log import ReportRecord, Usage, altered
 
 _REWARD = "reward"
 
@@ -83,7 +83,7 @@ def resolve(
     state = state.call(report.second)
     subject = report.served_model or chosen_model
     if report.late:
-        return replace(report, subject=subject)
+        return altered(report, subject=subject)
     charged = None if report.usage is None else usage_cost_usd(report.usage, prices)
     before = state.taught.get(subject)
     same_subject = [each for each in state.reports if each.subject == subject]
@@ -91,7 +91,7 @@ def resolve(
     if before is not None and reward == before.reward:
         reward = None  # It changes nothing.
     replaced = before if reward is not None else None
-    return replace(
+    return altered(
         report,
         subject=subject,
         learned_reward=reward,

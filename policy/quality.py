@@ -37,6 +37,10 @@ class Predictor(Protocol):
         """What each model's `predict` is the sum of, for one row of features; None if that cannot be told."""
         ...
 
+    def state(self) -> ArrayState:
+        """Everything, for the `restored` of its kind: that predicts the same, to the last bit."""
+        ...
+
 
 class QualityLearner(ABC):
     """Learns from rewards in [0, 1] how good each model's answers are. Models are named by uid.

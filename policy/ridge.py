@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -44,7 +45,7 @@ class RecursiveLeastSquares:
         gain = self._gain(x)
         scale = 1.0 + float(x @ gain)
         self.weights += gain * ((target - float(self.weights @ x)) / scale)
-        self.pending[self.used] = gain / np.sqrt(scale)
+        self.pending[self.used] = gain / math.sqrt(scale)
         self.used += 1
         if self.used == _PENDING:
             self.base -= self.pending.T @ self.pending
@@ -98,6 +99,7 @@ class LinearPredictor:
     """
 
     def __init__(self, models: Sequence[str], own: FloatArray, shared: FloatArray, unknown: FloatArray) -> None:
+        self._models, self._rows = tuple(models), own
         self._own = {model: own[row] for row, model in enumerate(models)}
         self._shared = shared
         self._unknown = unknown
@@ -111,6 +113,17 @@ class LinearPredictor:
         """What each model's `predict` is the sum of, for one row of features."""
         own = self._own_weights(models)
         return Parts((1.0 + own[:, 0]) * float(self._shared @ features), own[:, 1:] * features)
+
+    def state(self) -> ArrayState:
+        """Everything, for `restored`."""
+        models = np.array(self._models, dtype=np.str_)
+        return {"models": models, "own": self._rows, "shared": self._shared, "unknown": self._unknown}
+
+    @classmethod
+    def restored(cls, state: ArrayState) -> LinearPredictor:
+        """The predictor that gave `state`."""
+        models = [str(model) for model in state["models"]]
+        return cls(models, state["own"], state["shared"], state["unknown"])
 
     def _weights(self, models: tuple[str, ...]) -> FloatArray:
         if self._stacked[0] != models:
@@ -169,7 +182,7 @@ class RidgeQuality(QualityLearner):
         slopes = _without_intercept(features)
         self._shared.learn(slopes, reward - own.total / own.count)
         difficulty = self._shared.predict(slopes)
-        own.regression.learn(np.concatenate([[difficulty], features]), reward - difficulty)
+        own.regression.learn(_with_difficulty(difficulty, features), reward - difficulty)
 
     def revise(self, features: FloatArray, model: str, old: float, new: float) -> None:
         """The model's own regression takes the whole correction, exactly. The difficulty stays, which is but
@@ -179,7 +192,7 @@ class RidgeQuality(QualityLearner):
         own = self._models[model]
         own.total += new - old
         difficulty = self._shared.predict(_without_intercept(features))
-        own.regression.revise(np.concatenate([[difficulty], features]), old, new)
+        own.regression.revise(_with_difficulty(difficulty, features), old, new)
 
     def predict(self, features: FloatArray, models: Sequence[str]) -> FloatArray:
         return np.asarray(features @ _whole(self._own_weights(models), self._shared.weights).T)
@@ -192,8 +205,10 @@ class RidgeQuality(QualityLearner):
 
     def _own_weights(self, models: Sequence[str]) -> FloatArray:
         """The weights of each model's own regression: (models, 1 + features)."""
-        own = np.array([self._models[model].regression.weights for model in models])
-        return own.reshape(len(models), 1 + self._size)
+        own = np.empty((len(models), 1 + self._size))
+        for row, model in enumerate(models):
+            own[row] = self._models[model].regression.weights
+        return own
 
     def state(self) -> ArrayState:
         state = {f"shared {name}": array for name, array in self._shared.state().items()}
@@ -223,6 +238,12 @@ def _without_intercept(features: FloatArray) -> FloatArray:
     slopes = features.copy()
     slopes[-1] = 0.0
     return slopes
+
+
+def _with_difficulty(difficulty: float, features: FloatArray) -> FloatArray:
+    result = np.empty(1 + len(features))
+    result[0], result[1:] = difficulty, features
+    return result
 
 
 def _part(state: ArrayState, prefix: str) -> ArrayState:

@@ -11,7 +11,7 @@ from policy.allowance import Standing
 from policy.books import Explored
 from policy.circuit import Circuit
 from policy.cost import CostPredictor, CostTerms
-from policy.domain import FloatArray, Objective, Router
+from policy.domain import FloatArray, Model, ModelState, Objective, Router
 from policy.drift import FIRST_VARIANCE
 from policy.quality import Predictor
 from policy.second_calls import SecondCalls
@@ -127,6 +127,8 @@ class Aligned:
     retrial: list[float]
     doubts: list[float]
     circuits: list[Circuit]
+    unrestricted: bool
+    """Whether of themselves all may be called for any query: none is disabled, failing, or of a limited window."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,12 @@ class PolicyView:
             retrial=[each.retrial(self.router.decisions) for each in records],
             doubts=[each.doubt for each in records],
             circuits=[each.circuit for each in records],
+            unrestricted=all(_unrestricted(model) for model in router.models)
+            and all(each.circuit.closed for each in records),
         )
         self._aligned[:] = [(router, aligned)]
         return aligned
+
+
+def _unrestricted(model: Model) -> bool:
+    return model.spec.state is ModelState.ACTIVE and not model.spec.context_window_tokens

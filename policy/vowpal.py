@@ -89,7 +89,7 @@ class VowpalQuality(QualityLearner):
         return _predict(self._workspace, features, models)
 
     def predictor(self) -> Predictor:
-        return _FrozenVowpal(_saved(self._workspace))
+        return FrozenVowpal(_saved(self._workspace))
 
     def state(self) -> ArrayState:
         return {
@@ -111,7 +111,7 @@ class VowpalQuality(QualityLearner):
         }
 
 
-class _FrozenVowpal:
+class FrozenVowpal:
     """A copy of a workspace, loaded when it is first asked: most views are never decided with."""
 
     def __init__(self, saved: bytes) -> None:
@@ -126,6 +126,15 @@ class _FrozenVowpal:
     def parts(self, features: FloatArray, models: Sequence[str]) -> Parts | None:  # noqa: ARG002
         """None: coin betting keeps no weights, but makes them when it predicts, and VW gives the sum, clipped."""
         return None
+
+    def state(self) -> ArrayState:
+        """Everything, for `restored`."""
+        return {"workspace": np.frombuffer(self._saved, dtype=np.uint8)}
+
+    @classmethod
+    def restored(cls, state: ArrayState) -> FrozenVowpal:
+        """The predictor that gave `state`."""
+        return cls(state["workspace"].tobytes())
 
 
 def _predict(workspace: vowpalwabbit.Workspace, features: FloatArray, models: Sequence[str]) -> FloatArray:

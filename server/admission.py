@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from server.errors import LimitExceededError
 from server.keys import ApiKey
 
+_ROOM_MIN = 64
 _RETRY_SECONDS = 0.1  # Nobody knows when a request in flight will be answered.
 
 
 @dataclass(slots=True)
 class _Use:
-    """What a key has left of its burst at a time, and its requests in flight."""
+    """What a key has left of its burst at a time, when it has all of it again, and its requests in flight."""
 
     left: float
     at_seconds: float
+    full_seconds: float
     in_flight: int = 0
 
 
@@ -28,6 +30,7 @@ class Admission:
     def __init__(self, clock_seconds: Callable[[], float]) -> None:
         self._clock_seconds = clock_seconds
         self._uses: dict[str, _Use] = {}
+        self._room = _ROOM_MIN
 
     @contextmanager
     def request(self, key: ApiKey | None) -> Iterator[None]:
@@ -48,7 +51,9 @@ class Admission:
     def _admit(self, key: ApiKey) -> _Use:
         now = self._clock_seconds()
         burst = key.burst or math.ceil(key.requests_per_second or 1.0)
-        use = self._uses.setdefault(key.id, _Use(burst, now))
+        if key.id not in self._uses:
+            self._forget_idle(now)
+        use = self._uses.setdefault(key.id, _Use(burst, now, now))
         if key.concurrent_max is not None and use.in_flight >= key.concurrent_max:
             raise LimitExceededError(
                 "CONCURRENCY_LIMITED",
@@ -68,4 +73,14 @@ class Admission:
                     (1.0 - use.left) / rate,
                 )
             use.left -= 1.0
+            use.full_seconds = now + (burst - use.left) / rate
         return use
+
+    def _forget_idle(self, now_seconds: float) -> None:
+        """Keys come and go: of those that are at rest nothing has to be known, once there are many."""
+        if len(self._uses) < self._room:
+            return
+        self._uses = {
+            key_id: use for key_id, use in self._uses.items() if use.in_flight or now_seconds < use.full_seconds
+        }
+        self._room = max(_ROOM_MIN, 2 * len(self._uses))

@@ -7,12 +7,14 @@ import logging
 import ssl
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
 from policy.domain import InvalidFieldError
-from server.settings import Settings
+
+if TYPE_CHECKING:  # So that a command which only connects does not load the database's library.
+    from server.settings import Settings
 
 logger = logging.getLogger(__name__)
 

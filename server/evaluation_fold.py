@@ -70,6 +70,11 @@ class EvaluationFold(LogFold[Evaluation]):
             state=evaluation.state(),
         )
 
+    def _change_router(self, record: RegistryRecord) -> None:
+        super()._change_router(record)
+        if record.router_id not in self._followers:
+            self._settings.pop(record.router_id, None)
+
     def _begin(self, router: Router) -> Evaluation:
         self._settings[router.id] = _Setting(router, (), router.uid)
         return Evaluation(router)

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from policy.confidence import Bounds
 from policy.estimators import LEVEL
+from policy.evaluation import Evaluation
 from policy.evidence import Metric
 from policy.guard import Crossed
 from policy.league import Results
@@ -21,10 +22,10 @@ from policy.verdict import Requirements
 from server.errors import PointsmanError
 from server.evaluation_fold import EvaluationFold
 from server.registry import Registry
-from server.storage.evaluation_store import load_evaluations, put_evaluation
+from server.storage.evaluation_store import forget_evaluations, load_evaluations, put_evaluation
 from server.storage.reader import LogReader
 from server.storage.writes import Transact
-from server.views import CandidateViews
+from server.views import CandidateViews, NewViews, OnViews
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ _GATHER_SECONDS = 0.1
 _PAUSES_BUSY = 9.0
 _PAUSE_SECONDS_MAX = 1.0
 # Saving and watching may take this share of the time.
-_UPKEEP_SHARE = 0.05
+_UPKEEP_SHARE = 0.02
 _WATCH_SECONDS = 1.0
 
 Submit = Callable[[Transact], object]
@@ -60,30 +61,48 @@ class Found:
     crossed: Crossed | None = None
 
 
+def found_of(evaluation: Evaluation, position: int, since: int, requirements: Requirements) -> Found:
+    """What an evaluation that has come to this position has found."""
+    results = judged(evaluation.results(), requirements)
+    return Found(
+        position=position,
+        since=since,
+        results=results,
+        bounds=evaluation.bounds,
+        requirements=requirements,
+        level=LEVEL,
+        worse_than=better_fixed(results),
+        crossed=evaluation.crossed,
+    )
+
+
 class EvaluationLoop:
     """Runs in a thread of its own, and may lag behind: nothing waits for it. Half of the time it pauses, and nine
     tenths while the log grows.
 
     `notify` wakes it when something was committed. `on_health` hears whether it works, `on_alarm` whether the
     live policies are as good as each model alone, as far as is known, and `on_found` what was found of a router
-    whenever it is looked at.
+    whenever it is looked at, None once it is gone. `on_views` takes the canaries' views as they are published
+    here. Whatever others write is seen after at most `idle_seconds_max`.
     """
 
     def __init__(
         self,
         engine: Engine,
+        reader: LogReader,
         registry: Registry,
         candidate_views: CandidateViews,
         submit: Submit,
         clock_us: Callable[[], int],
         on_health: Callable[[bool], object],
         on_alarm: Callable[[bool], object],
-        on_found: Callable[[str, Found], object],
+        on_found: Callable[[str, Found | None], object],
         save_seconds: float,
+        on_views: OnViews = lambda _seq, _views, _settled: None,
+        idle_seconds_max: float = 60.0,
     ) -> None:
         self._engine = engine
-        # Not the learner's reader: what the tail gives to one, another does not get.
-        self._reader = LogReader(engine)
+        self._reader = reader
         self._registry = registry
         self._candidate_views = candidate_views
         self._submit = submit
@@ -92,6 +111,8 @@ class EvaluationLoop:
         self._on_alarm = on_alarm
         self._on_found = on_found
         self._save_seconds = save_seconds
+        self._on_views = on_views
+        self._idle_seconds_max = idle_seconds_max
         self._lock = threading.Lock()
         self._fold: EvaluationFold | None = None
         self._alarms: dict[str, str] = {}
@@ -99,6 +120,7 @@ class EvaluationLoop:
         self._contradicted: dict[str, frozenset[str]] = {}
         self._wake = threading.Event()
         self._stopping = False
+        self._abandoned = False
         self._thread = threading.Thread(target=self._run, name="evaluation", daemon=True)
 
     def start(self) -> None:
@@ -116,6 +138,11 @@ class EvaluationLoop:
         if self._thread.is_alive():
             self._thread.join()
 
+    def abandon(self) -> None:
+        """Ends soon, without saving or finding anything more, since another server goes on. Does not wait."""
+        self._abandoned = True
+        self._wake.set()
+
     @property
     def position(self) -> int | None:
         """Up to where the log is evaluated, as of the last page; None while nothing is."""
@@ -131,17 +158,7 @@ class EvaluationLoop:
                 return None
             entry = self._registry.entry(router)
             requirements = (entry.promotion if entry else Promotion()).requirements
-            results = judged(evaluation.results(), requirements)
-            return Found(
-                position=fold.seq,
-                since=fold.since_seq(router),
-                results=results,
-                bounds=evaluation.bounds,
-                requirements=requirements,
-                level=LEVEL,
-                worse_than=better_fixed(results),
-                crossed=evaluation.crossed,
-            )
+            return found_of(evaluation, fold.seq, fold.since_seq(router), requirements)
 
     def _run(self) -> None:
         while True:
@@ -149,6 +166,8 @@ class EvaluationLoop:
                 self._follow()
                 return
             except (SQLAlchemyError, OSError, PointsmanError) as error:
+                if self._abandoned:
+                    return
                 logger.error("the evaluation cannot reach the log, and starts again: %s", error)
                 self._on_health(False)
                 if self._stopping:
@@ -167,7 +186,8 @@ class EvaluationLoop:
         fold = self._open()
         with self._lock:
             self._fold = fold
-            self._publish(fold, set(fold.routers))
+            published = self._publish(fold, set(fold.routers))
+        self._on_views(fold.seq, published, False)
         save = _Due(self._save_seconds)
         watch = _Due(_WATCH_SECONDS)
         watch.changed |= set(fold.routers)
@@ -176,11 +196,14 @@ class EvaluationLoop:
             began = time.perf_counter()
             with self._lock:
                 advanced = fold.advance(_PAGE)
+                if self._abandoned:
+                    return
                 save.changed |= fold.changed
                 watch.changed |= fold.changed
-                self._publish(fold, fold.changed)
+                published = self._publish(fold, fold.changed)
                 urgent = {router for router in fold.changed if fold.crossed(router)} - self._crossed
                 fold.changed = set()
+            self._on_views(fold.seq, published, advanced == 0)
             spent = time.perf_counter() - began
             if not healthy and advanced < _PAGE:
                 self._on_health(True)
@@ -202,15 +225,19 @@ class EvaluationLoop:
             return EvaluationFold(self._reader, stored)
         except ValueError as error:
             logger.warning("the whole log is evaluated again: %s", error)
+            self._submit(Transact(forget_evaluations(stored)))
             return EvaluationFold(self._reader, [])
 
-    def _publish(self, fold: EvaluationFold, routers: set[str]) -> None:
-        """Publishes what the canaries know, for the decisions that they have a share in."""
+    def _publish(self, fold: EvaluationFold, routers: set[str]) -> NewViews:
+        """Publishes what the canaries know, for the decisions that they have a share in; gives it."""
+        published = {}
         for router in routers:
             entry, evaluation = self._registry.entry(router), fold.follower(router)
             name = entry.canary.spec.id if entry and entry.canary else ""
             view = evaluation.view(name, fold.seq) if evaluation is not None and name else None
             self._candidate_views.publish(router, name, view)
+            published[router] = (name, view)
+        return published
 
     def _give_way(self, spent_seconds: float) -> None:
         """Leaves the processor to those who are waited for: longer while the log grows, for then they work too."""
@@ -220,7 +247,7 @@ class EvaluationLoop:
 
     def _rest(self, seconds: float) -> None:
         """Waits for the log to grow, or for something else to be due."""
-        self._wake.wait(min(max(seconds, 0.001), _IDLE_SECONDS_MAX))
+        self._wake.wait(min(max(seconds, 0.001), self._idle_seconds_max))
         if not self._stopping:
             time.sleep(_GATHER_SECONDS)
         self._wake.clear()
@@ -231,7 +258,7 @@ class EvaluationLoop:
             if fold is None:
                 return
             found = {router: fold.snapshot(router) for router in sorted(routers | set(fold.routers))}
-        parts = [put_evaluation(router, stored) for router, stored in found.items()]
+        parts = [put_evaluation(router, fold.seq, stored) for router, stored in found.items()]
 
         def apply(connection: Connection, seq: int, time_us: int) -> None:
             # In one transaction: a restart reads on from the oldest of them.
@@ -246,23 +273,26 @@ class EvaluationLoop:
         """
         for router in sorted(routers):
             found = self.find(router)
+            of = {"router": router}
             name = found.worse_than if found else ""
             before = self._alarms.pop(router, "")
             if name:
                 self._alarms[router] = name
             if name and not before:
-                logger.warning("the live policy of routers/%s is worse than %s, with confidence", router, name)
+                message = "the live policy of routers/%s is worse than %s, with confidence"
+                logger.warning(message, router, name, extra=of)
             crossed = found.crossed if found else None
             if crossed and router not in self._crossed:
-                logger.warning(
-                    "the live policy of routers/%s has crossed a guardrail: %s", router, crossed.sentence
-                )
+                message = "the live policy of routers/%s has crossed a guardrail: %s"
+                logger.warning(message, router, crossed.sentence, extra=of)
             self._crossed = self._crossed | {router} if crossed else self._crossed - {router}
+            self._on_found(router, found)
             if found is not None:
-                self._on_found(router, found)
                 self._say_contradictions(router, found)
+            else:
+                self._contradicted.pop(router, None)
             if before and not name:
-                logger.warning("the live policy of routers/%s is no longer known to be worse", router)
+                logger.warning("the live policy of routers/%s is no longer known to be worse", router, extra=of)
         self._on_alarm(not self._alarms)
 
     def _say_contradictions(self, router: str, found: Found) -> None:
@@ -276,6 +306,7 @@ class EvaluationLoop:
                 "propensities or rewards are wrong",
                 router,
                 name,
+                extra={"router": router},
             )
 
 

@@ -76,7 +76,6 @@ class LogFold(ABC, Generic[F]):
         # Who begins at the beginning takes the log as it is; a saved state has followed all that was dropped.
         self._floor: int | None = 0 if followers else None
         self.changed: set[str] = set()
-        self.registered: set[str] = set()
 
     @property
     def routers(self) -> list[str]:
@@ -155,7 +154,6 @@ class LogFold(ABC, Generic[F]):
                 follower.on_report(record, decision)
                 self.changed.add(decision.router)
         elif isinstance(record, RegistryRecord):
-            self.registered.add(record.router_id)
             self._change_router(record)
 
     def _follower_at(self, router: str, seq: int) -> F | None:

@@ -18,7 +18,7 @@ from server.storage.reader import LogReader, StoredSnapshot
 from server.storage.schema import changes, snapshots
 from server.storage.snapshot_ages import kept
 from server.storage.writes import Transact
-from server.views import Views
+from server.views import OnViews, Views
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +36,8 @@ class LearnerLoop:
     """Runs in a thread of its own. `notify` wakes it when something was committed.
 
     Views are published after every page of the log, snapshots at most every `snapshot_seconds`,
-    each with its position in one transaction. `on_health` hears whether the learner works, `on_registry` which
-    routers may have been changed, here or by another server. `position` is up to where the log is learned.
+    each with its position in one transaction. `on_health` hears whether the learner works, `on_views` what it
+    has published. `position` is up to where the log is learned, and `died` whether a fault of ours has ended it.
     Whatever others write is seen after at most `idle_seconds_max`.
     """
 
@@ -49,7 +49,7 @@ class LearnerLoop:
         clock_us: Callable[[], int],
         on_health: Callable[[bool], object],
         snapshot_seconds: float,
-        on_registry: Callable[[set[str]], object] = lambda _: None,
+        on_views: OnViews = lambda _seq, _views, _settled: None,
         idle_seconds_max: float = 60.0,
     ) -> None:
         self._reader = reader
@@ -57,12 +57,14 @@ class LearnerLoop:
         self._submit = submit
         self._clock_us = clock_us
         self._on_health = on_health
-        self._on_registry = on_registry
+        self._on_views = on_views
         self._idle_seconds_max = idle_seconds_max
         self._snapshot_us = round(snapshot_seconds * 1e6)
         self._wake = threading.Event()
         self._stopping = False
+        self._abandoned = False
         self.position = 0
+        self.died = False
         self._thread = threading.Thread(target=self._run, name="learner", daemon=True)
 
     def start(self) -> None:
@@ -79,12 +81,19 @@ class LearnerLoop:
         self._wake.set()
         self._thread.join()
 
+    def abandon(self) -> None:
+        """Ends soon, without saving or publishing anything more, since another learner goes on. Does not wait."""
+        self._abandoned = True
+        self._wake.set()
+
     def _run(self) -> None:
         while True:
             try:
                 self._follow()
                 return
             except (SQLAlchemyError, OSError, PointsmanError) as error:
+                if self._abandoned:
+                    return
                 logger.error("the learner cannot reach the log, and starts again: %s", error)
                 self._on_health(False)
                 if self._stopping:
@@ -93,6 +102,7 @@ class LearnerLoop:
                 self._wake.wait(_RETRY_SECONDS)
             except Exception:
                 logger.exception("the learner has died")
+                self.died = True
                 self._on_health(False)
                 return
 
@@ -100,26 +110,27 @@ class LearnerLoop:
         fold = self._open()
         saved = dict.fromkeys(fold.routers, fold.seq)
         self._publish(fold, set(fold.routers))
-        self._on_registry(set(fold.routers))
         due_us = self._clock_us() + self._snapshot_us
         refresh_us = self._clock_us() + _REFRESH_US
         unsaved: set[str] = set()
         healthy = False
+        last: int | None = None
         while True:
+            if self._stopping and last is None:
+                last = self._reader.head()  # Other servers may go on writing.
             advanced = fold.advance(_PAGE)
+            if self._abandoned:
+                return
             unsaved |= fold.changed
-            self._publish(fold, fold.changed)
+            self._publish(fold, fold.changed, settled=advanced == 0)
             self.position = fold.seq
             fold.changed = set()
-            if fold.registered:
-                self._on_registry(fold.registered)
-                fold.registered = set()
             if not healthy and advanced < _PAGE:
                 self._on_health(True)
                 healthy = True
             if advanced >= _PAGE and self._clock_us() < due_us:
                 continue
-            finished = self._stopping and advanced == 0
+            finished = last is not None and fold.seq >= last
             if finished or self._clock_us() >= due_us:
                 now_us = self._clock_us()
                 if now_us >= refresh_us:  # The log that a router's last snapshot needs is not dropped.
@@ -140,9 +151,11 @@ class LearnerLoop:
             logger.warning("the whole log is learned again: %s", error)
             return LearnerFold(self._reader, [])
 
-    def _publish(self, fold: LearnerFold, routers: set[str]) -> None:
-        for router in routers:
-            self._views.publish(router, fold.view(router))
+    def _publish(self, fold: LearnerFold, routers: set[str], *, settled: bool = False) -> None:
+        found = {router: ("", fold.view(router)) for router in routers}
+        for router, (_, view) in found.items():
+            self._views.publish(router, view)
+        self._on_views(fold.seq, found, settled)
 
     def _rest(self, fold: LearnerFold, due_us: int | None) -> None:
         """Waits for the log to grow, a snapshot to be due, or a window to close in the quiet."""
@@ -165,9 +178,11 @@ class LearnerLoop:
         due = sorted(routers | stale)
         if due:
             # In one transaction: a restart reads on from the oldest of the newest snapshots.
-            stores = [_store(router, fold.snapshot(router)) for router in due]
+            stores = [_store(router, fold.seq, fold.snapshot(router)) for router in due]
             self._submit(Transact(_each(stores)))
             saved.update(dict.fromkeys(due, fold.seq))
+            for router in saved.keys() - set(fold.routers):
+                del saved[router]
 
 
 def _tick(connection: Connection, seq: int, time_us: int) -> None:
@@ -182,13 +197,18 @@ def _each(parts: list[Callable[[Connection, int, int], None]]) -> Callable[[Conn
     return apply
 
 
-def _store(router: str, snapshot: StoredSnapshot | None) -> Callable[[Connection, int, int], None]:
-    """Stores the newest snapshot and thins out those before it; drops all of a deleted router."""
+def _store(router: str, seq: int, snapshot: StoredSnapshot | None) -> Callable[[Connection, int, int], None]:
+    """Stores the newest snapshot and thins out those before it; drops all of a router that is not there at `seq`.
+
+    Where another learner has come further already, it leaves what that has saved.
+    """
 
     def apply(connection: Connection, _seq: int, time_us: int) -> None:
         mine = snapshots.c.router == router
         if snapshot is None:
-            connection.execute(delete(snapshots).where(mine))
+            connection.execute(delete(snapshots).where(mine, snapshots.c.seq <= seq))
+            return
+        if connection.execute(select(snapshots.c.seq).where(mine, snapshots.c.seq > seq).limit(1)).first():
             return
         connection.execute(delete(snapshots).where(mine, snapshots.c.seq == snapshot.seq))
         connection.execute(

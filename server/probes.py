@@ -38,6 +38,9 @@ class Probes:
 
     def begin(self, router_uid: int, model_key: str, now_us: int) -> Probe:
         """Notes that a probe was drawn."""
+        for uid, probes in list(self._probes.items()):
+            if all(now_us >= each.until_us for each in probes.values()):
+                del self._probes[uid]
         probe = Probe(now_us + PROBE_US)
         self._probes.setdefault(router_uid, {})[model_key] = probe
         return probe

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from server.errors import PointsmanError
 from server.storage import partitions
 from server.storage.group_commit import GroupCommit
-from server.storage.retention import drop_old, is_old, oldest
+from server.storage.retention import drop_old, horizon_us, is_look_due, is_old, note_look, oldest
 from server.storage.schema import log_head
 from server.storage.writes import Transact
 
@@ -75,15 +75,19 @@ class RetentionLoop:
         self._closing.set()
 
     async def prepare(self) -> None:
-        """Makes the partitions that will be needed soon, where the log has any."""
+        """Makes the partitions that will be needed soon, if the log has any, and notes that it is looked after."""
         if await asyncio.to_thread(self._is_short):
             await self._log.submit(Transact(self._extend), math.inf)
+        look_due = partial(is_look_due, now_us=self._clock_us())
+        if self._retention_us is not None and await asyncio.to_thread(self._ask, look_due):
+            await self._log.submit(Transact(note_look(self._retention_us)), math.inf)
 
     async def drop(self) -> int:
         """Drops a small part of the log if it is old; gives 0 if nothing could be dropped."""
         if self._retention_us is None or not self._is_learning():
             return 0
-        before_us = self._clock_us() - self._retention_us
+        horizon = partial(horizon_us, now_us=self._clock_us(), retention_us=self._retention_us)
+        before_us = await asyncio.to_thread(self._ask, horizon)
         if not await asyncio.to_thread(self._ask, partial(is_old, before_us=before_us)):
             await self._warn_if_held(before_us - (self._partition_days + 1) * _DAY_US)
             return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,17 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from policy.domain import InvalidFieldError
+from server.logs import LogFormat
 from server.storage.engine import Durability
+
+
+class Role(StrEnum):
+    """What a server does. Of those that may learn, on one PostgreSQL, one does, and the others stand by."""
+
+    ALL = "all"
+    ROUTER = "router"
+    LEARNER = "learner"
 
 
 class Settings(BaseSettings):
@@ -28,6 +39,15 @@ class Settings(BaseSettings):
         description="what an acknowledged write survives: power_loss (every commit is forced to the disk) or "
         "process_crash (faster; a crash of the machine may lose the last commits). "
         "PostgreSQL always forces them",
+    )
+    role: Role = Field(
+        Role.ALL,
+        description="all, or where several servers share a PostgreSQL: router answers and never learns, "
+        "learner learns or stands by to, and answers nothing but health",
+    )
+    share_port: bool = Field(
+        False,
+        description="let other servers on this machine, which share the PostgreSQL, listen on the same port",
     )
     config: Path | None = Field(None, description="YAML file of routers and models to apply at the start")
     write_queue_max: int = Field(
@@ -89,13 +109,27 @@ class Settings(BaseSettings):
     )
     grace_seconds: float = Field(10.0, ge=0, description="how long a stop waits for requests in flight")
     log_level: str = Field(
-        "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="what the log on stderr shows"
+        "INFO",
+        pattern="^(DEBUG|INFO|WARNING|ERROR)$",
+        description="what the log on stderr shows; of DEBUG a line for every call",
+    )
+    log_format: LogFormat = Field(
+        LogFormat.TEXT, description="text, or json: an object a line, for what collects logs"
     )
 
     @property
     def window_seconds_max(self) -> float | None:
         """How long a join window may be; None: as long as one likes."""
         return None if self.retention_days is None else self.retention_days * 86_400.0
+
+    def require_alone(self) -> None:
+        """Raises InvalidFieldError for what only servers that share a database can be told."""
+        for name, alone in (("role", Role.ALL), ("share_port", False)):
+            if getattr(self, name) is not alone:
+                raise InvalidFieldError(
+                    f"POINTSMAN_{name.upper()}",
+                    "needs a PostgreSQL (POINTSMAN_DATABASE_URL): an SQLite file has one server, which does all",
+                )
 
     @field_validator("*", mode="before")
     @classmethod

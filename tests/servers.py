@@ -32,6 +32,7 @@ from policy.domain import IMPORTED, Candidate, Choice, ModelSpec, RouterSpec
 from policy.features import HASHED, STRUCTURE, Featuriser
 from policy.log import DecisionRecord, ReportRecord
 from server.app import App
+from server.clock import LogClock
 from server.config_file import DeclaredRouter
 from server.errors import StorageUnavailableError
 from server.registry import Registry
@@ -173,7 +174,11 @@ async def eventually(ask: Callable[[], Awaitable[Any]], seconds: float = DEADLIN
 
 @asynccontextmanager
 async def running_app(
-    url: str, featuriser: Featuriser, declared: Sequence[DeclaredRouter] = (), **settings: Any
+    url: str,
+    featuriser: Featuriser,
+    declared: Sequence[DeclaredRouter] = (),
+    clock: LogClock | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Running]:
     """A server in this event loop, stopped properly at the end."""
     given = {
@@ -183,7 +188,7 @@ async def running_app(
         "storage_wait_seconds": PATIENCE_SECONDS,
         **settings,
     }
-    app = App(Settings(database_url=url, **given), featuriser)
+    app = App(Settings(database_url=url, **given), featuriser, clock)
     try:
         await app.start(list(declared))
         async with grpc.aio.insecure_channel(f"127.0.0.1:{app.port}") as channel:

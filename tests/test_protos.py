@@ -62,7 +62,7 @@ def test_the_services_are_those_of_the_contract() -> None:
         *("Route", "ReportReward", "BatchReportRewards", "ActivateDecision", "GetDecision", "ImportDecisions"),
     }
     kinds = {f"{verb}{noun}" for verb in ("Create", "Get", "Update", "Delete") for noun in ("Router", "Model")}
-    assert set(registry.methods_by_name) == kinds | {"ListRouters", "ListModels"}
+    assert set(registry.methods_by_name) == kinds | {"ListRouters", "ListModels", "GetHistory"}
     policies = policy_service_pb2.DESCRIPTOR.services_by_name["PolicyService"]
     assert set(policies.methods_by_name) == {
         *("CreatePolicy", "GetPolicy", "ListPolicies", "RetirePolicy", "GetEvaluation"),

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from servers import POINTSMAN, seeded, serving_process
 
 COMMANDS = (
     *((), ("serve",), ("replay",), ("evaluate",), ("bench",), ("verify",), ("models",), ("explain",)),
-    *(("shadow",), ("import",), ("keys",), ("completion",), ("backup",), ("gateway",)),
+    *(("shadow",), ("import",), ("keys",), ("completion",), ("backup",), ("gateway",), ("health",)),
     *(("keys", each) for each in ("create", "list", "revoke")),
     *(("models", each) for each in ("list", "add", "update", "remove")),
 )
@@ -105,6 +104,8 @@ def bad_inputs() -> dict[str, tuple[tuple[object, ...], str]]:
         "seed": (("replay", "good.jsonl", "--seed", "-1"), "--seed"),
         "missing config": (("serve", "--config", "none.yaml"), "none.yaml"),
         "bad config": (("serve", "--port", "0", "--config", "bad.yaml"), "bad.yaml:1: routers.default.colour"),
+        "a role of one server": (("serve", "--port", "0", "--role", "router"), "POINTSMAN_ROLE"),
+        "a port shared with nobody": (("serve", "--port", "0", "--share-port"), "POINTSMAN_SHARE_PORT"),
         "bad port": (("serve", "--port", "99999"), "POINTSMAN_PORT"),
         "bad address": (("serve", "--port", "0", "--host", "256.1.1.1"), "256.1.1.1"),
         "bad database url": (("serve", "--port", "0", "--database-url", "nonsense"), "nonsense"),
@@ -241,26 +242,3 @@ def test_verify_passes_on_the_log_of_a_server_that_runs(replay_file: Path, serve
     values = json.loads(answered("verify", "--json", "--database-url", server[1]))
     assert values["decisions"] >= 60
     assert (values["draws_wrong"], values["snapshots_wrong"]) == (0, 0)
-
-
-def test_bench_does_not_depend_on_the_settings_of_a_server_in_its_environment() -> None:
-    settings = {"POINTSMAN_TLS_CERTIFICATE": "/no/such/file", "POINTSMAN_HOST": "no.such.host"}
-    done = pointsman("bench", "--seconds", "0.5", "--callers", "2", "--json", **settings)
-    assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout)) == 4
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system has no /proc")
-def test_bench_tells_what_a_request_costs_of_the_processor() -> None:
-    done = pointsman("bench", "--seconds", "0.5", "--callers", "2", "--json")
-    costs = {each["name"]: each["processor_us"] for each in json.loads(done.stdout)}
-    assert costs["Route"] > costs["Route, echo"] > 0
-
-
-def test_bench_measures_and_prints_json() -> None:
-    threads = threading.active_count()
-    results = json.loads(answered("bench", "--seconds", "0.5", "--callers", "5", "--importing", "--json"))
-    measured = ["Route, echo", "Route", "ReportReward, echo", "ReportReward"]
-    assert [each["name"] for each in results] == [*measured, "Route while importing", "ImportDecisions"]
-    assert all(each["requests_per_second"] > 0 for each in results)
-    assert threading.active_count() == threads

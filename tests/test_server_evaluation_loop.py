@@ -151,7 +151,7 @@ async def test_the_league_survives_the_wire_to_the_last_bit(server: Running) -> 
     await traffic(server, seeded("wire"), 20, a=0.1, b=0.9)
     message = await evaluated(server)
     assert server.app is not None
-    found = server.app._evaluation.find("default")
+    found = server.app._learning.find("default")
     back = results_from_proto(message)
     assert repr(back.candidates) == repr(
         tuple(each for each in results_from_proto(evaluation_to_proto("default", found)).candidates)

@@ -87,6 +87,24 @@ async def post(
     return await asyncio.to_thread(ask)
 
 
+async def fetch(port: int, path: str, method: str = "GET", **headers: str) -> Answer:
+    """Reads a file; an underscore in a header's name is a dash."""
+
+    def ask() -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        try:
+            connection.request(
+                method, path, headers={key.replace("_", "-"): each for key, each in headers.items()}
+            )
+            answer = connection.getresponse()
+            named = {key.lower(): value for key, value in answer.getheaders()}
+            return Answer(answer.status, named, answer.read().decode())
+        finally:
+            connection.close()
+
+    return await asyncio.to_thread(ask)
+
+
 @asynccontextmanager
 async def serving(url: str, featuriser: Featuriser, **settings: Any) -> AsyncIterator[tuple[Running, int]]:
     """A server with two models, and its port for HTTP."""
@@ -315,6 +333,48 @@ async def test_every_answer_says_that_it_is_no_page_and_not_to_be_kept(port: int
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["content-security-policy"].startswith("default-src 'none'")
         assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_the_console_is_files_that_run_nothing_but_this_servers_scripts(port: int) -> None:
+    page = await fetch(port, "/")
+    assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src 'self';" in policy
+    assert "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+    assert page.headers["x-content-type-options"] == "nosniff"
+    for path in re.findall(r'(?:src|href)="(/[^"#]+)"', page.body):
+        found = await fetch(port, path)
+        assert (found.status, found.headers["x-content-type-options"]) == (200, "nosniff"), path
+
+
+async def test_a_file_that_the_browser_has_is_not_sent_again(port: int) -> None:
+    first = await fetch(port, "/app.js")
+    again = await fetch(port, "/app.js", if_none_match=first.headers["etag"])
+    head = await fetch(port, "/app.js", "HEAD")
+    assert (again.status, again.body) == (304, "")
+    assert (head.status, head.body, head.headers["content-length"]) == (
+        200,
+        "",
+        str(len(first.body.encode())),
+    )
+
+
+async def test_nothing_but_the_consoles_files_is_served(port: int) -> None:
+    for path in (
+        "/../files.py",
+        "/%2e%2e/files.py",
+        "/vendor/../../app.py",
+        "/app.js/",
+        "//app.js",
+        "/.",
+        "/vendor",
+    ):
+        answer = await fetch(port, path)
+        assert (answer.status, json.loads(answer.body)["code"]) == (404, "unimplemented"), path
+    written = await post(port, "/")
+    assert (written.status, written.headers["allow"]) == (405, "GET, HEAD")
 
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "soon", "12345678901", " 5"])

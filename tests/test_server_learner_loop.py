@@ -19,7 +19,10 @@ from policy.learner import RouterLearner
 from server.errors import StorageUnavailableError
 from server.learner_fold import LearnerFold
 from server.learner_loop import LearnerLoop
-from server.storage.reader import LogReader
+from server.storage import registry_store
+from server.storage.reader import LogReader, StoredSnapshot
+from server.storage.tail import LogPage
+from server.storage.writes import Transact
 from server.views import Views
 
 pytestmark = BOTH_ENGINES
@@ -30,6 +33,34 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 def loop_on(disk: Disk, submit: Callable[[Any], object], views: Views, health: list[bool]) -> LearnerLoop:
     return LearnerLoop(disk.reader, views, submit, lambda: disk.now_us, health.append, 1e6)
+
+
+class Behind(LogReader):
+    """The log as a learner sees it that has come no further, and knows of nothing that was saved since."""
+
+    def __init__(self, disk: Disk, upto: int) -> None:
+        super().__init__(disk.engine)
+        self._upto = upto
+
+    def head(self) -> int:
+        return self._upto
+
+    def page(self, after: int, limit: int) -> LogPage:
+        return (
+            super().page(after, min(limit, self._upto - after))
+            if after < self._upto
+            else LogPage(after, [], after)
+        )
+
+    def latest_snapshots(self) -> list[StoredSnapshot]:
+        return []
+
+
+def learn(disk: Disk, reader: LogReader) -> None:
+    """All that the reader sees, and saves it."""
+    loop = LearnerLoop(reader, Views(), disk.one, lambda: disk.now_us, lambda _: None, 1e6)
+    loop.start()
+    loop.stop()
 
 
 def fingerprints(fold: LearnerFold) -> dict[str, str]:
@@ -195,3 +226,21 @@ def test_a_snapshot_of_another_version_is_passed_over_and_the_log_learned_again(
     assert "the whole log is learned again" in caplog.text
     again = fingerprints(LearnerFold(disk.reader, disk.reader.latest_snapshots()))
     assert again == fingerprints(LearnerFold(disk.reader, []))
+
+
+def test_what_a_learner_saves_late_changes_nothing_that_another_has_saved(disk: Disk) -> None:
+    for router in ("default", "gone"):
+        disk.put_router(router, RouterSpec(embedding_dimensions=8), "a", "b")
+    for number in range(20):
+        disk.decide(draft_decision(hex_id(number), seed=number))
+    disk.one(Transact(registry_store.delete_router("gone", None)))
+    deleted = disk.reader.head()
+    disk.put_router("gone", RouterSpec(embedding_dimensions=8), "a", "b")
+    for number in range(20, 40):
+        disk.decide(draft_decision(hex_id(number), "gone", seed=number))
+    learn(disk, disk.reader)
+    saved = {each.router.id: (each.seq, each.state) for each in disk.reader.latest_snapshots()}
+    assert set(saved) == {"default", "gone"}
+    for upto in (deleted - 10, deleted, deleted + 3):
+        learn(disk, Behind(disk, upto))
+        assert {each.router.id: (each.seq, each.state) for each in disk.reader.latest_snapshots()} == saved

@@ -285,7 +285,7 @@ async def test_pairs_say_what_single_calls_say_and_what_a_model_alone_would_gain
 def server_results(server: Running) -> Results:
     """What the evaluation inside the server has found."""
     assert server.app is not None
-    found = server.app._evaluation.find("default")
+    found = server.app._learning.find("default")
     assert found is not None
     return found.results
 

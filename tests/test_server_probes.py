@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Sequence
 
 import grpc
 import pytest
+from clocks import Machine
 from pointsman.v1 import router_service_pb2 as pb
 from servers import Running, refusal, running_app, storing_no_decisions
 
-import server.app
 from policy.circuit import BACK_OFF_US, FAILURES_TO_OPEN, PROBE_US
 from policy.features import Featuriser
 from server.audit import audit
@@ -51,30 +51,15 @@ def test_probes_of_two_routers_are_apart() -> None:
     assert probes.in_flight(2, 0, 1) == frozenset()
 
 
-class Clock:
-    """The server's clock, which a test can move on."""
-
-    def __init__(self) -> None:
-        self._real, self._ahead_us = server.app.now_us, 0
-
-    def __call__(self) -> int:
-        return self._real() + self._ahead_us
-
-    def pass_us(self, us: int) -> None:
-        self._ahead_us += us
+@pytest.fixture
+def clock() -> Machine:
+    return Machine()
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    moved = Clock()
-    monkeypatch.setattr(server.app, "now_us", moved)
-    return moved
-
-
-@pytest.fixture
-async def running(clock: Clock, url: str, featuriser: Featuriser) -> AsyncIterator[Running]:
+async def running(clock: Machine, url: str, featuriser: Featuriser) -> AsyncIterator[Running]:
     """A server whose favourite, "a", has just failed so often that it is left out."""
-    async with running_app(url, featuriser) as served:
+    async with running_app(url, featuriser, clock=clock.log_clock()) as served:
         await served.update_router(policy="fixed:a")
         await served.create_models(a={}, b={}, c={})
         for _ in range(FAILURES_TO_OPEN):
@@ -102,7 +87,7 @@ async def test_an_open_circuit_leaves_the_model_out_and_says_so(running: Running
 
 
 async def test_of_many_requests_at_once_one_is_the_probe_and_no_more_follow_until_it_is_reported(
-    running: Running, clock: Clock, url: str
+    running: Running, clock: Machine, url: str
 ) -> None:
     clock.pass_us(BACK_OFF_US)
     answers = await storm(running)
@@ -123,14 +108,14 @@ async def test_of_many_requests_at_once_one_is_the_probe_and_no_more_follow_unti
     assert (await running.get_model("a")).statistics.healthy
 
 
-async def test_a_probe_that_is_never_reported_makes_room_for_another(running: Running, clock: Clock) -> None:
+async def test_a_probe_that_is_never_reported_makes_room_for_another(running: Running, clock: Machine) -> None:
     clock.pass_us(BACK_OFF_US)
     assert len(to_a(await storm(running))) == 1
     clock.pass_us(PROBE_US)
     assert len(to_a(await storm(running))) == 1
 
 
-async def test_a_request_sent_again_is_no_second_probe_and_takes_no_turn(running: Running, clock: Clock) -> None:
+async def test_a_request_sent_again_is_no_second_probe_and_takes_no_turn(running: Running, clock: Machine) -> None:
     earlier = await running.route(request_id="r")
     clock.pass_us(BACK_OFF_US)
     assert (await running.route(request_id="r")).decision_id == earlier.decision_id
@@ -138,7 +123,7 @@ async def test_a_request_sent_again_is_no_second_probe_and_takes_no_turn(running
 
 
 async def test_a_probe_that_could_not_be_stored_takes_no_turn(
-    running: Running, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    running: Running, clock: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock.pass_us(BACK_OFF_US)
     with storing_no_decisions(running, monkeypatch):
@@ -147,9 +132,9 @@ async def test_a_probe_that_could_not_be_stored_takes_no_turn(
 
 
 async def test_a_circuit_is_as_it_was_after_a_restart_and_the_log_verifies(
-    clock: Clock, url: str, featuriser: Featuriser
+    clock: Machine, url: str, featuriser: Featuriser
 ) -> None:
-    async with running_app(url, featuriser) as served:
+    async with running_app(url, featuriser, clock=clock.log_clock()) as served:
         await served.update_router(policy="fixed:a")
         await served.create_models(a={}, b={})
         for _ in range(FAILURES_TO_OPEN):
@@ -157,7 +142,7 @@ async def test_a_circuit_is_as_it_was_after_a_restart_and_the_log_verifies(
         await served.settled()
         clock.pass_us(BACK_OFF_US)
         (probe,) = to_a(await storm(served))
-    async with running_app(url, featuriser) as served:
+    async with running_app(url, featuriser, clock=clock.log_clock()) as served:
         await served.settled()
         assert not to_a(await storm(served))
         await served.report(probe, error="MODEL_ERROR_TIMEOUT")

@@ -12,7 +12,8 @@ import pytest
 from pydantic import ValidationError
 
 from server.cli.serve import load_settings
-from server.settings import Settings
+from server.logs import LogFormat
+from server.settings import Role, Settings
 from server.storage.engine import Durability
 
 INT32_MAX = 2**31 - 1
@@ -22,6 +23,8 @@ READ: dict[str, tuple[str, Any]] = {
     "port": ("1234", 1234),
     "database_url": ("sqlite:///other.db", "sqlite:///other.db"),
     "durability": ("process_crash", Durability.PROCESS_CRASH),
+    "role": ("learner", Role.LEARNER),
+    "share_port": ("true", True),
     "config": ("some/models.yaml", Path("some/models.yaml")),
     "write_queue_max": ("7", 7),
     "storage_wait_seconds": ("0.25", 0.25),
@@ -40,10 +43,12 @@ READ: dict[str, tuple[str, Any]] = {
     "message_bytes_max": ("70000", 70_000),
     "grace_seconds": ("1.5", 1.5),
     "log_level": ("DEBUG", "DEBUG"),
+    "log_format": ("json", LogFormat.JSON),
 }
 BAD = [
     *(("port", each) for each in ("-1", "65536", "1.5", "http", "")),
     *(("durability", each) for each in ("none", "POWER_LOSS", "")),
+    *(("role", each) for each in ("both", "ROUTER", "")),
     *(("write_queue_max", each) for each in ("0", "-1", "many", "1e3")),
     *(("storage_wait_seconds", each) for each in ("0", "-1", "61", "nan", "soon", "")),
     *(("snapshot_seconds", each) for each in ("0", "-1", "nan", "soon", "")),
@@ -51,10 +56,11 @@ BAD = [
     *(("metrics_port", each) for each in ("-1", "65536", "on", "")),
     *(("http_port", each) for each in ("-1", "65536", "on", "none", "")),
     *(("retention_days", each) for each in ("0", "-1", "nan", "36501", "ever", "")),
-    *((field, each) for field in ("tls_ends_elsewhere", "insecure") for each in ("perhaps", "2", "")),
+    *((each, text) for each in ("tls_ends_elsewhere", "insecure", "share_port") for text in ("perhaps", "2", "")),
     *(("message_bytes_max", each) for each in ("65535", "-1", "4MB")),
     *(("grace_seconds", each) for each in ("-0.1", "nan", "-inf", "long")),
     *(("log_level", each) for each in ("info", "TRACE", "INFO\n", "XINFO", "")),
+    *(("log_format", each) for each in ("JSON", "logfmt", "")),
 ]
 EDGES = [
     ("port", "0", 0),
@@ -65,6 +71,7 @@ EDGES = [
     ("grace_seconds", "0", 0.0),
     *(("log_level", each, each) for each in ("DEBUG", "INFO", "WARNING", "ERROR")),
     *(("durability", each.value, each) for each in Durability),
+    *(("role", each.value, each) for each in Role),
 ]
 
 
@@ -93,6 +100,8 @@ def test_the_defaults_are_safe_on_one_machine() -> None:
         "port": 50051,
         "database_url": "sqlite:///pointsman.db",
         "durability": Durability.POWER_LOSS,
+        "role": Role.ALL,
+        "share_port": False,
         "config": None,
         "write_queue_max": 4096,
         "storage_wait_seconds": 1.0,
@@ -111,6 +120,7 @@ def test_the_defaults_are_safe_on_one_machine() -> None:
         "message_bytes_max": 16_777_216,
         "grace_seconds": 10.0,
         "log_level": "INFO",
+        "log_format": LogFormat.TEXT,
     }
 
 

@@ -265,7 +265,16 @@ def test_older_snapshots_are_kept_ever_further_apart(count: int) -> None:
     if count == 400:
         assert max(ages) > 400
     assert kept([(1, 0)], 40 * DAY_US) == {1}
-    assert kept([(1, 0), *((each, 40 * DAY_US) for each in (2, 3, 4))], 40 * DAY_US) == {2, 3, 4}
+    daily = [(day, day * DAY_US) for day in range(41)]
+    assert 8 not in kept(daily, 40 * DAY_US)
+
+
+def test_a_clock_that_jumps_by_years_leaves_the_snapshots_before_it() -> None:
+    saved = [(seq, 4**seq * 15_000_000) for seq in range(1, 6)]
+    years_us = 10 * 365 * DAY_US
+    after = [(seq, years_us + seq * 5_000_000) for seq in (10, 11, 12)]
+    left = kept(saved + after, years_us + 60_000_000)
+    assert left & {1, 2, 3, 4, 5}, "one can go back to what was known before the jump"
 
 
 def test_saved_a_hundred_times_a_second_there_is_still_one_of_seconds_ago() -> None:

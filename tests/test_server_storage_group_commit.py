@@ -39,7 +39,7 @@ class Commits:
         self.stopped = threading.Event()
         self.go_on = threading.Event()
         self.group = GroupCommit(
-            disk.engine, disk.registry, lambda: disk.now_us, self._hear, queue_max, LogTail(), wait_seconds
+            disk.engine, disk.registry, lambda: disk.now_us, self._hear, queue_max, [LogTail()], wait_seconds
         )
         event.listen(disk.engine, "begin", self._begin)
         event.listen(disk.engine, "commit", self._commit)

@@ -204,11 +204,11 @@ def test_nothing_goes_while_a_router_has_no_snapshot(log: Disk) -> None:
 def test_nothing_goes_that_the_evaluation_has_not_come_to(log: Disk) -> None:
     fold = EvaluationFold(log.reader, [])
     fold.advance(10)
-    log.one(Transact(put_evaluation("default", fold.snapshot("default"))))
+    log.one(Transact(put_evaluation("default", fold.seq, fold.snapshot("default"))))
     assert drop(log) == 0
     while fold.advance(1000):
         pass
-    log.one(Transact(put_evaluation("default", fold.snapshot("default"))))
+    log.one(Transact(put_evaluation("default", fold.seq, fold.snapshot("default"))))
     assert drop(log) > 0
     again = EvaluationFold(log.reader, load_evaluations(log.engine))
     while again.advance(1000):

@@ -36,12 +36,22 @@ def test_a_gap_is_left_to_the_database() -> None:
     assert seqs(tail.take(5, 100)) == [6, 7, 8]
 
 
-def test_a_page_that_was_read_in_part_elsewhere_is_dropped() -> None:
+def test_of_a_page_that_was_read_in_part_elsewhere_the_rest_is_given() -> None:
     tail = LogTail()
-    tail.put(page(0, 3))
-    tail.put(page(3, 6))
-    assert tail.take(2, 100) is None
-    assert seqs(tail.take(3, 100)) == [4, 5, 6]
+    for after in (0, 3, 6):
+        tail.put(page(after, after + 3))
+    found = tail.take(4, 100)
+    assert found is not None
+    assert (found.after, found.upto, seqs(found)) == (4, 9, [5, 6, 7, 8, 9])
+
+
+def test_a_page_of_which_nothing_was_stored_is_passed_over() -> None:
+    tail = LogTail()
+    tail.put(LogPage(0, [], 3))
+    tail.put(page(3, 5))
+    found = tail.take(1, 100)
+    assert found is not None
+    assert (found.after, found.upto, seqs(found)) == (1, 5, [4, 5])
 
 
 def test_the_oldest_pages_go_when_there_are_too_many() -> None:

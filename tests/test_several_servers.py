@@ -12,6 +12,7 @@ from pointsman.v1 import registry_service_pb2 as registry_pb
 from pointsman.v1 import router_service_pb2 as pb
 from servers import Running, eventually, running_app, seeded
 from sqlalchemy import make_url
+from test_server_metrics import scraped
 
 from policy.features import Featuriser
 from server.audit import audit
@@ -60,6 +61,40 @@ async def test_the_same_request_gets_the_same_answer_from_both(servers: list[Run
         asked = (server.route(request_id=f"r{number}", prompt=f"question {number}") for server in servers * 3)
         answers = await asyncio.gather(*asked)
         assert len({each.SerializeToString(deterministic=True) for each in answers}) == 1
+
+
+async def test_a_session_goes_on_where_another_server_has_taken_it(servers: list[Running]) -> None:
+    one, other = servers
+    for number in range(10):
+        session = f"s{number}"
+        assert (await one.route(session_id=session, constraints={"allowed_models": ["a"]})).model == "a"
+        assert (await other.route(session_id=session, constraints={"allowed_models": ["b"]})).model == "b"
+        assert (await one.route(session_id=session)).model == "b"
+
+
+async def test_metrics_tell_who_learns_and_how_far_the_others_are(url: str, featuriser: Featuriser) -> None:
+    async with (
+        running_app(url, featuriser, metrics_port=0) as one,
+        running_app(url, featuriser, metrics_port=0) as other,
+        running_app(url, featuriser, metrics_port=0, role="router") as router,
+    ):
+        await router.create_models(a={})
+        await router.route()
+        for each in (one, other, router):
+            await each.settled()
+
+        async def told() -> list[dict[tuple[str, ...], float]] | None:
+            found = [await scraped(each) for each in (one, other, router)]
+            return found if all(each["pointsman_views_lag_records",] == 0.0 for each in found) else None
+
+        found = await eventually(told)
+        active = [each["pointsman_learner_active",] for each in found]
+        assert sorted(active[:2]) == [0.0, 1.0]
+        assert active[2] == 0.0
+        since = [("pointsman_learner_active_since_timestamp_seconds",) in each for each in found]
+        assert since == [bool(each) for each in active]
+        assert all(each["pointsman_view_age_seconds", "default"] >= 0.0 for each in found)
+        assert [each["pointsman_decisions_total", "a", "default"] for each in found] == [1.0] * 3
 
 
 async def test_each_learns_what_the_other_was_told_once(servers: list[Running], url: str) -> None:

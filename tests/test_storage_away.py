@@ -12,6 +12,7 @@ import grpc
 import pytest
 from cables import Cable, cable
 from engines import BOTH_ENGINES, SQLITE, PostgreSQL, running_postgresql
+from pointsman.v1 import policy_service_pb2 as policy_pb
 from pointsman.v1 import registry_service_pb2 as registry_pb
 from pointsman.v1 import router_service_pb2 as pb
 from servers import NOT_STORED, Running, eventually, refusal, refused, running_app
@@ -259,3 +260,63 @@ async def test_a_read_that_nobody_waits_for_any_more_keeps_the_next_ones_from_wa
 
     await eventually(answers)
     reads.close()
+
+
+async def test_what_is_read_of_policies_and_snapshots_is_unavailable_while_postgresql_is_away(
+    own: PostgreSQL, line: Cable, featuriser: Featuriser
+) -> None:
+    direct = own.new_database()
+    async with two_routers(line.url(direct), featuriser) as running:
+        await running.report(await running.route(prompt="before"), reward=1.0)
+
+        async def listed() -> str:
+            found = (await running.policies.ListSnapshots(policy_pb.ListSnapshotsRequest())).snapshots
+            return found[0].name if found else ""
+
+        name = await eventually(listed)
+
+        async def export() -> int:
+            request = policy_pb.ExportSnapshotRequest(name=name)
+            return sum([len(each.chunk) async for each in running.policies.ExportSnapshot(request)])
+
+        async def transitions() -> object:
+            return await running.policies.ListTransitions(policy_pb.ListTransitionsRequest())
+
+        assert await export() > 0
+        await transitions()
+        line.hang()
+        for _ in range(2):
+            for ask in (listed, export, transitions):
+                told = await asyncio.wait_for(refusal(ask()), 10.0)
+                assert (told.code, told.reason) == (grpc.StatusCode.UNAVAILABLE, NOT_STORED), ask
+        line.cut()
+        line.mend()
+
+        async def back() -> bool:
+            try:
+                return await export() > 0
+            except grpc.aio.AioRpcError as error:
+                assert refused(error).reason == NOT_STORED
+                return False
+
+        await eventually(back)
+        await transitions()
+
+
+async def test_a_stop_does_not_wait_for_a_postgresql_that_hangs(
+    own: PostgreSQL, line: Cable, featuriser: Featuriser
+) -> None:
+    """Each who waits for it would do so for thirty seconds."""
+    direct = own.new_database()
+    clock = asyncio.get_running_loop().time
+    async with two_routers(line.url(direct), featuriser, grace_seconds=2.0) as running:
+        before = await running.route(prompt="before")
+        line.hang()
+        assert (await refusal(running.report(before, reward=1.0))).reason == NOT_STORED
+        began = clock()
+    assert clock() - began < 15.0
+    line.cut()
+    line.mend()
+    async with running_app(direct, featuriser) as running:
+        assert (await running.decision(before)).decision_id == before.decision_id
+    require_consistent(direct)

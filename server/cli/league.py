@@ -15,7 +15,6 @@ from policy.evidence import Metric
 from policy.league import Results
 from server.cli.remote import DEADLINE_SECONDS, connected, console
 from server.evaluate.pairs import pair_grids, pair_notes
-from server.evaluate.plot import plot_league
 from server.evaluate.report import league, notes, values
 from server.services.evaluations import bounds_from_proto, results_from_proto
 
@@ -49,6 +48,8 @@ def show_results(results: Results, bounds: Mapping[Metric, Bounds], level: float
 
 def plot_results(path: Path, title: str, results: Results) -> None:
     """Writes the picture. Raises UsageError for a file that cannot be one."""
+    from server.evaluate.plot import plot_league  # noqa: PLC0415 (Matplotlib is slow to load, and wants a home)
+
     try:
         plot_league(path, title, results)
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import click
@@ -16,6 +17,7 @@ from server.cli.completion import completion
 from server.cli.evaluate import evaluate
 from server.cli.explain import explain
 from server.cli.gateway import gateway
+from server.cli.health import health
 from server.cli.import_decisions import import_decisions
 from server.cli.keys import keys
 from server.cli.models import models
@@ -29,6 +31,7 @@ from server.cli.snapshots import snapshots
 from server.cli.verify import verify
 from server.config_file import ConfigError
 from server.errors import PointsmanError
+from server.logs import tell
 
 _MESSAGE_MAX = 500
 
@@ -41,7 +44,7 @@ def cli() -> None:
 
 _COMMANDS = (
     *(serve, replay, evaluate, models, policies, snapshots, explain, shadow, paid_shadow, import_decisions),
-    *(keys, bench, verify, backup, gateway, signals, calibrate_command, completion),
+    *(keys, bench, verify, backup, gateway, health, signals, calibrate_command, completion),
 )
 for command in _COMMANDS:
     cli.add_command(command)
@@ -63,7 +66,7 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    click.echo(f"pointsman: {' '.join(message.split())[:_MESSAGE_MAX]}", err=True)
+    tell(f"pointsman: {' '.join(message.split())[:_MESSAGE_MAX]}", logging.ERROR)
     sys.exit(2)
 
 

@@ -20,7 +20,6 @@ from server.cli.progress import progress
 from server.cli.remote import open_channel, tls_options
 from server.evaluate.log_writer import LogWriter
 from server.replay.file import ReplayFile, ReplayFileError, read_replay
-from server.replay.plot import plot_frontier
 from server.replay.run import (
     FrontierPoint,
     Play,
@@ -133,6 +132,9 @@ def replay(
                 reference = table(replay_file, plan_of(replay_file, seed))
                 _show_frontier(points, reference, as_json)
                 if plot:
+                    # Matplotlib is slow to load, and wants a home.
+                    from server.replay.plot import plot_frontier  # noqa: PLC0415
+
                     plot_frontier(plot, file.name, points, reference)
                 return
             with progress("playing", len(replay_file.rows)) as on_round:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
+import gc
 import signal
 from pathlib import Path
 from typing import Any
@@ -14,24 +14,32 @@ from pydantic import ValidationError
 
 from server.app import App
 from server.config_file import read_config
-from server.settings import Settings
+from server.logs import set_up_logs, tell
+from server.settings import Role, Settings
+
+# Python's own are 700, 10 and 10.
+_GARBAGE_THRESHOLDS = (20_000, 10, 10)
 
 
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path), help="YAML file of routers and models.")
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one.  [default: 50051]")
-@click.option("--http-port", help="Port of JSON over HTTP, or off.  [default: 50080]")
+@click.option("--http-port", help="Port of the console and JSON over HTTP, or off.  [default: 50080]")
 @click.option("--database-url", help="SQLite or PostgreSQL.  [default: sqlite:///pointsman.db]")
+@click.option(
+    "--role",
+    type=click.Choice([each.value for each in Role]),
+    help="Whether to answer, to learn, or both.  [default: all]",
+)
+@click.option("--share-port", is_flag=True, default=None, help="Let other servers here listen on the port too.")
 def serve(**given: Any) -> None:
     """Serve Route and ReportReward over gRPC, and learn.
 
     Every setting can also be given in the environment, as POINTSMAN_PORT and so on; the README lists them.
     """
     settings = load_settings({key: value for key, value in given.items() if value is not None})
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for each in ("alembic", "uvicorn"):
-        logging.getLogger(each).setLevel(logging.WARNING)
+    set_up_logs(settings.log_level, settings.log_format)
     asyncio.run(_serve(settings))
 
 
@@ -45,6 +53,15 @@ def load_settings(given: dict[str, Any]) -> Settings:
         raise click.UsageError(f"setting {name} (POINTSMAN_{name.upper()}): {first['msg']}") from error
 
 
+def _settle_memory() -> None:
+    """What a server has when it starts stays: looking through it for garbage again and again stops all threads for
+    a tenth of a second each time. What comes after that is looked through more rarely: little of it is in cycles.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GARBAGE_THRESHOLDS)
+
+
 async def _serve(settings: Settings) -> None:
     declared = read_config(settings.config, settings.window_seconds_max) if settings.config else []
     app = App(settings)
@@ -55,10 +72,11 @@ async def _serve(settings: Settings) -> None:
             loop.add_signal_handler(number, stopping.set)
     try:
         await app.start(declared)
+        _settle_memory()
         if app.http_port:
             scheme = "https" if settings.tls_certificate else "http"
-            click.echo(f"JSON over HTTP on {scheme}://{settings.http_host}:{app.http_port}", err=True)
-        click.echo(f"Pointsman listens on {settings.host}:{app.port}", err=True)
+            tell(f"Console and JSON over HTTP on {scheme}://{settings.http_host}:{app.http_port}")
+        tell(f"Pointsman listens on {settings.host}:{app.port}")
         await stopping.wait()
     finally:
         await app.stop()

@@ -10,6 +10,7 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -26,6 +27,7 @@ from server.gateway.problems import ApiError
 from server.gateway.providers import Providers, read_targets
 from server.gateway.settings import GatewayConfig, GatewaySettings
 from server.gateway.signals import Signals
+from server.gateway.traces import KeepTrace
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,7 @@ class Gateway:
                 Route("/v1/judges", self._show_judges),
                 Route("/health", self._health),
             ],
+            middleware=[Middleware(KeepTrace)],
             exception_handlers={
                 ApiError: _refused,
                 404: _no_such_path,

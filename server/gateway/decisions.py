@@ -18,6 +18,7 @@ from pointsman.v1.router_service_pb2_grpc import RouterServiceStub
 
 from server.gateway.problems import ApiError
 from server.gateway.settings import SettingError
+from server.gateway.traces import trace_metadata
 
 TARGET_DEFAULT = "127.0.0.1:50051"
 REPORT_SECONDS = 10.0
@@ -103,8 +104,9 @@ class Pointsman:
 
     async def route(self, request: pb.RouteRequest) -> pb.RouteResponse:
         """Raises ApiError if the request is at fault, PointsmanAwayError for whatever else goes wrong."""
+        metadata = (*self._metadata, *trace_metadata())
         try:
-            return await self._router.Route(request, timeout=self._route_seconds, metadata=self._metadata)
+            return await self._router.Route(request, timeout=self._route_seconds, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             if error.code() in _THE_CALLERS:
                 raise _refusal(error) from error

@@ -12,6 +12,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from server.logs import LogFormat
+
 RUBRIC = "Is the answer right, complete and clear, and is it what was asked for, in the form that was asked for?"
 
 
@@ -38,6 +40,9 @@ class GatewaySettings(BaseSettings):
     reports_max: int = Field(10_000, ge=1, description="reports that may wait for Pointsman; more are dropped")
     grace_seconds: float = Field(10.0, ge=0, description="how long a stop waits for answers under way")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="what the log shows")
+    log_format: LogFormat = Field(
+        LogFormat.TEXT, description="text, or json: an object a line, for what collects logs"
+    )
 
     def key(self) -> str | None:
         """The key that clients must send, if any. Raises SettingError for a file that has none."""

@@ -12,9 +12,11 @@ import grpc
 from policy.domain import InvalidFieldError
 from server.errors import PermissionDeniedError, PointsmanError
 from server.http import connect
-from server.http.browser import SECURITY_HEADERS, require_loopback_name, require_own_page
+from server.http.browser import PAGE_HEADERS, SECURITY_HEADERS, require_loopback_name, require_own_page
+from server.http.files import File
 from server.services.gatekeeper import Gatekeeper
 from server.services.peer import FORWARDED_PEER
+from server.trace_context import trace_headers, trace_id
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ class _GoneError(Exception):
 
 
 class Application:
-    """Serves `methods` by `calls`, both by path.
+    """Serves `methods` by `calls`, and `files`, all by path. Files are for everyone: nothing in them is secret.
 
     Whoever may not call a method is refused by the gatekeeper of the gRPC server, by which every call goes. It is
     asked once more before, so that a stranger's message is not even read.
@@ -50,6 +52,7 @@ class Application:
         self,
         methods: Mapping[str, connect.Method],
         calls: Mapping[str, Calls],
+        files: Mapping[str, File],
         gatekeeper: Gatekeeper,
         body_bytes_max: int,
         *,
@@ -57,6 +60,7 @@ class Application:
     ) -> None:
         self._methods = methods
         self._calls = calls
+        self._files = files
         self._gatekeeper = gatekeeper
         self._body_bytes_max = body_bytes_max
         self._loopback = loopback
@@ -72,7 +76,11 @@ class Application:
             if self._loopback and not self._gatekeeper.locked:
                 require_loopback_name(headers)
             path: str = scope["path"]
-            if path not in self._methods:
+            if path in self._files and scope["method"] in {"GET", "HEAD"}:
+                await answer.file(self._files[path], headers, bare=scope["method"] == "HEAD")
+            elif path in self._files:
+                await answer(*connect.unimplemented("read it with GET"), (b"allow", b"GET, HEAD"), status=405)
+            elif path not in self._methods:
                 await answer(*connect.unimplemented(f"there is nothing at {path[:200]}"), status=404)
             elif scope["method"] != "POST":
                 await answer(*connect.unimplemented("call it with POST"), (b"allow", b"POST"), status=405)
@@ -85,7 +93,8 @@ class Application:
         except _GoneError:
             logger.debug("a client has gone before it was answered")
         except Exception as error:
-            logger.exception("%s failed over HTTP", scope["path"])
+            known = trace_id(headers)
+            logger.exception("%s failed over HTTP", scope["path"], extra={"trace_id": known} if known else None)
             await answer(*connect.refused(error))
 
     async def _answer_call(
@@ -120,7 +129,7 @@ class Application:
             data = await body.read(self._body_bytes_max)
             request = await _beside(connect.to_proto, method, data)
         left = None if seconds is None else max(seconds - (asyncio.get_running_loop().time() - began), 0.0)
-        metadata.append((FORWARDED_PEER, f"http:{body.client}"))
+        metadata += [(FORWARDED_PEER, f"http:{body.client}"), *trace_headers(headers)]
         call = self._calls[method.path](request, timeout=left, metadata=metadata)
         try:
             response = await body.unless_gone(call)
@@ -193,6 +202,22 @@ class _Answer:
         start = {"type": "http.response.start", "status": status or usual_status, "headers": every}
         await self._send(start)
         await self._send({"type": "http.response.body", "body": body})
+
+    async def file(self, file: File, asked: Mapping[str, str], *, bare: bool) -> None:
+        """Sends a file, or that it is the one which the browser has; `bare` is without its content."""
+        has_it = file.etag.decode() in asked.get("if-none-match", "")
+        every = [
+            (b"content-type", file.content_type),
+            (b"content-length", str(len(file.content)).encode()),
+            # Asked for anew each time, so that a server which is another version has no old page before it.
+            (b"cache-control", b"no-cache"),
+            (b"etag", file.etag),
+            *PAGE_HEADERS,
+        ]
+        if has_it:
+            every = every[2:]
+        await self._send({"type": "http.response.start", "status": 304 if has_it else 200, "headers": every})
+        await self._send({"type": "http.response.body", "body": b"" if has_it or bare else file.content})
 
 
 async def _awaited(call: grpc.aio.UnaryUnaryCall[bytes, bytes]) -> bytes:

@@ -8,17 +8,27 @@ from urllib.parse import urlsplit
 from server.doors import is_loopback
 from server.errors import PermissionDeniedError
 
-SECURITY_HEADERS = (
-    (
-        b"content-security-policy",
-        b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
+_POLICY = b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+_OTHERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+
+SECURITY_HEADERS = ((b"content-security-policy", _POLICY), *_OTHERS)
 """Sent with every answer. There is no Access-Control-Allow-Origin: no other site may read anything."""
+
+PAGE_HEADERS = (
+    (
+        b"content-security-policy",
+        _POLICY + b"; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'",
+    ),
+    *_OTHERS,
+)
+"""The same of the console, which is made of this server's files and nothing else: not even a line of its own page
+is run as a script.
+"""
 
 
 def require_own_page(headers: Mapping[str, str]) -> None:

@@ -19,6 +19,7 @@ import uvicorn
 from server.doors import Doors, is_loopback
 from server.http.application import Application
 from server.http.connect import methods_of
+from server.http.files import console_files
 from server.services.gatekeeper import Gatekeeper
 from server.settings import Settings
 
@@ -78,6 +79,7 @@ class HttpDoor:
         application = Application(
             self._methods,
             calls,
+            console_files(),
             self._gatekeeper,
             largest,
             loopback=is_loopback(self._settings.http_host),
@@ -119,7 +121,9 @@ class HttpDoor:
         host, port = self._settings.http_host.strip("[]"), self._settings.http_port or 0
         try:
             family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+            return socket.create_server(
+                address[:2], family=family, backlog=_BACKLOG, reuse_port=self._settings.share_port
+            )
         except OSError as error:
             told = f"{host}:{port}, it is taken by another server, or no address of this machine"
             if "http_port" in self._settings.model_fields_set or "http_host" in self._settings.model_fields_set:

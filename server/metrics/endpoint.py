@@ -23,6 +23,7 @@ from server.metrics.calls import Calls
 from server.metrics.learned import Learned
 from server.metrics.log import Batches, Following
 from server.metrics.policies import Policies
+from server.metrics.roles import Roles
 from server.registry import Registry
 from server.views import Views
 
@@ -40,21 +41,27 @@ class Metrics(Collector):
         self._policies = Policies(registry)
         self._reports: Counter[str] = Counter()
         self._following: Following | None = None
+        self._roles: Roles | None = None
         self._server: Any = None
         self._thread: threading.Thread | None = None
         self.port = 0
 
-    def follow(self, following: Following) -> None:
-        """Tells also who follows the log."""
+    def follow(self, following: Following, roles: Roles) -> None:
+        """Tells also who follows the log, and who learns."""
         self._following = following
+        self._roles = roles
 
     def level(self) -> None:
         """The learner has caught up with the log."""
         self._learned.begin()
 
-    def noted(self, router_id: str, found: Found) -> None:
-        """Takes what the evaluation has found of a router."""
+    def noted(self, router_id: str, found: Found | None) -> None:
+        """Takes what the evaluation has found of a router, None once that is gone."""
         self._policies.noted(router_id, found)
+
+    def forget(self) -> None:
+        """Another server evaluates: what was found here is old."""
+        self._policies.forget()
 
     def counted(self, disposition: str) -> None:
         """A report was answered with this disposition."""
@@ -100,6 +107,6 @@ class Metrics(Collector):
         for disposition, count in sorted(self._reports.copy().items()):
             reports.add_metric([disposition], count)
         yield reports
-        for each in (self.calls, self.batches, self._following, self._learned, self._policies):
+        for each in (self.calls, self.batches, self._following, self._roles, self._learned, self._policies):
             if each is not None:
                 yield from each.collect()

@@ -95,6 +95,8 @@ class Learned(Collector):
                     added = self._rising.added((name, router.uid, key), of_model(record))
                     family.add_metric([router.id, model_id], added)
             yield family
+        if known:
+            self._rising.forget_others()
 
     def _money(self, known: list[tuple[Router, PolicyView]]) -> Iterator[Metric]:
         price = _gauge("pointsman_price_of_money_per_usd", "Utility that one USD stands for in a decision.")

@@ -26,14 +26,22 @@ class Policies(Collector):
         self._registry = registry
         self._found: dict[str, Found] = {}
 
-    def noted(self, router_id: str, found: Found) -> None:
-        """Takes what the evaluation has found of a router."""
-        self._found[router_id] = found
+    def noted(self, router_id: str, found: Found | None) -> None:
+        """Takes what the evaluation has found of a router, None once that is gone."""
+        if found is None:
+            self._found.pop(router_id, None)
+        else:
+            self._found[router_id] = found
+
+    def forget(self) -> None:
+        """Forgets what was found."""
+        self._found = {}
 
     def collect(self) -> Iterator[Metric]:
         """Every metric with its values as of now."""
         entries = self._registry.entries()
-        known = [(each, self._found[each.router.id]) for each in entries if each.router.id in self._found]
+        found = self._found.copy()
+        known = [(each, found[each.router.id]) for each in entries if each.router.id in found]
         yield from self._live(known)
         yield from self._candidates(known)
         share = GaugeMetricFamily("pointsman_canary_share", "Share of the decisions it may have.", labels=_POLICY)

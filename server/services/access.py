@@ -61,6 +61,7 @@ METHODS: Mapping[str, Access] = {
         CreateRouter="router_id",
         GetRouter="name",
         ListRouters="",
+        GetHistory="name",
         UpdateRouter="router.name",
         DeleteRouter="name",
         CreateModel="parent",

@@ -1,18 +1,25 @@
-"""Counts every call, how it ends and how long it takes: the interceptor before all others of the server's own."""
+"""Counts every call, how it ends and how long it takes: the interceptor before all others of the server's own.
+
+At the level of DEBUG the log has a line of each.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from typing import Any, TypeAlias
 
 import grpc
 
 from server.metrics.calls import Calls, MethodCalls
+from server.services.call_facts import call_facts
 from server.services.gatekeeper import KINDS
 from server.services.status import Context
+
+logger = logging.getLogger(__name__)
 
 _HEALTH = "/grpc.health.v1.Health/"
 _UNKNOWN = "unknown"
@@ -54,28 +61,31 @@ class CallMeter(grpc.aio.ServerInterceptor):
         kind = KINDS[handler.request_streaming, handler.response_streaming]
         around = self._stream if handler.response_streaming else self._unary
         made: Handler = kind[1](
-            around(getattr(handler, kind[0]), calls),
+            around(getattr(handler, kind[0]), calls, name),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
         return made
 
-    def _unary(self, inner: Any, calls: MethodCalls) -> Any:
+    def _unary(self, inner: Any, calls: MethodCalls, name: str) -> Any:
         async def answer(request: Any, context: Context) -> Any:
             began = time.perf_counter()
             calls.running += 1
-            code = "OK"
+            code, response = "OK", None
             try:
-                return await inner(request, context)
+                response = await inner(request, context)
+                return response
             except BaseException as error:
                 code = _code(error, context)
                 raise
             finally:
-                _ended(calls, code, began)
+                seconds = _ended(calls, code, began)
+                if logger.isEnabledFor(logging.DEBUG):
+                    _say(name, code, seconds, call_facts(name, request, context, response))
 
         return answer
 
-    def _stream(self, inner: Any, calls: MethodCalls) -> Any:
+    def _stream(self, inner: Any, calls: MethodCalls, name: str) -> Any:
         async def answer(request: Any, context: Context) -> AsyncIterator[Any]:
             began = time.perf_counter()
             calls.running += 1
@@ -87,15 +97,24 @@ class CallMeter(grpc.aio.ServerInterceptor):
                 code = _code(error, context)
                 raise
             finally:
-                _ended(calls, code, began)
+                seconds = _ended(calls, code, began)
+                if logger.isEnabledFor(logging.DEBUG):
+                    _say(name, code, seconds, call_facts(name, request, context))
 
         return answer
 
 
-def _ended(calls: MethodCalls, code: str, began: float) -> None:
+def _ended(calls: MethodCalls, code: str, began: float) -> float:
+    seconds = time.perf_counter() - began
     calls.running -= 1
     calls.codes[code] += 1
-    calls.seconds.add(time.perf_counter() - began)
+    calls.seconds.add(seconds)
+    return seconds
+
+
+def _say(name: str, code: str, seconds: float, facts: Mapping[str, str]) -> None:
+    known = {**facts, "code": code, "seconds": round(seconds, 6)}
+    logger.debug("%s ends with %s", name, code, extra=known)
 
 
 async def _parts(answered: Any) -> AsyncIterator[Any]:

@@ -7,6 +7,7 @@ from pointsman.v1 import router_service_pb2 as pb
 
 from policy.domain import InvalidFieldError, ModelError
 from policy.log import Usage
+from server.services.times import time_us_of
 
 _ERRORS = {pb.ModelError.Value(f"MODEL_ERROR_{each.name}"): each for each in ModelError}
 ERROR_VALUES = {each: value for value, each in _ERRORS.items()}
@@ -32,6 +33,4 @@ def error_of(value: pb.ModelError.ValueType) -> ModelError | None:
 
 def event_time_us_of(time: Timestamp) -> int:
     """Microseconds since 1970. Raises InvalidFieldError."""
-    if not 0 <= time.nanos < 1_000_000_000 or not 0 <= time.seconds < 253_402_300_800:
-        raise InvalidFieldError("event_time", "must be a time between 1970 and 9999")
-    return time.seconds * 1_000_000 + time.nanos // 1000
+    return time_us_of("event_time", time)

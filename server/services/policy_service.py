@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from pointsman.v1 import policy_service_pb2 as pb
@@ -52,7 +52,7 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
         change: ChangePolicies,
         promote: PromotePolicy,
         find: Find,
-        transitions: Callable[[int, tuple[int, str], int], Sequence[Any]],
+        transitions: Callable[[int, tuple[int, str], int], Awaitable[Sequence[Any]]],
         snapshots: Snapshots,
     ) -> None:
         self._registry = registry
@@ -142,7 +142,7 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
         """Lists what has been done with a router's policies."""
         router = self._router(parse_router("parent", request.parent)).router
         size = page_size(request.page_size)
-        rows = await asyncio.to_thread(self._transitions, router.uid, _after(request.page_token), size + 1)
+        rows = await self._transitions(router.uid, _after(request.page_token), size + 1)
         last = rows[size - 1] if len(rows) > size else None
         return pb.ListTransitionsResponse(
             transitions=[transition_to_proto(each) for each in rows[:size]],

@@ -18,6 +18,7 @@ from policy.view import ModelRecord, PolicyView
 from server.errors import ModelNotFoundError, RouterNotFoundError, StaleEtagError
 from server.keys import permitted_routers
 from server.registry import Registry, RouterEntry, Stamp
+from server.services.histories import asked_for, history_to_proto
 from server.services.names import model_name, parse_model, parse_router, router_name
 from server.services.pages import page_of
 from server.services.specs import (
@@ -30,6 +31,7 @@ from server.services.specs import (
 from server.services.status import Context, translated
 from server.services.times import timestamp
 from server.usecases.change_registry import ChangeRegistry
+from server.usecases.get_history import GetHistory
 from server.views import Views
 
 _UPDATE_ATTEMPTS = 20
@@ -42,10 +44,11 @@ AnyMessage = TypeVar("AnyMessage", bound=Message)
 class RegistryService(pb_grpc.RegistryServiceServicer):
     """Translates; ChangeRegistry changes."""
 
-    def __init__(self, registry: Registry, views: Views, change: ChangeRegistry) -> None:
+    def __init__(self, registry: Registry, views: Views, change: ChangeRegistry, get_history: GetHistory) -> None:
         self._registry = registry
         self._views = views
         self._change = change
+        self._get_history = get_history
 
     @translated
     async def CreateRouter(self, request: pb.CreateRouterRequest, context: Context) -> pb.CreateRouterResponse:
@@ -92,6 +95,13 @@ class RegistryService(pb_grpc.RegistryServiceServicer):
         _require_etag(request.name, request.etag, entry.stamp)
         await self._change.delete_router(entry.router.id, entry.stamp.revision if request.etag else None)
         return pb.DeleteRouterResponse()
+
+    @translated
+    async def GetHistory(self, request: pb.GetHistoryRequest, context: Context) -> pb.GetHistoryResponse:
+        """Reads what a router did over time."""
+        router_id = parse_router("name", request.name)
+        history = await self._get_history(router_id, *asked_for(request))
+        return pb.GetHistoryResponse(history=history_to_proto(router_id, history))
 
     @translated
     async def CreateModel(self, request: pb.CreateModelRequest, context: Context) -> pb.CreateModelResponse:

@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 from policy.domain import InvalidFieldError
 from server import errors
+from server.services.call_facts import call_facts
 from server.services.times import duration
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ _CODES: dict[type[errors.PointsmanError], int] = {
 }
 _METADATA_BYTES_MAX = 3500  # gRPC clients take 8 KiB of trailers, and this is sent in base64.
 _MESSAGE_MAX = 1000
+_AWAY = "%s failed, since the database cannot be reached: %s"
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -114,10 +116,12 @@ def translated(
         except (InvalidFieldError, errors.PointsmanError) as error:
             await abort(context, error)
         except OperationalError as error:  # Of a read: the log's writer tells of its own.
-            logger.warning("%s failed, since the database cannot be reached: %s", handler.__name__, error.orig)
+            facts = call_facts(handler.__name__, request, context)
+            logger.warning(_AWAY, handler.__name__, error.orig, extra=facts)
             await abort(context, errors.StorageUnavailableError())
         except Exception as error:
-            logger.exception("%s failed", handler.__name__)
+            facts = call_facts(handler.__name__, request, context)
+            logger.exception("%s failed", handler.__name__, extra=facts)
             await abort(context, error)
 
     return answer
@@ -136,10 +140,12 @@ def streamed(
         except (InvalidFieldError, errors.PointsmanError) as error:
             await abort(context, error)
         except OperationalError as error:  # Of a read: the log's writer tells of its own.
-            logger.warning("%s failed, since the database cannot be reached: %s", handler.__name__, error.orig)
+            facts = call_facts(handler.__name__, request, context)
+            logger.warning(_AWAY, handler.__name__, error.orig, extra=facts)
             await abort(context, errors.StorageUnavailableError())
         except Exception as error:
-            logger.exception("%s failed", handler.__name__)
+            facts = call_facts(handler.__name__, request, context)
+            logger.exception("%s failed", handler.__name__, extra=facts)
             await abort(context, error)
 
     return answer

@@ -207,9 +207,13 @@ def load_decision(row: AnyRow) -> DecisionRecord:
         raise DamagedRecordError(f"{what} cannot be decoded: {type(error).__name__}: {error}") from error
 
 
-def _load_decision(row: AnyRow) -> DecisionRecord:
-    details = json.loads(row.details)
-    choice = Choice(
+def load_choice(row: AnyRow) -> Choice:
+    """What a decision came to, of a row with its model, propensity, policy, snapshot and details."""
+    return _load_choice(row, json.loads(row.details))
+
+
+def _load_choice(row: AnyRow, details: Any) -> Choice:
+    return Choice(
         model=row.model,
         probability=row.propensity,
         candidates=tuple(_load_candidate(values) for values in details["candidates"]),
@@ -223,13 +227,17 @@ def _load_decision(row: AnyRow) -> DecisionRecord:
         shadow=_load_shadow(details.get("shadow")),
         second=_load_second(details.get("second")),
     )
+
+
+def _load_decision(row: AnyRow) -> DecisionRecord:
+    details = json.loads(row.details)
     return DecisionRecord(
         seq=row.seq,
         time_us=row.time_us,
         expire_us=row.expire_us,
         router=row.router,
         decision_id=row.decision_id,
-        choice=choice,
+        choice=_load_choice(row, details),
         features=np.frombuffer(row.features, dtype="<f4"),
         prompt_tokens=details["prompt_tokens"],
         input_tokens=details["input_tokens"],
@@ -269,8 +277,7 @@ def _load_candidate(values: list[Any]) -> Candidate:
 
 def report_row(record: ReportRecord) -> dict[str, Any]:
     """The columns of a report."""
-    usage = astuple(record.usage) if record.usage else (None, None, None, None)
-    tokens_in, tokens_out, cost, tokens_cached = usage
+    usage = record.usage
     return {
         "seq": record.seq,
         "time_us": record.time_us,
@@ -279,10 +286,10 @@ def report_row(record: ReportRecord) -> dict[str, Any]:
         "activation": record.activation,
         "reward": record.reward,
         "signals": json.dumps(dict(record.signals)) if record.signals else None,
-        "input_tokens": tokens_in,
-        "output_tokens": tokens_out,
-        "cost_usd": cost,
-        "cached_input_tokens": tokens_cached,
+        "input_tokens": usage.input_tokens if usage else None,
+        "output_tokens": usage.output_tokens if usage else None,
+        "cost_usd": usage.cost_usd if usage else None,
+        "cached_input_tokens": usage.cached_input_tokens if usage else None,
         "latency_seconds": record.latency_seconds,
         "served_model": record.served_model or None,
         "error": record.error.value if record.error else None,

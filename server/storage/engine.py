@@ -17,6 +17,7 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_SECONDS = 10
 _MIGRATION_LOCK = 0x706F696E7473  # Any number that nobody else takes in the same database: "points".
 _ANSWER_SECONDS = 30
+_PATIENCE = "patience"
 _POSTGRESQL_CONNECTION = {
     "fallback_application_name": "pointsman",
     "connect_timeout": 5,
@@ -105,14 +106,17 @@ def _open_postgresql(url: URL) -> Engine:
     And a database that is gone, or hangs, is given up by who waits for it.
     """
     try:
+        from server.storage.patience import Patience, PatientConnection  # noqa: PLC0415 (psycopg need not be there)
+
+        patience = Patience(_ANSWER_SECONDS)
         engine = create_engine(
             url,
             isolation_level="READ COMMITTED",
             pool_pre_ping=True,
             hide_parameters=True,
             connect_args=_POSTGRESQL_CONNECTION,
+            execution_options={_PATIENCE: patience},
         )
-        from server.storage.patience import PatientConnection  # noqa: PLC0415 (psycopg need not be there)
     except ImportError as error:
         raise InvalidFieldError(
             "database_url", "needs psycopg for PostgreSQL: pip install 'pointsman[postgres]'"
@@ -120,11 +124,12 @@ def _open_postgresql(url: URL) -> Engine:
 
     @event.listens_for(engine, "do_connect")
     def _connect(_dialect: object, _record: object, arguments: Any, given: Any) -> Any:
+        given = {**given, "connect_timeout": patience.connect_seconds(given["connect_timeout"])}
         return PatientConnection.connect(*arguments, **given)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: object) -> None:
-        connection.answer_seconds = _ANSWER_SECONDS
+        connection.patience = patience
         connection.execute(f"SET statement_timeout = '{_ANSWER_SECONDS}s'")
         connection.execute(f"SET lock_timeout = '{_BUSY_SECONDS}s'")
         connection.execute(f"SET idle_in_transaction_session_timeout = '{_BUSY_SECONDS}s'")
@@ -139,6 +144,16 @@ def _open_postgresql(url: URL) -> Engine:
     return engine
 
 
+def hurry(engine: Engine, seconds: float) -> None:
+    """Lets nobody wait for PostgreSQL for more than so many seconds from now, nor long for what is asked later.
+
+    SQLite answers, or says after some seconds that its file is locked.
+    """
+    patience = engine.get_execution_options().get(_PATIENCE)
+    if patience is not None:
+        patience.hurry(seconds)
+
+
 def migrate(engine: Engine) -> None:
     """Brings the database to the newest schema, one server at a time. Raises OSError if it cannot be opened."""
     config = Config()
@@ -150,7 +165,7 @@ def migrate(engine: Engine) -> None:
                 connection.detach()
                 connection.execute(text("SET LOCAL lock_timeout = 0"))
                 connection.execute(text("SET LOCAL statement_timeout = 0"))
-                connection.connection.dbapi_connection.answer_seconds = None  # type: ignore[union-attr]
+                connection.connection.dbapi_connection.patience = None  # type: ignore[union-attr]
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
             config.attributes["connection"] = connection
             command.upgrade(config, "head")

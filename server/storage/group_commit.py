@@ -8,7 +8,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,8 @@ from server.storage.writes import Catalogue, Write, write_batch
 logger = logging.getLogger(__name__)
 
 _BATCH_MAX = 512
-_GATHER_SECONDS = 0.01
+_GATHER_SECONDS = 0.001
+_GATHER_SECONDS_MAX = 0.01
 # An event loop that was held up this long hears late what the writer has done, which is then not storage's fault.
 _LATE_SECONDS = 0.05
 _SECOND_LOOK_SECONDS = 0.25
@@ -46,9 +47,9 @@ class GroupCommit:
 
     At most `queue_max` writes wait; one more is refused with QueueFullError. A write is waited for
     `wait_seconds` at most. Storage is away when a write fails, or none is finished for that long: then one
-    write at a time finds out whether it is back, and all others are refused at once. `on_commit` is
-    called in the event loop after every batch, and `on_batch` hears how many writes it had and how many seconds it
-    took.
+    write at a time finds out whether it is back, and all others are refused at once. Each of `tails` is given what
+    a batch has written; `on_commit` is called in the event loop after it, and `on_batch` hears how many writes it
+    had and how many seconds it took. `on_time` hears from the writer's thread to what time the log has come.
     """
 
     def __init__(
@@ -58,17 +59,19 @@ class GroupCommit:
         clock_us: Callable[[], int],
         on_commit: Callable[[], None],
         queue_max: int,
-        tail: LogTail,
+        tails: Sequence[LogTail],
         wait_seconds: float = math.inf,
         on_batch: Callable[[int, float], object] = lambda _size, _seconds: None,
+        on_time: Callable[[int], object] = lambda _time_us: None,
     ) -> None:
         self._engine = engine
         self._catalogue = catalogue
         self._clock_us = clock_us
         self._on_commit = on_commit
         self._on_batch = on_batch
+        self._on_time = on_time
         self._queue_max = queue_max
-        self._tail = tail
+        self._tails = tails
         self.wait_seconds = wait_seconds
         self._pending: OrderedDict[_Pending, None] = OrderedDict()
         self._wake = asyncio.Event()
@@ -170,8 +173,7 @@ class GroupCommit:
                 await self._wake.wait()
                 continue
             if together > 1 and not self._closing:
-                # Callers come in numbers: a commit costs about as much for fifty writes as for one.
-                await asyncio.sleep(_GATHER_SECONDS)
+                await self._gather()
             together = len(self._pending)
             batch = [self._pending.popitem(last=False)[0] for _ in range(min(_BATCH_MAX, together))]
             self._committing = True
@@ -194,6 +196,16 @@ class GroupCommit:
             _settle(batch, results)
             self._on_commit()
         self._thread.shutdown()
+
+    async def _gather(self) -> None:
+        """Waits while more writes come, though not for long: callers come in numbers, and a commit costs about as
+        much for fifty writes as for one.
+        """
+        waited, known = 0.0, 0
+        while known < len(self._pending) and waited < _GATHER_SECONDS_MAX:
+            known = len(self._pending)
+            await asyncio.sleep(_GATHER_SECONDS)
+            waited += _GATHER_SECONDS
 
     def _say_not_stored(self, why: str, cause: BaseException | None = None) -> None:
         """Once and not for each batch: a log of every failure would fill what is left of a full disk."""
@@ -236,8 +248,10 @@ class GroupCommit:
             if not wanted:
                 return [None] * len(batch)
             written = write_batch(connection, [each.write for each in wanted], self._clock_us(), self._catalogue)
+        self._on_time(written.time_us)
         if written.page is not None:
-            self._tail.put(written.page)
+            for tail in self._tails:
+                tail.put(written.page)
         found = dict(zip(wanted, written.results, strict=True))
         return [found.get(each) for each in batch]
 

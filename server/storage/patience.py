@@ -6,6 +6,7 @@ end was cut or a database that was stopped with a signal, would be waited for un
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator
 from typing import Any, TypeVar
@@ -14,25 +15,50 @@ import psycopg
 
 T = TypeVar("T")
 
+_LAST_SECONDS = 1.0
+_CONNECT_SECONDS_MIN = 2  # psycopg's own least.
+
+
+class Patience:
+    """How long the connections of an engine wait for an answer: `answer_seconds`, less once it is in a hurry."""
+
+    def __init__(self, answer_seconds: float) -> None:
+        self.answer_seconds = answer_seconds
+        self._until = math.inf
+
+    def hurry(self, seconds: float) -> None:
+        """Lets nobody wait for longer than so many seconds from now, or a second for what is asked after that."""
+        self._until = time.monotonic() + seconds
+
+    def over(self, since: float) -> bool:
+        """Whether what has been waited for since then, by the monotonic clock, has taken too long."""
+        now = time.monotonic()
+        return now > since + self.answer_seconds or now > max(self._until, since + _LAST_SECONDS)
+
+    def connect_seconds(self, usual: int) -> int:
+        """How long to wait for a new connection."""
+        return min(usual, _CONNECT_SECONDS_MIN) if math.isfinite(self._until) else usual
+
 
 class PatientConnection(psycopg.Connection[Any]):
-    """Closes itself if an answer takes longer than `answer_seconds`, None being as long as it takes."""
+    """Closes itself if an answer takes longer than its `patience`, None being as long as it takes."""
 
-    answer_seconds: float | None = None
+    patience: Patience | None = None
 
     def wait(self, gen: Generator[Any, Any, T], *given: Any, **named: Any) -> T:
         """Waits for what psycopg has asked the database. Raises OperationalError."""
-        if self.answer_seconds is None:
+        if self.patience is None:
             return super().wait(gen, *given, **named)
-        return super().wait(self._patient(gen, time.monotonic() + self.answer_seconds), *given, **named)
+        return super().wait(self._patient(gen, self.patience), *given, **named)
 
-    def _patient(self, gen: Generator[Any, Any, T], until: float) -> Generator[Any, Any, T]:
+    def _patient(self, gen: Generator[Any, Any, T], patience: Patience) -> Generator[Any, Any, T]:
         """psycopg sends a false value whenever nothing has come for a while."""
+        since = time.monotonic()
         try:
             wanted = next(gen)
             while True:
                 ready = yield wanted
-                if not ready and time.monotonic() > until:
+                if not ready and patience.over(since):
                     self.pgconn.finish()
                     raise psycopg.OperationalError("the database does not answer, and is given up")
                 wanted = gen.send(ready)

@@ -30,6 +30,12 @@ def read_positions(engine: Engine) -> Positions:
     return Positions(head, found)
 
 
+def log_time_us(engine: Engine) -> int:
+    """The time of the log's last record, in microseconds since 1970; 0 in an empty log."""
+    with engine.execution_options(read_only=True).connect() as connection:
+        return int(connection.execute(select(log_head.c.time_us)).scalar_one())
+
+
 def time_after_us(engine: Engine, position: int) -> int | None:
     """When the first record above a position was written, in microseconds since 1970; None if there is none."""
     firsts = []

@@ -3,6 +3,9 @@
 A decision goes together with all its reports. What of the log a restart still needs stays, however old it is:
 the log above the oldest of the newest snapshots and of the evaluations, and the decisions whose windows were
 open there. Reports above it on decisions whose windows were closed there are late, and teach nobody.
+
+The log grows old only while a server looks after it: a long gap between two looks does not count. So a clock that
+jumps ahead by years, or a machine that was off for months, is no reason to drop anything.
 """
 
 from __future__ import annotations
@@ -11,15 +14,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
 
-from sqlalchemy import Connection, delete, func, select, text, update
+from sqlalchemy import Connection, delete, func, insert, select, text, update
 from sqlalchemy.exc import OperationalError
 
 from policy.domain import InvalidFieldError, RouterSpec
 from server.storage import partitions
-from server.storage.schema import changes, decisions, evaluations, log_head, reports, routers, snapshots
+from server.storage.schema import changes, decisions, evaluations, log_gaps, log_head, reports, routers, snapshots
 
 _STEP = 200
 _LOCK_WAIT = "200ms"
+_GAP_US = 86_400_000_000
+_LOOK_US = 600_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,38 @@ def is_old(connection: Connection, before_us: int) -> bool:
     return bool(_old_decisions(connection, before_us))
 
 
+def is_look_due(connection: Connection, now_us: int) -> bool:
+    """Whether it is time to note that the log is looked after."""
+    aged_us: int = connection.execute(select(log_head.c.aged_us)).scalar_one()
+    return now_us - aged_us >= _LOOK_US
+
+
+def note_look(retention_us: int) -> Callable[[Connection, int, int], None]:
+    """What notes that the log is looked after, and the gap if it was not for long; forgets gaps that are over.
+
+    Long is a day, or a tenth of the retention.
+    """
+    long_us = min(_GAP_US, max(2 * _LOOK_US, retention_us // 10))
+
+    def apply(connection: Connection, _seq: int, time_us: int) -> None:
+        aged_us: int = connection.execute(select(log_head.c.aged_us)).scalar_one()
+        if aged_us and time_us - aged_us >= long_us:
+            connection.execute(insert(log_gaps).values(end_us=time_us, length_us=time_us - aged_us))
+        connection.execute(delete(log_gaps).where(log_gaps.c.end_us <= time_us - retention_us))
+        connection.execute(update(log_head).values(aged_us=time_us))
+
+    return apply
+
+
+def horizon_us(connection: Connection, now_us: int, retention_us: int) -> int:
+    """The time before which what was decided is older than the retention, gaps not counted."""
+    found = now_us - retention_us
+    for gap in connection.execute(select(log_gaps).order_by(log_gaps.c.end_us.desc())):
+        if gap.end_us > found:
+            found -= gap.length_us
+    return found
+
+
 def oldest(connection: Connection) -> int | None:
     """When the first decision of the log was made, None if there is none."""
     query = select(decisions.c.time_us).order_by(decisions.c.seq).limit(1)
@@ -82,10 +119,11 @@ def drop_old(retention_us: int) -> Callable[[Connection, int, int], int]:
     """
 
     def apply(connection: Connection, seq: int, time_us: int) -> int:
+        before_us = horizon_us(connection, time_us, retention_us)
         if connection.dialect.name == "postgresql":
-            count = _drop_partitions(connection, time_us - retention_us)
+            count = _drop_partitions(connection, before_us)
         else:
-            count = _delete_decisions(connection, time_us - retention_us)
+            count = _delete_decisions(connection, before_us)
         if count:
             first = connection.execute(select(func.min(decisions.c.seq))).scalar_one()
             floor = seq if first is None else first - 1

@@ -44,7 +44,16 @@ log_head = Table(
     Column("floor_seq", BigInteger, nullable=False, comment="decisions and reports up to here were dropped"),
     Column("floored_seq", BigInteger, nullable=False, comment="the position at which the last were dropped"),
     Column("partitioned_until", String(32), nullable=False, comment="decision ids below it have a partition"),
+    Column("aged_us", BigInteger, nullable=False, comment="when the retention last looked"),
     comment="One row: the last position and time given out. Its update orders all writers.",
+)
+
+log_gaps = Table(
+    "log_gaps",
+    metadata,
+    Column("end_us", BigInteger, primary_key=True, autoincrement=False),
+    Column("length_us", BigInteger, nullable=False),
+    comment="Times that the retention does not count: no server was there, or the clock jumped.",
 )
 
 decisions = Table(
@@ -208,6 +217,33 @@ second_days = Table(
     Column("usd", Double, nullable=False, comment="of second calls: reported, or else predicted"),
 )
 
+history = Table(
+    "history",
+    metadata,
+    Column("router_uid", BigInteger, primary_key=True, autoincrement=False),
+    Column("level_minutes", Integer, primary_key=True, autoincrement=False, comment="1, 60 or 1440: its length"),
+    Column("start_minute", BigInteger, primary_key=True, autoincrement=False, comment="since 1970, in UTC"),
+    Column("model", String(127), primary_key=True),
+    Column("decisions", BigInteger, nullable=False),
+    Column("explorations", BigInteger, nullable=False),
+    Column("rewards", BigInteger, nullable=False),
+    Column("reward_sum", Double, nullable=False),
+    Column("cost_usd", Double, nullable=False),
+    Column("errors", BigInteger, nullable=False),
+    Column("closed", BigInteger, nullable=False, comment="windows that ended"),
+    Column("missing", BigInteger, nullable=False, comment="of them those without a reward"),
+    Column("late", BigInteger, nullable=False, comment="reports after the window"),
+)
+
+history_cursor = Table(
+    "history_cursor",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, nullable=False, comment="the log is counted up to here, inclusive"),
+    Column("closed_through_us", BigInteger, nullable=False, comment="and windows up to this end"),
+    comment="One row.",
+)
+
 api_keys = Table(
     "api_keys",
     metadata,
@@ -234,6 +270,27 @@ evaluations = Table(
     Column("closed_through_us", BigInteger, nullable=False),
     Column("payload", Text, nullable=False, comment="JSON of the router with its candidates"),
     Column("state", LargeBinary, nullable=False, comment="compressed with zlib"),
+)
+
+views = Table(
+    "views",
+    metadata,
+    Column("router", String(63), primary_key=True),
+    Column("canary", Boolean, primary_key=True, comment="of the router's canary, not of its live policy"),
+    Column("candidate", String(63), nullable=False, comment="the canary's name; else empty"),
+    Column("seq", BigInteger, nullable=False, comment="learned up to here; never replaced by an older"),
+    Column("time_us", BigInteger, nullable=False),
+    Column("state", LargeBinary, comment="null: there is none any more"),
+)
+
+learner_head = Table(
+    "learner_head",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("time_us", BigInteger, nullable=False),
+    Column("holder", String(256), nullable=False, comment="the host and process that learns"),
+    comment="One row: up to where the log is learned, all its views published.",
 )
 
 snapshots = Table(

@@ -1,4 +1,4 @@
-"""The end of the log in memory: what this process wrote, for the learner beside it."""
+"""The end of the log in memory: what this process wrote, for who follows the log beside it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from policy.log import LogRecord
 
-_RECORDS_MAX = 8192
+_SIZE_MAX = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class LogPage:
 
 
 class LogTail:
-    """The newest pages, as committed. Saves the learner from reading back what was just written.
+    """The newest pages, as committed. Saves one follower of the log from reading back what was just written.
 
     Only a shortcut: where a page is not here, because another process wrote it or it was pushed
     out, the reader goes to the database. Safe to use from any thread.
@@ -33,33 +33,41 @@ class LogTail:
 
     def __init__(self) -> None:
         self._pages: deque[LogPage] = deque()
-        self._records = 0
+        self._size = 0
         self._lock = threading.Lock()
 
     def put(self, page: LogPage) -> None:
         """Adds a committed page; the oldest go when there are too many."""
         with self._lock:
             self._pages.append(page)
-            self._records += len(page.records)
-            while self._records > _RECORDS_MAX:
+            self._size += _size(page)
+            while self._size > _SIZE_MAX:
                 self._drop()
 
     def take(self, after: int, limit: int) -> LogPage | None:
         """The pages that follow on `after`, joined until they span `limit` positions; None if there are none.
 
-        They are gone from here then.
+        They are gone from here then. Of a page that was begun elsewhere the rest is given.
         """
         with self._lock:
-            while self._pages and self._pages[0].after < after:
+            while self._pages and self._pages[0].upto <= after:
                 self._drop()
             records: list[LogRecord] = []
             upto = after
-            while self._pages and self._pages[0].after == upto and upto - after < limit:
-                upto = self._pages[0].upto
-                records.extend(self._drop().records)
+            while self._pages and self._pages[0].after <= upto and upto - after < limit:
+                page = self._drop()
+                records += (
+                    [each for each in page.records if each.seq > upto] if page.after < upto else page.records
+                )
+                upto = page.upto
         return None if upto == after else LogPage(after, records, upto)
 
     def _drop(self) -> LogPage:
         page = self._pages.popleft()
-        self._records -= len(page.records)
+        self._size -= _size(page)
         return page
+
+
+def _size(page: LogPage) -> int:
+    """A page takes room even if it is of positions without records, such as refused reports."""
+    return 1 + len(page.records)

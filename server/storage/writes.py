@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import accumulate
 from operator import attrgetter
 from typing import Any, Protocol
 
-from sqlalchemy import BigInteger, Connection, bindparam, case, insert, select, update
+from sqlalchemy import BigInteger, BindParameter, Connection, bindparam, case, select, update
 
 from policy.domain import InvalidFieldError, Prices, RewardRule, Router
 from policy.join import joined, resolve
-from policy.log import DecisionRecord, LogRecord, ReportRecord
+from policy.log import DecisionRecord, LogRecord, ReportRecord, altered
 from server.errors import (
     DecisionExpiredError,
     DecisionNotFoundError,
@@ -22,6 +22,7 @@ from server.errors import (
     PointsmanError,
 )
 from server.storage import partitions
+from server.storage.bulk import insert_rows
 from server.storage.codec import (
     AnyRow,
     decision_row,
@@ -44,8 +45,22 @@ _RESERVE = (
     )
     .returning(log_head.c.seq, log_head.c.time_us, log_head.c.partitioned_until)
 )
-_INSERT_DECISIONS = insert(decisions)
-_INSERT_REPORTS = insert(reports)
+_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
+_SUBJECTS = select(
+    decisions.c.decision_id,
+    decisions.c.router,
+    decisions.c.model,
+    decisions.c.expire_us,
+    decisions.c.deferred,
+    decisions.c.router_uid,
+    decisions.c.time_us,
+    decisions.c.second_model,
+    decisions.c.second_cost_usd,
+).where(decisions.c.decision_id.in_(_IDS))
+_EARLIER = select(reports).where(reports.c.decision_id.in_(_IDS)).order_by(reports.c.seq)
+_OF_REQUESTS = select(decisions).where(
+    decisions.c.router_uid == bindparam("router_uid"), decisions.c.request_id.in_(_IDS)
+)
 
 
 class Disposition(StrEnum):
@@ -126,11 +141,12 @@ Write = DecisionWrite | ReportWrite | ImportWrite | Transact
 
 @dataclass(frozen=True, slots=True)
 class WrittenBatch:
-    """One result for each write, an exception object for each that was refused; and what the log gained,
-    None where a Transact may have written what this module knows nothing of.
+    """One result for each write, an exception object for each that was refused; the log's time for them; and what
+    the log gained, None where a Transact may have written what this module knows nothing of.
     """
 
     results: list[Any]
+    time_us: int
     page: LogPage | None
 
 
@@ -148,18 +164,18 @@ def write_batch(
     if newest and newest >= partitioned_until:
         partitions.extend(connection, partitioned_until, newest)
     results: list[Any] = [None] * len(writes)
-    decision_drafts: list[tuple[int, DecisionWrite]] = []
-    report_drafts: list[tuple[int, ReportWrite]] = []
+    decision_drafts: list[tuple[int, DecisionRecord, float]] = []
+    report_drafts: list[tuple[int, ReportRecord, ReportWrite]] = []
     imports: list[tuple[int, int, ImportWrite]] = []
     transacts: list[tuple[int, int, Transact]] = []
     starts = accumulate(positions, initial=first)
     for index, (write, seq) in enumerate(zip(writes, starts, strict=False)):
         if isinstance(write, DecisionWrite):
             expire_us = time_us + write.window_us
-            draft = replace(write.draft, seq=seq, time_us=time_us, expire_us=expire_us)
-            decision_drafts.append((index, replace(write, draft=draft)))
+            draft = altered(write.draft, seq=seq, time_us=time_us, expire_us=expire_us)
+            decision_drafts.append((index, draft, write.second_max_usd))
         elif isinstance(write, ReportWrite):
-            report_drafts.append((index, replace(write, draft=replace(write.draft, seq=seq, time_us=time_us))))
+            report_drafts.append((index, altered(write.draft, seq=seq, time_us=time_us), write))
         elif isinstance(write, ImportWrite):
             imports.append((index, seq, write))
         else:
@@ -177,7 +193,7 @@ def write_batch(
         results[index] = _transact(connection, transact, seq, time_us)
     records.sort(key=attrgetter("seq"))
     page = None if transacts else LogPage(first - 1, records, first + sum(positions) - 1)
-    return WrittenBatch(results, page)
+    return WrittenBatch(results, time_us, page)
 
 
 def _reserve(connection: Connection, count: int, now_us: int) -> tuple[int, int, str]:
@@ -206,26 +222,28 @@ def _transact(connection: Connection, write: Transact, seq: int, time_us: int) -
 
 
 def _write_decisions(
-    connection: Connection, writes: Sequence[tuple[int, DecisionWrite]], results: list[Any]
+    connection: Connection, writes: Sequence[tuple[int, DecisionRecord, float]], results: list[Any]
 ) -> list[DecisionRecord]:
-    """Fills in the results; gives the records that are new."""
-    drafts = [write.draft for _, write in writes]
+    """Writes the drafts, each with what second calls may cost on its day. Fills in the results; gives the records
+    that are new.
+    """
+    drafts = [draft for _, draft, _ in writes]
     known = _decisions_by_request(connection, drafts)
     days = SecondDays(connection)
     days.read([day_of(each.router_uid, each.time_us) for each in drafts if each.choice.second])
     fresh = []
-    for index, write in writes:
-        key = write.draft.router_uid, write.draft.request_id
+    for index, draft, second_max_usd in writes:
+        key = draft.router_uid, draft.request_id
         earlier = known.get(key)
         if earlier is not None:
             results[index] = earlier
             continue
-        results[index] = granted = days.granted(write.draft, write.second_max_usd)
+        results[index] = granted = days.granted(draft, second_max_usd)
         if granted.request_id:
             known[key] = granted
         fresh.append(granted)
     if fresh:
-        connection.execute(_INSERT_DECISIONS, [decision_row(each) for each in fresh])
+        insert_rows(connection, decisions, [decision_row(each) for each in fresh])
         days.store()
     return fresh
 
@@ -244,8 +262,8 @@ def _write_import(
             seen.add(key)
             fresh.append(_stamped(row, seq + 2 * position, time_us, catalogue))
     if fresh:
-        connection.execute(_INSERT_DECISIONS, [decision_row(decision) for decision, _ in fresh])
-        connection.execute(_INSERT_REPORTS, [report_row(report) for _, report in fresh])
+        insert_rows(connection, decisions, [decision_row(decision) for decision, _ in fresh])
+        insert_rows(connection, reports, [report_row(report) for _, report in fresh])
     return dispositions, [record for pair in fresh for record in pair]
 
 
@@ -253,8 +271,8 @@ def _stamped(
     row: ImportedRow, seq: int, time_us: int, catalogue: Catalogue
 ) -> tuple[DecisionRecord, ReportRecord]:
     """The row's decision at this position of the log, and its report, joined, at the next."""
-    decision = replace(row.decision, seq=seq, time_us=time_us)
-    draft = replace(row.report, seq=seq + 1, time_us=time_us)
+    decision = altered(row.decision, seq=seq, time_us=time_us)
+    draft = altered(row.report, seq=seq + 1, time_us=time_us)
     router = catalogue.router(decision.router)
     rule = router.spec.reward_rule if router else RewardRule()
     prices = _prices(router, decision.choice.model)
@@ -276,34 +294,33 @@ def _decisions_by_request(
     found: dict[tuple[int, str], DecisionRecord] = {}
     for router_uid, request_ids in by_router.items():
         for keys in _chunks(request_ids):
-            query = select(decisions).where(decisions.c.router_uid == router_uid, decisions.c.request_id.in_(keys))
-            for row in connection.execute(query):
+            for row in connection.execute(_OF_REQUESTS, {"router_uid": router_uid, "ids": keys}):
                 found[router_uid, row.request_id] = load_decision(row)
     return found
 
 
 def _write_reports(
     connection: Connection,
-    writes: Sequence[tuple[int, ReportWrite]],
+    writes: Sequence[tuple[int, ReportRecord, ReportWrite]],
     catalogue: Catalogue,
     results: list[Any],
 ) -> list[ReportRecord]:
     """Fills in the results; gives the records that are new."""
-    decision_ids = sorted({write.draft.decision_id for _, write in writes})
+    decision_ids = sorted({draft.decision_id for _, draft, _ in writes})
     subjects = _report_subjects(connection, decision_ids)
     earlier = _earlier_reports(connection, decision_ids)
     days = SecondDays(connection)
-    seconds = {write.draft.decision_id for _, write in writes if write.draft.second}
+    seconds = {draft.decision_id for _, draft, _ in writes if draft.second}
     days.read([day_of(row.router_uid, row.time_us) for each, row in subjects.items() if each in seconds])
     fresh = []
-    for index, write in writes:
-        decision_id = write.draft.decision_id
+    for index, draft, write in writes:
+        decision_id = draft.decision_id
         try:
             decision = subjects.get(decision_id)
             if decision is None or (write.permitted is not None and decision.router not in write.permitted):
                 raise DecisionNotFoundError(decision_id)
             siblings = earlier[decision_id]
-            report, disposition = _judge(write, decision, siblings, catalogue)
+            report, disposition = _judge(draft, write.served_router, decision, siblings, catalogue)
         except (PointsmanError, InvalidFieldError) as refusal:
             results[index] = refusal
             continue
@@ -313,19 +330,19 @@ def _write_reports(
             days.settle(decision, report)
         results[index] = disposition
     if fresh:
-        connection.execute(_INSERT_REPORTS, [report_row(each) for each in fresh])
+        insert_rows(connection, reports, [report_row(each) for each in fresh])
         days.store()
     return fresh
 
 
 def _judge(
-    write: ReportWrite,
+    draft: ReportRecord,
+    served_router: str,
     decision: AnyRow,
     siblings: Sequence[ReportRecord],
     catalogue: Catalogue,
 ) -> tuple[ReportRecord, Disposition]:
     """The report with its part in the join, and its disposition. Raises for one that is refused."""
-    draft = write.draft
     if draft.report_id and any(each.report_id == draft.report_id for each in siblings):
         return draft, Disposition.DUPLICATE
     if draft.second and not decision.second_model:
@@ -337,7 +354,7 @@ def _judge(
     late = draft.time_us > decision.expire_us
     if draft.activation and late:
         raise DecisionExpiredError(draft.decision_id)
-    elsewhere = write.served_router not in ("", decision.router)
+    elsewhere = served_router not in ("", decision.router)
     if draft.served_model and (elsewhere or not catalogue.knows_model(decision.router, draft.served_model)):
         raise ModelNotFoundError(decision.router, draft.served_model, "served_model")
     router = catalogue.router(decision.router)
@@ -349,34 +366,22 @@ def _judge(
                 f"must be in [0, 1], since the router's reward rule weighs it, not {draft.signals[name]!r}",
             )
     prices = _prices(router, draft.served_model or called)
-    report = resolve(replace(draft, late=late), state, called, rule, prices)
+    report = resolve(altered(draft, late=late) if late else draft, state, called, rule, prices)
     return report, Disposition.LATE if late else Disposition.RECORDED
 
 
 def _report_subjects(connection: Connection, decision_ids: Sequence[str]) -> dict[str, AnyRow]:
-    columns = (
-        decisions.c.decision_id,
-        decisions.c.router,
-        decisions.c.model,
-        decisions.c.expire_us,
-        decisions.c.deferred,
-        decisions.c.router_uid,
-        decisions.c.time_us,
-        decisions.c.second_model,
-        decisions.c.second_cost_usd,
-    )
     return {
         row.decision_id: row
         for keys in _chunks(decision_ids)
-        for row in connection.execute(select(*columns).where(decisions.c.decision_id.in_(keys)))
+        for row in connection.execute(_SUBJECTS, {"ids": keys})
     }
 
 
 def _earlier_reports(connection: Connection, decision_ids: Sequence[str]) -> dict[str, list[ReportRecord]]:
     found: dict[str, list[ReportRecord]] = defaultdict(list)
     for keys in _chunks(decision_ids):
-        query = select(reports).where(reports.c.decision_id.in_(keys)).order_by(reports.c.seq)
-        for row in connection.execute(query):
+        for row in connection.execute(_EARLIER, {"ids": keys}):
             found[row.decision_id].append(load_report(row))
     return found
 

@@ -90,6 +90,7 @@ class Route:
         reads: BoundedReads,
         clock_us: Callable[[], int],
         new_decision_id: Callable[[int], str],
+        others_write: bool = False,
     ) -> None:
         self._registry = registry
         self._views = views
@@ -100,6 +101,7 @@ class Route:
         self._reads = reads
         self._clock_us = clock_us
         self._new_decision_id = new_decision_id
+        self._others_write = others_write
         self._sessions = Sessions()
         self._probes = Probes()
 
@@ -195,7 +197,9 @@ class Route:
         probed = self._probes.in_flight(router.uid, view.snapshot, now_us)
         blend = None if incumbent else self._blend(command, entry, query)
         choice = decide(view, router, query, decision_id, now_us, session, incumbent, probed, blend)
-        choice = replace(choice, second=offered(view, router, query, choice, decision_id, now_us))
+        second = offered(view, router, query, choice, decision_id, now_us)
+        if second is not None:
+            choice = replace(choice, second=second)
         return DecisionRecord(
             seq=0,
             time_us=0,
@@ -243,13 +247,16 @@ class Route:
         return await self._reads(read, _left(until))
 
     async def _session(self, command: RouteCommand, entry: RouterEntry, now_us: int, until: float) -> Turn | None:
-        """The session's last turn, None if there is none or it was too long ago."""
+        """The session's last turn, None if there is none or it was too long ago.
+
+        Where other servers write too, the log tells, but for a turn that was not logged.
+        """
         if not command.session_id:
             return None
         uid = entry.router.uid
         since_us = now_us - round(entry.router.spec.session_ttl_seconds * 1e6)
         known = self._sessions.get(uid, command.session_id)
-        if known is None:
+        if known is None or self._others_write:
             read = partial(self._reader.session_decision, uid, command.session_id, since_us)
             try:
                 found = await self._reads(read, _left(until))
@@ -259,8 +266,10 @@ class Route:
                 found = None
             # Another request of the session may have been decided while the log was read.
             known = self._sessions.get(uid, command.session_id)
+            if found and (known is None or known.time_us <= found.time_us):
+                return _turn(found)
             if known is None:
-                return _turn(found) if found else None
+                return None
         return known.turn if known.time_us >= since_us else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from sqlalchemy import Engine
 
@@ -14,6 +15,7 @@ from policy.recall import matched
 from server.errors import NotAllowedNowError, RouterNotFoundError, SnapshotMisfitError
 from server.registry import Registry
 from server.storage.archive import SnapshotInfo, list_snapshots, read_snapshot
+from server.storage.bounded_reads import BoundedReads
 from server.storage.group_commit import GroupCommit
 from server.storage.policy_store import Cause
 from server.storage.snapshot_file import FILE_BYTES_MAX, SnapshotVersionError, dump_snapshot, load_snapshot
@@ -34,21 +36,25 @@ class Matched:
 class Snapshots:
     """Reads them off the event loop; an import and a return are writes of the log's one writer."""
 
-    def __init__(self, engine: Engine, registry: Registry, change: ChangeRegistry, log: GroupCommit) -> None:
+    def __init__(
+        self, engine: Engine, reads: BoundedReads, registry: Registry, change: ChangeRegistry, log: GroupCommit
+    ) -> None:
         self._engine = engine
+        self._reads = reads
         self._registry = registry
         self._change = change
         self._log = log
 
     async def list(self, router_id: str) -> Sequence[SnapshotInfo]:
-        """The router's snapshots, oldest first. Raises RouterNotFoundError."""
+        """The router's snapshots, oldest first. Raises RouterNotFoundError, StorageUnavailableError."""
         router = self._router(router_id)
-        return await asyncio.to_thread(list_snapshots, self._engine, router_id, router.uid)
+        return await self._reads(partial(list_snapshots, self._engine, router_id, router.uid))
 
     async def export(self, router_id: str, snapshot_id: str, name: str) -> bytes:
         """The file of a snapshot of this name.
 
-        Raises RouterNotFoundError, SnapshotNotFoundError, NotAllowedNowError for one of another version.
+        Raises RouterNotFoundError, SnapshotNotFoundError, StorageUnavailableError, NotAllowedNowError for one of
+        another version.
         """
         router = self._router(router_id)
 
@@ -59,7 +65,7 @@ class Snapshots:
             except StateVersionError as error:
                 raise NotAllowedNowError(f"{name} cannot be exported: {error}") from error
 
-        return await asyncio.to_thread(made)
+        return await self._reads(made)
 
     async def take(self, router_id: str, data: bytes) -> SnapshotInfo:
         """Adds a file that was exported to the router's snapshots; nothing is learned before it is restored.
@@ -86,7 +92,7 @@ class Snapshots:
         router = self._router(router_id)
         check_cause(cause)
         entry = await self._change.apply(router_id, restore_snapshot(router_id, snapshot_id, revision, cause))
-        stored = await asyncio.to_thread(read_snapshot, self._engine, router_id, router.uid, snapshot_id)
+        stored = await self._reads(partial(read_snapshot, self._engine, router_id, router.uid, snapshot_id))
         names = matched(stored.router, entry.router, own=snapshot_id.isdigit())
         known = {model.key for model in entry.router.models} & set(names.values())
         return Matched(

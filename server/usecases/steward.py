@@ -37,7 +37,8 @@ class Steward:
             if not await self._go_back(entry, found):
                 await self._walk(entry, found)
         except PointsmanError as error:
-            logger.warning("routers/%s stays with its policy for now: %s", router_id, error.message)
+            message = "routers/%s stays with its policy for now: %s"
+            logger.warning(message, router_id, error.message, extra={"router": router_id})
 
     async def _go_back(self, entry: RouterEntry, found: Found) -> bool:
         """Takes the former live policy back if it is known to be better than the one that was promoted.
@@ -111,4 +112,5 @@ class Steward:
         live = state is PolicyState.LIVE
         command = replace(command, holdback_share=share) if live else replace(command, canary_share=share)
         await self._promote.move(command, cause, good_until)
-        logger.warning("routers/%s: %s is %s: %s", entry.router.id, result.id, state, reason)
+        router = entry.router.id
+        logger.warning("routers/%s: %s is %s: %s", router, result.id, state, reason, extra={"router": router})

@@ -1203,6 +1203,210 @@ class DeleteRouterResponse(_message.Message):
 Global___DeleteRouterResponse: _TypeAlias = DeleteRouterResponse  # noqa: Y015
 
 @_typing.final
+class GetHistoryRequest(_message.Message):
+    """Of which router, and of what time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    BUCKET_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"routers/{router}"; empty means "routers/default"."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """From when; unset means a day before end_time."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when; unset, or later than now, means now."""
+
+    @_builtins.property
+    def bucket(self) -> _duration_pb2.Duration:
+        """How long each bucket is: whole minutes, so that there are 500 at most. Single minutes are kept for 2 days, whole
+        hours for 90 days, whole days for ever. Unset means a round length with at most 120 buckets.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        bucket: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "end_time", b"end_time", "name", b"name", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetHistoryRequest: _TypeAlias = GetHistoryRequest  # noqa: Y015
+
+@_typing.final
+class GetHistoryResponse(_message.Message):
+    """The history asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HISTORY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def history(self) -> Global___History:
+        """What the router did."""
+
+    def __init__(
+        self,
+        *,
+        history: Global___History | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["history", b"history"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetHistoryResponse: _TypeAlias = GetHistoryResponse  # noqa: Y015
+
+@_typing.final
+class History(_message.Message):
+    """What a router did over time. Second calls and imported decisions are none of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUTER_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    BUCKET_FIELD_NUMBER: _builtins.int
+    BUCKETS_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    router: _builtins.str
+    """"routers/{router}"."""
+    position: _builtins.str
+    """The position in the log up to which it is counted."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When the first bucket begins: buckets begin at multiples of their length since 1970, in UTC."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When the last one ends."""
+
+    @_builtins.property
+    def bucket(self) -> _duration_pb2.Duration:
+        """How long each is."""
+
+    @_builtins.property
+    def buckets(self) -> _containers.RepeatedCompositeFieldContainer[Global___HistoryBucket]:
+        """Those in which something was, in order."""
+
+    def __init__(
+        self,
+        *,
+        router: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        bucket: _duration_pb2.Duration | None = ...,
+        buckets: _abc.Iterable[Global___HistoryBucket] | None = ...,
+        position: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "buckets", b"buckets", "end_time", b"end_time", "position", b"position", "router", b"router", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___History: _TypeAlias = History  # noqa: Y015
+
+@_typing.final
+class HistoryBucket(_message.Message):
+    """What a router did in a stretch of time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it begins."""
+
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelHistory]:
+        """Its models that did something, by id; those that were removed since, too."""
+
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        models: _abc.Iterable[Global___ModelHistory] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HistoryBucket: _TypeAlias = HistoryBucket  # noqa: Y015
+
+@_typing.final
+class ModelHistory(_message.Message):
+    """What a model did in a stretch of time. Rewards, costs, errors and late reports are of the time when they arrived."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    DECISION_COUNT_FIELD_NUMBER: _builtins.int
+    EXPLORATION_COUNT_FIELD_NUMBER: _builtins.int
+    REWARD_COUNT_FIELD_NUMBER: _builtins.int
+    REWARD_SUM_FIELD_NUMBER: _builtins.int
+    COST_USD_FIELD_NUMBER: _builtins.int
+    ERROR_COUNT_FIELD_NUMBER: _builtins.int
+    CLOSED_COUNT_FIELD_NUMBER: _builtins.int
+    MISSING_COUNT_FIELD_NUMBER: _builtins.int
+    LATE_COUNT_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's id."""
+    decision_count: _builtins.int
+    """Decisions for it that count."""
+    exploration_count: _builtins.int
+    """Of them those whose draw was not the best known."""
+    reward_count: _builtins.int
+    """First rewards about it."""
+    reward_sum: _builtins.float
+    """Their sum, and by how much later rewards of the same decisions changed it."""
+    cost_usd: _builtins.float
+    """USD charged: as reported, and as predicted where a window ended without."""
+    error_count: _builtins.int
+    """Calls reported as failed."""
+    closed_count: _builtins.int
+    """Its decisions whose window ended."""
+    missing_count: _builtins.int
+    """Of them those without a reward."""
+    late_count: _builtins.int
+    """Reports that came after the window."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        decision_count: _builtins.int = ...,
+        exploration_count: _builtins.int = ...,
+        reward_count: _builtins.int = ...,
+        reward_sum: _builtins.float = ...,
+        cost_usd: _builtins.float = ...,
+        error_count: _builtins.int = ...,
+        closed_count: _builtins.int = ...,
+        missing_count: _builtins.int = ...,
+        late_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_count", b"closed_count", "cost_usd", b"cost_usd", "decision_count", b"decision_count", "error_count", b"error_count", "exploration_count", b"exploration_count", "late_count", b"late_count", "missing_count", b"missing_count", "model", b"model", "reward_count", b"reward_count", "reward_sum", b"reward_sum"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelHistory: _TypeAlias = ModelHistory  # noqa: Y015
+
+@_typing.final
 class CreateModelRequest(_message.Message):
     """A model to add."""
 

@@ -60,6 +60,11 @@ class RegistryServiceStub:
                 request_serializer=pointsman_dot_v1_dot_registry__service__pb2.DeleteRouterRequest.SerializeToString,
                 response_deserializer=pointsman_dot_v1_dot_registry__service__pb2.DeleteRouterResponse.FromString,
                 _registered_method=True)
+        self.GetHistory = channel.unary_unary(
+                '/pointsman.v1.RegistryService/GetHistory',
+                request_serializer=pointsman_dot_v1_dot_registry__service__pb2.GetHistoryRequest.SerializeToString,
+                response_deserializer=pointsman_dot_v1_dot_registry__service__pb2.GetHistoryResponse.FromString,
+                _registered_method=True)
         self.CreateModel = channel.unary_unary(
                 '/pointsman.v1.RegistryService/CreateModel',
                 request_serializer=pointsman_dot_v1_dot_registry__service__pb2.CreateModelRequest.SerializeToString,
@@ -122,6 +127,14 @@ class RegistryServiceServicer:
     def DeleteRouter(self, request, context):
         """Deletes a router with its models; its log stays until retention. routers/default cannot be
         deleted. Errors: NOT_FOUND, FAILED_PRECONDITION, ABORTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetHistory(self, request, context):
+        """Reads what a router did over time. It is counted from the log some seconds behind it.
+        Errors: INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -190,6 +203,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.DeleteRouter,
                     request_deserializer=pointsman_dot_v1_dot_registry__service__pb2.DeleteRouterRequest.FromString,
                     response_serializer=pointsman_dot_v1_dot_registry__service__pb2.DeleteRouterResponse.SerializeToString,
+            ),
+            'GetHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetHistory,
+                    request_deserializer=pointsman_dot_v1_dot_registry__service__pb2.GetHistoryRequest.FromString,
+                    response_serializer=pointsman_dot_v1_dot_registry__service__pb2.GetHistoryResponse.SerializeToString,
             ),
             'CreateModel': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateModel,
@@ -353,6 +371,33 @@ class RegistryService:
             '/pointsman.v1.RegistryService/DeleteRouter',
             pointsman_dot_v1_dot_registry__service__pb2.DeleteRouterRequest.SerializeToString,
             pointsman_dot_v1_dot_registry__service__pb2.DeleteRouterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pointsman.v1.RegistryService/GetHistory',
+            pointsman_dot_v1_dot_registry__service__pb2.GetHistoryRequest.SerializeToString,
+            pointsman_dot_v1_dot_registry__service__pb2.GetHistoryResponse.FromString,
             options,
             channel_credentials,
             insecure,

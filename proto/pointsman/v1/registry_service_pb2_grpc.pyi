@@ -45,6 +45,10 @@ class RegistryServiceStub:
     """Deletes a router with its models; its log stays until retention. routers/default cannot be
     deleted. Errors: NOT_FOUND, FAILED_PRECONDITION, ABORTED.
     """
+    GetHistory: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetHistoryRequest, _registry_service_pb2.GetHistoryResponse]
+    """Reads what a router did over time. It is counted from the log some seconds behind it.
+    Errors: INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE.
+    """
     CreateModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.CreateModelRequest, _registry_service_pb2.CreateModelResponse]
     """Adds a model to a router. Errors: INVALID_ARGUMENT, NOT_FOUND (router), ALREADY_EXISTS,
     FAILED_PRECONDITION (the router has as many models as it may).
@@ -74,6 +78,10 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     DeleteRouter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteRouterRequest, _registry_service_pb2.DeleteRouterResponse]  # type: ignore[assignment]
     """Deletes a router with its models; its log stays until retention. routers/default cannot be
     deleted. Errors: NOT_FOUND, FAILED_PRECONDITION, ABORTED.
+    """
+    GetHistory: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetHistoryRequest, _registry_service_pb2.GetHistoryResponse]  # type: ignore[assignment]
+    """Reads what a router did over time. It is counted from the log some seconds behind it.
+    Errors: INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE.
     """
     CreateModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.CreateModelRequest, _registry_service_pb2.CreateModelResponse]  # type: ignore[assignment]
     """Adds a model to a router. Errors: INVALID_ARGUMENT, NOT_FOUND (router), ALREADY_EXISTS,
@@ -131,6 +139,16 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_registry_service_pb2.DeleteRouterResponse, _abc.Awaitable[_registry_service_pb2.DeleteRouterResponse]]:
         """Deletes a router with its models; its log stays until retention. routers/default cannot be
         deleted. Errors: NOT_FOUND, FAILED_PRECONDITION, ABORTED.
+        """
+
+    @_abc_1.abstractmethod
+    def GetHistory(
+        self,
+        request: _registry_service_pb2.GetHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.GetHistoryResponse, _abc.Awaitable[_registry_service_pb2.GetHistoryResponse]]:
+        """Reads what a router did over time. It is counted from the log some seconds behind it.
+        Errors: INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,1 @@
+"""The benchmark of several servers on one PostgreSQL."""

@@ -1,0 +1,184 @@
+// The console: which view is shown, of which router, and when it is asked for anew.
+
+import * as api from "./api.js";
+import { colourNumbers } from "./colours.js";
+import { decisionView } from "./decision.js";
+import { h, morphChildren } from "./dom.js";
+import { idOf } from "./format.js";
+import { askForKey, startKeys } from "./keys.js";
+import { league } from "./league.js";
+import { editModel, modelsView } from "./models.js";
+import { overview } from "./overview.js";
+import { startTheme } from "./theme.js";
+
+const POLL_MS = 3000;
+const VIEWS = {
+  overview: { title: "Overview", load: loadOverview, render: overview },
+  league: { title: "Candidates", load: loadLeague, render: league },
+  models: { title: "Models", load: loadModelsView, render: modelsView },
+  decision: { title: "Decision", load: loadDecision, render: decisionView },
+};
+const HEALTH_SERVICES = { learner: "", evaluation: "pointsman.v1.evaluation", live: "pointsman.v1.live_policy" };
+
+const ACTIONS = {
+  copy(button) {
+    navigator.clipboard?.writeText(button.dataset.text);
+    button.textContent = "Copied";
+  },
+  "add-model": () => editModel(at("dialog"), shownData.router, null, refresh),
+  "edit-model": ({ dataset }) =>
+    editModel(at("dialog"), shownData.router, shownData.models.find((each) => each.id === dataset.model), refresh),
+};
+
+const at = (id) => document.getElementById(id);
+let turn = 0;
+let timer = 0;
+let lastAnswer = null;
+let shownData = null;
+
+/** What the address says: "#/support/overview". */
+function place() {
+  const [router = "", view = "", ...rest] = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
+  return { router, view: VIEWS[view] ? view : "overview", rest: rest.join("/") };
+}
+
+async function refresh() {
+  clearTimeout(timer);
+  const mine = ++turn;
+  const shown = place();
+  try {
+    const routers = await loadRouters(shown.view);
+    const name = routers.some((each) => each.name === `routers/${shown.router}`) ? `routers/${shown.router}` : pick(routers);
+    const view = VIEWS[shown.view];
+    const data = await view.load(name, shown.rest);
+    if (mine !== turn) return;
+    showBar(routers, name, shown.view);
+    morphChildren(at("main"), view.render(data));
+    shownData = data;
+    succeeded();
+  } catch (error) {
+    if (mine !== turn) return;
+    failed(error);
+    if (error.status === 401) return; // Asked again once there is another key.
+  }
+  if (!document.hidden) timer = setTimeout(refresh, POLL_MS);
+}
+
+/** The routers. A key that may not list them can look up decisions all the same. */
+async function loadRouters(view) {
+  try {
+    return await api.listRouters();
+  } catch (error) {
+    if (error.status === 403 && view === "decision") return [];
+    throw error;
+  }
+}
+
+/** The router to begin with: the busiest. */
+function pick(routers) {
+  const decided = (each) => Number(each?.statistics?.decisionCount ?? 0);
+  return routers.reduce((one, other) => (decided(other) > decided(one) ? other : one), routers[0])?.name ?? "";
+}
+
+async function loadOverview(name) {
+  const [{ router }, models, told, ...health] = await Promise.all([
+    api.getRouter({ name }),
+    loadModels(name),
+    loadEvaluation(name),
+    ...Object.values(HEALTH_SERVICES).map((service) => api.checkHealth(service)),
+  ]);
+  const named = Object.keys(HEALTH_SERVICES).map((id, index) => [id, health[index].status]);
+  return { router, models, ...told, colours: colourNumbers(models), health: Object.fromEntries(named) };
+}
+
+async function loadModels(name) {
+  const models = await api.listModels(name);
+  return models.map((each) => ({ ...each, id: idOf(each.name) }));
+}
+
+/** The evaluation, or why there is none: that alone leaves the rest as it is. */
+async function loadEvaluation(router) {
+  try {
+    return { evaluation: (await api.getEvaluation({ router })).evaluation, evaluationError: "" };
+  } catch (error) {
+    if (error.code !== "unavailable" || error.status === 0) throw error;
+    return { evaluation: null, evaluationError: "the evaluation has yet to reach this router" };
+  }
+}
+
+async function loadLeague(name) {
+  const [{ router }, told, policies, transitions] = await Promise.all([
+    api.getRouter({ name }),
+    loadEvaluation(name),
+    api.listPolicies(name),
+    api.listTransitions(name),
+  ]);
+  return { router, policies, transitions, ...told };
+}
+
+async function loadModelsView(name) {
+  const [{ router }, models] = await Promise.all([api.getRouter({ name }), loadModels(name)]);
+  return { router, models, colours: colourNumbers(models) };
+}
+
+/** The decision of the address, with the colours that its models have in their router. */
+async function loadDecision(name, wanted) {
+  if (!wanted) return { wanted, decision: null, told: "", colours: new Map() };
+  try {
+    const { decision } = await api.getDecision(wanted);
+    const models = await loadModels(decision.router).catch(() => []);
+    return { wanted, decision, told: "", colours: colourNumbers(models) };
+  } catch (error) {
+    if (!["not_found", "invalid_argument"].includes(error.code)) throw error;
+    return { wanted, decision: null, told: error.message, colours: new Map() };
+  }
+}
+
+function showBar(routers, name, view) {
+  const select = at("router");
+  const ids = routers.map((each) => [idOf(each.name), each.displayName]);
+  morphChildren(select, ids.map(([id, shown]) => h("option", { value: id }, shown ? `${shown} (${id})` : id)));
+  select.disabled = false;
+  select.value = idOf(name);
+  const links = Object.entries(VIEWS).map(([id, { title }]) =>
+    h("a", { href: `#/${encodeURIComponent(idOf(name))}/${id}`, "aria-current": id === view ? "page" : null }, title));
+  morphChildren(at("views"), links);
+  document.title = `${idOf(name)} · ${VIEWS[view].title} · Pointsman`;
+}
+
+function succeeded() {
+  lastAnswer = new Date();
+  at("live").className = "live on";
+  at("live").textContent = "live";
+  at("live").title = `as of ${lastAnswer.toLocaleTimeString("en-GB")}`;
+  morphChildren(at("notice"), []);
+}
+
+function failed(error) {
+  at("live").className = "live";
+  at("live").textContent = "not live";
+  if (error.status === 401) askForKey(error.message);
+  const since = lastAnswer ? ` The numbers are those of ${lastAnswer.toLocaleTimeString("en-GB")}.` : "";
+  const told = error.status === 403 ? "The key does not reach this: the console needs one with the scope administer." : "";
+  if (!(error instanceof api.CallError)) console.error(error);
+  morphChildren(at("notice"), [h("p", {}, `${error.message || "something failed"}. ${told}${since}`)]);
+}
+
+at("router").addEventListener("change", (event) => {
+  location.hash = `#/${encodeURIComponent(event.target.value)}/${place().view}`;
+});
+addEventListener("hashchange", refresh);
+document.addEventListener("visibilitychange", () => !document.hidden && refresh());
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-action]");
+  if (button) ACTIONS[button.dataset.action](button);
+});
+document.addEventListener("submit", (event) => {
+  if (event.target.dataset.form !== "look-up") return;
+  event.preventDefault();
+  const id = new FormData(event.target).get("id").trim();
+  location.hash = `#/${encodeURIComponent(place().router)}/decision/${encodeURIComponent(id)}`;
+});
+startTheme(at("theme"), () => {});
+startKeys(at("key"), at("dialog"), refresh);
+refresh();

@@ -1,0 +1,139 @@
+"""The published views in PostgreSQL, and how far the learner has come: newer is never replaced by older."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Engine, or_, select, text, tuple_
+from sqlalchemy.dialects.postgresql import insert
+
+from server.storage.notices import LEARNED, notify
+from server.storage.schema import changes, learner_head, log_head, views
+
+ViewKey = tuple[str, bool]
+"""A router, and whether it is its canary's view."""
+_HEAD_ID = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StoredView:
+    """A router's view at a position of the log, or its canary's; `state` None says that there is none any more.
+
+    It was published at `time_us`.
+    """
+
+    router: str
+    canary: bool
+    candidate: str
+    seq: int
+    state: bytes | None
+    time_us: int = 0
+
+    @property
+    def key(self) -> ViewKey:
+        """What it takes the place of."""
+        return self.router, self.canary
+
+
+@dataclass(frozen=True, slots=True)
+class LearnerHead:
+    """How far the learner has come in the log, and which process that is."""
+
+    seq: int
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """What is published at one time. `changed` are the routers that were changed since the last look."""
+
+    head: int
+    changed: set[str]
+    positions: Mapping[ViewKey, int]
+    learner: LearnerHead | None
+
+
+def publish_views(engine: Engine, found: Iterable[StoredView], learner: LearnerHead | None, time_us: int) -> None:
+    """Publishes in one small transaction and says so to who listens. Views that are older than what is there
+    change nothing, and what is lost in a crash of the database is soon published again: nobody waits for the disk.
+    """
+    rows = [
+        {
+            "router": each.router,
+            "canary": each.canary,
+            "candidate": each.candidate,
+            "seq": each.seq,
+            "time_us": time_us,
+            "state": each.state,
+        }
+        for each in sorted(found, key=lambda each: each.key)  # In one order: no deadlock.
+    ]
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL synchronous_commit = off"))
+        if rows:
+            connection.execute(_PUT_VIEW, rows)
+        if learner is not None:
+            head = {"id": _HEAD_ID, "seq": learner.seq, "time_us": time_us, "holder": learner.holder}
+            connection.execute(_PUT_HEAD, head)
+        notify(connection, LEARNED)
+
+
+def read_board(engine: Engine, after: int) -> Board:
+    """What is published now, and which routers were changed above this position of the log."""
+    with engine.connect() as connection:
+        head = int(connection.execute(select(log_head.c.seq)).scalar_one())
+        return Board(
+            head,
+            _changed(connection, after, head),
+            {(row.router, row.canary): row.seq for row in connection.execute(_POSITIONS)},
+            _learner(connection),
+        )
+
+
+def read_views(engine: Engine, keys: Iterable[ViewKey]) -> list[StoredView]:
+    """These views as they are now."""
+    query = select(views).where(tuple_(views.c.router, views.c.canary).in_(sorted(keys)))
+    with engine.connect() as connection:
+        return [
+            StoredView(row.router, row.canary, row.candidate, row.seq, row.state, row.time_us)
+            for row in connection.execute(query)
+        ]
+
+
+def _changed(connection: Connection, after: int, upto: int) -> set[str]:
+    since = (changes.c.seq > after, changes.c.seq <= upto, changes.c.router != "")
+    return set(connection.execute(select(changes.c.router).distinct().where(*since)).scalars())
+
+
+def _learner(connection: Connection) -> LearnerHead | None:
+    row = connection.execute(select(learner_head)).one_or_none()
+    return None if row is None else LearnerHead(row.seq, row.holder)
+
+
+_POSITIONS = select(views.c.router, views.c.canary, views.c.seq)
+_NEW_VIEW = insert(views)
+_PUT_VIEW = _NEW_VIEW.on_conflict_do_update(
+    index_elements=[views.c.router, views.c.canary],
+    set_={
+        "candidate": _NEW_VIEW.excluded.candidate,
+        "seq": _NEW_VIEW.excluded.seq,
+        "time_us": _NEW_VIEW.excluded.time_us,
+        "state": _NEW_VIEW.excluded.state,
+    },
+    where=views.c.seq < _NEW_VIEW.excluded.seq,
+)
+_NEW_HEAD = insert(learner_head)
+_PUT_HEAD = _NEW_HEAD.on_conflict_do_update(
+    index_elements=[learner_head.c.id],
+    set_={
+        "seq": _NEW_HEAD.excluded.seq,
+        "time_us": _NEW_HEAD.excluded.time_us,
+        "holder": _NEW_HEAD.excluded.holder,
+    },
+    # The same position by another holder: it has taken over, and there is nothing to learn yet.
+    where=or_(
+        learner_head.c.seq < _NEW_HEAD.excluded.seq,
+        (learner_head.c.seq == _NEW_HEAD.excluded.seq) & (learner_head.c.holder != _NEW_HEAD.excluded.holder),
+    ),
+)

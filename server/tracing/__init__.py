@@ -1,0 +1,1 @@
+"""Traces by OpenTelemetry, for those who ask for them."""

@@ -1,0 +1,122 @@
+"""Routers, models and keys that come and go leave nothing behind in a server's memory."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections import Counter
+from urllib.request import urlopen
+
+import pytest
+from pointsman.v1 import policy_service_pb2 as policy_pb
+from pointsman.v1 import registry_service_pb2 as registry_pb
+from servers import Running, eventually, running_app
+
+from policy.circuit import PROBE_US
+from policy.domain import Router, RouterSpec
+from policy.features import Featuriser
+from server.admission import Admission
+from server.errors import LimitExceededError
+from server.keys import ApiKey, Scope
+from server.probes import Probes
+from server.storage.tail import LogPage, LogTail
+from server.views import Views
+
+ROUTERS = 6
+# The last records of the log are remembered, up to so many, whosever they are.
+OF_THE_LOG = {"DecisionRecord", "ReportRecord", "RegistryRecord", "PolicyRecord", "LogPage", "Choice", "Candidate"}
+
+
+def held() -> Counter[str]:
+    """How many objects of our own classes there are, by class."""
+    gc.collect()
+    kinds = (type(each) for each in gc.get_objects())
+    return Counter(
+        kind.__qualname__ for kind in kinds if str(kind.__module__).split(".")[0] in ("policy", "server")
+    )
+
+
+async def come_and_go(server: Running, names: range) -> None:
+    """Routers are made, used, learned of, evaluated, scraped, and deleted."""
+    made = [await server.create_router(f"r{each}") for each in names]
+    for name in made:
+        await server.create_models(name, a={}, b={})
+        candidate = policy_pb.Policy(policy="learned")
+        await server.policies.CreatePolicy(
+            policy_pb.CreatePolicyRequest(parent=name, policy_id="even", policy=candidate)
+        )
+        await server.report(await server.route(router=name), reward=1.0)
+    for name in made:
+        await server.settled(name)
+        request = policy_pb.GetEvaluationRequest(router=name)
+
+        async def evaluated(request: policy_pb.GetEvaluationRequest = request) -> bool:
+            return bool((await server.policies.GetEvaluation(request)).evaluation.ByteSize())
+
+        await eventually(evaluated)
+    assert server.app is not None
+    await asyncio.to_thread(lambda: urlopen(f"http://127.0.0.1:{server.app.metrics_port}/metrics").read())
+    for name in made:
+        await server.registry.DeleteRouter(registry_pb.DeleteRouterRequest(name=name))
+
+
+async def test_of_routers_that_are_gone_nothing_is_held(url: str, featuriser: Featuriser) -> None:
+    settings = {"metrics_port": 0, "evaluation_seconds": 0.05, "snapshot_seconds": 0.05}
+    async with running_app(url, featuriser, **settings) as server:
+        await server.create_models(a={}, b={})
+        await come_and_go(server, range(ROUTERS))
+        before = held()
+        await come_and_go(server, range(ROUTERS, 4 * ROUTERS))
+
+        async def nothing_more() -> bool:
+            grown = {kind: more for kind, more in (held() - before).items() if more >= ROUTERS}
+            return not grown.keys() - OF_THE_LOG
+
+        await eventually(nothing_more, 30.0)
+
+
+def test_blank_views_of_routers_that_the_learner_never_sees_are_bounded() -> None:
+    views = Views()
+    before = held()["PolicyView"]
+    for each in range(500):
+        views.get(Router(f"r{each}", RouterSpec(), (), each))
+    assert held()["PolicyView"] - before <= 100
+
+
+def test_keys_that_are_not_used_any_more_are_forgotten_and_those_in_use_are_not() -> None:
+    seconds = [0.0]
+    admission = Admission(lambda: seconds[0])
+    before = held()["_Use"]
+    slow = limited("slow", requests_per_second=0.001, burst=1)
+    busy = limited("busy", concurrent_max=1)
+    with admission.request(busy), admission.request(slow):
+        for each in range(2000):
+            with admission.request(limited(f"k{each}", requests_per_second=10.0)):
+                seconds[0] += 0.2
+        assert held()["_Use"] - before <= 200
+        for key in (slow, busy):
+            with pytest.raises(LimitExceededError), admission.request(key):
+                pass
+
+
+def limited(key_id: str, **limits: float) -> ApiKey:
+    return ApiKey(key_id, "", b"", frozenset(Scope), 0, **limits)
+
+
+def test_probes_of_routers_that_are_gone_are_forgotten_when_their_time_is_over() -> None:
+    probes = Probes()
+    before = held()["Probe"]
+    for each in range(1000):
+        probes.begin(each, "a#1", each * PROBE_US // 10)
+    assert held()["Probe"] - before <= 20
+
+
+def test_pages_without_records_do_not_pile_up_where_nobody_takes_them() -> None:
+    tail = LogTail()
+    before = held()["LogPage"]
+    for each in range(20_000):
+        tail.put(LogPage(each, [], each + 1))
+    assert held()["LogPage"] - before <= 10_000
+    page = tail.take(19_000, 1000)
+    assert page is not None
+    assert page.upto == 20_000
