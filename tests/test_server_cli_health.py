@@ -12,7 +12,6 @@ from locks import add_key
 from servers import POINTSMAN, running_app
 
 from policy.features import Featuriser
-from server.app import EVALUATION_HEALTH
 
 AS_MODULE = (sys.executable, "-m", "server.cli.health")
 
@@ -48,8 +47,8 @@ async def test_one_of_its_services_may_not_serve_and_one_that_there_is_not_is_no
     async with running_app(url, featuriser) as running:
         assert running.app is not None
         await running.health_is(1)
-        await running.app._report_health(False, EVALUATION_HEALTH)
-        assert await probed(running.target, "--service", EVALUATION_HEALTH) == (1, "NOT_SERVING\n")
+        await running.app._health.tell({"of.one": False})  # As of one of its own, which it would tell anew.
+        assert await probed(running.target, "--service", "of.one") == (1, "NOT_SERVING\n")
         assert (await probed(running.target))[0] == 0
         code, said = await probed(running.target, "--service", "nothing")
         assert (code, said.partition(":")[0].rpartition(" ")[2]) == (1, "127.0.0.1")

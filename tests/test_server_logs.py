@@ -21,10 +21,8 @@ import grpc
 import pytest
 from collector import running_collector
 from locks import add_key, bearer
-from pointsman.v1 import policy_service_pb2 as policy_pb
 from pointsman.v1 import registry_service_pb2 as registry_pb
 from pointsman.v1 import router_service_pb2 as pb
-from pointsman.v1.policy_service_pb2_grpc import PolicyServiceStub
 from pointsman.v1.registry_service_pb2_grpc import RegistryServiceStub
 from pointsman.v1.router_service_pb2_grpc import RouterServiceStub
 from servers import POINTSMAN, refusal
@@ -102,12 +100,11 @@ async def test_every_line_is_an_object_that_says_whose_call_it_is_about_and_noth
         decision = await router.Route(request, metadata=metadata)
         assert (await refusal(router.Route(request, metadata=[PARENT]))).reason == "KEY_MISSING"
         with sqlite3.connect(file) as connection:
-            connection.execute("ALTER TABLE reports RENAME TO elsewhere")
-            connection.execute("ALTER TABLE transitions RENAME TO nowhere")
-        ask = policy_pb.ListTransitionsRequest(parent="routers/default")
-        await refusal(PolicyServiceStub(channel).ListTransitions(ask, metadata=metadata))
+            connection.execute("UPDATE decisions SET details = '{'")
+        ask = pb.GetDecisionRequest(decision_id=decision.decision_id)
+        assert (await refusal(router.GetDecision(ask, metadata=metadata))).reason == "INTERNAL"
         report = pb.ReportRewardRequest(decision_id=decision.decision_id, reward=1.0)
-        await refusal(router.ReportReward(report, metadata=metadata))
+        await router.ReportReward(report, metadata=metadata)
 
     for each in logged.records:
         assert set(each) >= {"time", "level", "logger", "message"}
@@ -118,10 +115,10 @@ async def test_every_line_is_an_object_that_says_whose_call_it_is_about_and_noth
     assert routed["decision_id"] == decision.decision_id
     assert routed["seconds"] > 0
     assert logged.about(method="Route", code="UNAUTHENTICATED", trace_id=TRACE)
-    failed = logged.about(method="ListTransitions", **of_call)
-    assert [each["level"] for each in failed] == ["WARNING", "DEBUG"]
+    failed = logged.about(method="GetDecision", decision_id=decision.decision_id, trace_id=TRACE)
+    assert [each["level"] for each in failed] == ["ERROR", "DEBUG"]
+    assert "Traceback" in failed[0]["exception"]
     assert logged.about(method="ReportReward", decision_id=decision.decision_id, trace_id=TRACE)
-    assert any("Traceback" in each.get("exception", "") for each in logged.records)
     for line in logged.lines:
         assert SECRET not in line
         assert key.rpartition("_")[2] not in line
