@@ -172,7 +172,7 @@ class CostTerms:
         found = []
         for row, value in zip(self.rows, (features @ self.shape_weights.T).tolist(), strict=True):
             scale, fixed_usd, per_input, per_unit, in_tokens = row
-            amount = scale * min(max(value, _RATIO_LOW), _RATIO_HIGH)
+            amount = scale * (_RATIO_LOW if value < _RATIO_LOW else min(value, _RATIO_HIGH))
             if in_tokens and amount > bound:
                 amount = bound
             found.append(fixed_usd + per_input * input_tokens + per_unit * amount)

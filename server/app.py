@@ -31,13 +31,13 @@ from server.config_file import DeclaredRouter
 from server.declared import apply_declared
 from server.doors import Doors, is_loopback
 from server.election import Election
-from server.evaluation_loop import EvaluationLoop, Found
+from server.evaluation_loop import Found
 from server.history_loop import HistoryLoop
 from server.http.door import HttpDoor
 from server.key_watch import KeyWatch
 from server.keys import KeyRing
-from server.learner_loop import LearnerLoop
-from server.learning import Heard, Learning, OnFound
+from server.learning import Learning
+from server.loops import Loops
 from server.metrics.endpoint import Metrics
 from server.metrics.log import Following
 from server.metrics.roles import Roles
@@ -71,14 +71,11 @@ from server.usecases.import_decisions import ImportDecisions
 from server.usecases.promote_policy import PromotePolicy
 from server.usecases.snapshots import Snapshots
 from server.usecases.steward import Steward
-from server.view_publisher import ViewPublisher
 from server.view_watch import ViewWatch
 from server.views import CandidateViews, Views
 
 logger = logging.getLogger(__name__)
 
-# Where other servers write too, nobody says so.
-_POLL_SECONDS = 0.1
 LEARNER_HEALTH = "pointsman.v1.learner"
 EVALUATION_HEALTH = "pointsman.v1.evaluation"
 LIVE_POLICY_HEALTH = "pointsman.v1.live_policy"
@@ -107,7 +104,6 @@ class App:
             settings.require_alone()
         tails = LogTail(), LogTail()
         self._reader = LogReader(self._engine, tails[0])
-        self._evaluation_reader = LogReader(self._engine, tails[1])
         self._registry = Registry()
         self._views = Views()
         self._candidate_views = CandidateViews()
@@ -124,13 +120,25 @@ class App:
         )
         self._reads = BoundedReads(settings.storage_wait_seconds)
         self._change = ChangeRegistry(self._registry, self._log, settings.window_seconds_max)
-        self._history = HistoryLoop(self._engine, self._log, self._clock)
+        self._history = HistoryLoop(self._engine, self._log, self._clock, lambda: self._learning.learns)
         self._health = HealthService()
         self._ready = False
         self._loop = asyncio.get_running_loop()
+        loops = Loops(
+            self._engine,
+            (self._reader, LogReader(self._engine, tails[1])),
+            self._registry,
+            self._views,
+            self._candidate_views,
+            self._submit_from_thread,
+            self._clock,
+            settings.snapshot_seconds,
+            settings.evaluation_seconds,
+            self._shared,
+        )
         self._learning = Learning(
-            self._make_learner,
-            self._make_evaluation,
+            loops.learner,
+            loops.evaluation,
             self._look_after,
             self._tell_health,
             StoredEvaluations(self._engine, self._registry).find if self._shared else lambda _: None,
@@ -329,36 +337,6 @@ class App:
         self._watch.start(head)
         if self._settings.role is not Role.ROUTER:
             self._election.start()
-
-    def _make_learner(self, on_health: Heard) -> LearnerLoop:
-        publisher = ViewPublisher(self._engine, self._clock, canaries=False)
-        given = (publisher.put, _POLL_SECONDS) if self._shared else ()
-        return LearnerLoop(
-            self._reader,
-            self._views,
-            self._submit_from_thread,
-            self._clock,
-            on_health,
-            self._settings.snapshot_seconds,
-            *given,
-        )
-
-    def _make_evaluation(self, on_health: Heard, on_alarm: Heard, on_found: OnFound) -> EvaluationLoop:
-        publisher = ViewPublisher(self._engine, self._clock, canaries=True)
-        given = (publisher.put, _POLL_SECONDS) if self._shared else ()
-        return EvaluationLoop(
-            self._engine,
-            self._evaluation_reader,
-            self._registry,
-            self._candidate_views,
-            self._submit_from_thread,
-            self._clock,
-            on_health,
-            on_alarm,
-            on_found,
-            self._settings.evaluation_seconds,
-            *given,
-        )
 
     def _notify_followers(self) -> None:
         self._learning.notify()

@@ -23,20 +23,26 @@ _EVERY_SECONDS = 2.0
 _STEP = 1000
 # With nothing to count the cursor is stored only now and then: each time makes the log longer.
 _UNSTORED_MAX = 100_000
-# While it has much to catch up with, four fifths of the time are the others'.
-_PAUSES_BUSY = 4.0
+# While it has much to catch up with, nine tenths of the time are the others'.
+_PAUSES_BUSY = 9.0
 _PRUNE_US = 3_600_000_000
 
 T = TypeVar("T")
 
 
 class HistoryLoop:
-    """A task beside the log's writer. What was counted is stored in one transaction with how far."""
+    """A task beside the log's writer. What was counted is stored in one transaction with how far.
 
-    def __init__(self, engine: Engine, log: GroupCommit, clock_us: Callable[[], int]) -> None:
+    Of several servers the one counts that learns, as `is_learning` says.
+    """
+
+    def __init__(
+        self, engine: Engine, log: GroupCommit, clock_us: Callable[[], int], is_learning: Callable[[], bool]
+    ) -> None:
         self._engine = engine.execution_options(read_only=True)
         self._log = log
         self._clock_us = clock_us
+        self._is_learning = is_learning
         self._closing = asyncio.Event()
         self._failing = False
         self._stored: Cursor | None = None
@@ -73,6 +79,9 @@ class HistoryLoop:
 
     async def count(self) -> bool:
         """Counts a part of the log; says whether there is more."""
+        if not self._is_learning():
+            self._stored = self._counted = None
+            return False
         if self._stored is None or self._counted is None:
             self._stored = self._counted = await self._ask(read_cursor)
         counted = self._counted

@@ -33,7 +33,8 @@ class Opened:
         return float(await self.value(selector))
 
     async def text(self, selector: str) -> str:
-        return await self.page.locator(selector).inner_text()
+        """What people read there, with plain spaces."""
+        return (await self.page.locator(selector).inner_text()).replace("\xa0", " ")
 
     async def until(self, selector: str, value: object) -> None:
         """Returns once the number there has this value."""

@@ -23,6 +23,7 @@ from server.storage.tail import LogPage, LogTail
 from server.views import Views
 
 ROUTERS = 6
+LAST = 100
 # The last records of the log are remembered, up to so many, whosever they are.
 OF_THE_LOG = {"DecisionRecord", "ReportRecord", "RegistryRecord", "PolicyRecord", "LogPage", "Choice", "Candidate"}
 
@@ -120,3 +121,31 @@ def test_pages_without_records_do_not_pile_up_where_nobody_takes_them() -> None:
     page = tail.take(19_000, 1000)
     assert page is not None
     assert page.upto == 20_000
+
+
+async def test_requests_leave_nothing_behind_but_the_last_ones(
+    url: str, featuriser: Featuriser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.learner_fold._RECENT_DECISIONS", LAST)
+    monkeypatch.setattr("server.storage.tail._SIZE_MAX", LAST)
+    async with running_app(url, featuriser, evaluation_seconds=0.05, snapshot_seconds=0.05) as server:
+        await server.create_models(a={}, b={})
+        await server.update_router(policy="uniform")
+
+        async def ask(number: int) -> None:
+            decision = await server.route(prompt=f"question {number}", session_id="s", request_id=f"r{number}")
+            await server.report(decision, reward=0.5, usage={"input_tokens": 9, "output_tokens": 9})
+
+        async def ask_all(numbers: range) -> None:
+            for start in numbers[::20]:
+                await asyncio.gather(*(ask(each) for each in range(start, start + 20)))
+            await server.settled()
+
+        await ask_all(range(3 * LAST))
+        before = held()
+        await ask_all(range(3 * LAST, 10 * LAST))
+
+        async def nothing_more() -> bool:
+            return not {kind: more for kind, more in (held() - before).items() if more >= LAST}
+
+        await eventually(nothing_more, 10.0)

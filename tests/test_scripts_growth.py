@@ -69,9 +69,9 @@ def test_no_query_of_the_hot_path_reads_all_decisions_or_reports(grown: Path) ->
 
 def test_the_slope_is_of_what_came_after_the_first_minute() -> None:
     times = [each * 5.0 for each in range(61)]
-    flat = Memory(times, [min(100.0 + each, 160.0) for each in times], 1)
+    flat = Memory(times, [min(100.0 + each, 160.0) for each in times], [0] * 61)
     assert flat.slope_mb_per_minute(60.0) == pytest.approx(0.0, abs=1e-9)
-    rising = Memory(times, [2.0 * each / 60.0 for each in times], 1)
+    rising = Memory(times, [2.0 * each / 60.0 for each in times], [0] * 61)
     assert rising.slope_mb_per_minute(60.0) == pytest.approx(2.0)
 
 

@@ -114,6 +114,40 @@ def _adr(candidate: policy_pb.CandidateEvaluation, metric: policy_pb.Metric) -> 
     return next(each.adr for each in candidate.estimates if each.metric == metric)
 
 
+async def test_the_charts_and_their_tables_are_the_history_of_the_api(url: str, featuriser: Featuriser) -> None:
+    async with serving(url, featuriser) as (running, port):
+        name = await some_router(running)
+        await some_traffic(running, name)
+
+        async def counted() -> registry_pb.History | None:
+            found = (await running.registry.GetHistory(registry_pb.GetHistoryRequest(name=name))).history
+            return found if sum(each.decision_count for each in models_of(found)) == 40 else None
+
+        def models_of(found: registry_pb.History) -> list[registry_pb.ModelHistory]:
+            return [model for bucket in found.buckets for model in bucket.models]
+
+        history = await eventually(counted)
+        async with browsing(port, "/#/support") as opened:
+            await opened.until("#history-total data", 40)
+            assert await opened.page.locator(".chart canvas").count() == 4
+            await opened.page.focus("#chart-share ~ details summary")
+            await opened.page.keyboard.press("Enter")
+            rows = opened.page.locator("#table-share tbody tr")
+            assert await rows.count() == len(history.buckets)
+            heads = await opened.page.locator("#table-share thead th").all_inner_texts()
+            last = history.buckets[-1].models
+            total = sum(each.decision_count for each in last)
+            shown = dict(zip(heads, await rows.last.locator("th, td").all_inner_texts(), strict=True))
+            for each in last:
+                share = 100 * each.decision_count / total
+                assert float(shown[each.model].split("\xa0")[0]) == pytest.approx(share, abs=0.06)
+            await opened.page.focus("[data-range='1 h']")
+            await opened.page.keyboard.press("Enter")
+            await opened.page.wait_for_selector("[data-range='1 h'][aria-pressed=true]")
+            assert await opened.page.evaluate("document.activeElement.dataset.range") == "1 h"
+            await opened.page.wait_for_selector("th:has-text('Late, 1 h')")
+
+
 async def test_numbers_come_by_themselves_and_leave_the_keyboard_where_it_is(
     url: str, featuriser: Featuriser
 ) -> None:

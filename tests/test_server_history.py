@@ -235,18 +235,17 @@ async def test_old_minutes_go_and_their_hours_and_days_stay(machine: Machine, ru
     await running.route(router=ROUTER, prompt="days later")
 
     async def pruned() -> bool:
-        def oldest() -> int:
+        def first() -> int:
             engine = open_engine(running.url)
             try:
                 with engine.connect() as connection:
                     mine = history.c.level_minutes == 1
-                    return int(
-                        connection.execute(select(func.min(history.c.start_minute)).where(mine)).scalar_one()
-                    )
+                    oldest = select(func.min(history.c.start_minute)).where(mine)
+                    return int(connection.execute(oldest).scalar_one() or 0)
             finally:
                 engine.dispose()
 
-        return await asyncio.to_thread(oldest) * MINUTE_US > before.end_time.ToMicroseconds()
+        return await asyncio.to_thread(first) * MINUTE_US > before.end_time.ToMicroseconds()
 
     await eventually(pruned)
     start = before.start_time

@@ -180,6 +180,22 @@ def test_why_a_server_does_not_start_is_a_line_of_its_log(tmp_path: Path, form: 
     assert record["level"] == "ERROR"
 
 
+def test_the_gateways_log_is_json_too(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [str(POINTSMAN), "gateway", "--port", "0", "--config", "none.yaml"],
+        cwd=tmp_path,
+        env={**os.environ, "POINTSMAN_GATEWAY_LOG_FORMAT": "json"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ended.returncode == 2
+    (record,) = map(json.loads, ended.stderr.splitlines())
+    assert record["message"].startswith("pointsman: ")
+    assert "none.yaml" in record["message"]
+
+
 def test_what_python_itself_would_write_is_a_line_too(tmp_path: Path) -> None:
     code = (
         "import threading, warnings; from server.logs import *; set_up_logs('INFO', LogFormat.JSON);"

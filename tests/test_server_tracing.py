@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -118,6 +119,42 @@ async def test_neither_prompts_nor_features_nor_keys_are_in_a_span_even_of_a_cal
     assert b"pointsman.decision_id" in everything
     for text in (SECRET, key, key.partition("_")[2], "Traceback"):
         assert text.encode() not in everything
+
+
+@pytest.mark.parametrize(
+    ("seconds", "code"), [(0.3, grpc.StatusCode.DEADLINE_EXCEEDED), (None, grpc.StatusCode.CANCELLED)]
+)
+async def test_a_call_that_its_caller_gave_up_shows_so_and_the_stage_it_was_in(
+    collector: Collector,
+    url: str,
+    featuriser: Featuriser,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float | None,
+    code: grpc.StatusCode,
+) -> None:
+    async with running_app(url, featuriser) as running:
+        await running.create_models(only={})
+        stuck = asyncio.Event()
+
+        async def hang(*_: object) -> None:
+            stuck.set()
+            await asyncio.Event().wait()
+
+        assert running.app is not None
+        monkeypatch.setattr(running.app._log, "submit", hang)
+        call = running.router.Route(pb.RouteRequest(), timeout=seconds)
+        await stuck.wait()
+        if seconds is None:
+            call.cancel()
+        with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
+            await call
+        monkeypatch.undo()
+
+    (span,) = collector.called("Route")
+    assert attributes(span)["rpc.grpc.status_code"] == code.value[0]
+    assert span.status.code == Status.STATUS_CODE_ERROR
+    store = collector.below(span)[-1]
+    assert (store.name, store.status.message) == ("store", "CancelledError")
 
 
 async def test_a_call_over_http_goes_on_with_the_trace_of_its_caller(

@@ -25,6 +25,7 @@ _GROWN = ", grown"
 _REPORT = "/pointsman.v1.RouterService/ReportReward"
 _FIRST_SECONDS = 60.0
 _SQL_SHOWN = 110
+_SHOWN_EVERY = 6
 
 
 @click.command()
@@ -121,9 +122,9 @@ def lines(results: Sequence[Result]) -> list[str]:
 
 def _watch(folder: Path, minutes: float, callers: int) -> None:
     memory = asyncio.run(watch(folder / "memory.db", minutes, callers))
-    click.echo("\nminute  resident")
-    step = max(1, round(30.0 / 5.0))
-    for seconds, resident in list(zip(memory.times_seconds, memory.resident_mb, strict=True))[::step]:
-        click.echo(f"{seconds / 60:6.1f}  {resident:7.1f} MB")
+    click.echo("\nminute  requests  resident")
+    rows = zip(memory.times_seconds, memory.requests, memory.resident_mb, strict=True)
+    for seconds, requests, resident in list(rows)[::_SHOWN_EVERY]:
+        click.echo(f"{seconds / 60:6.1f}  {requests:8,}  {resident:7.1f} MB")
     slope = memory.slope_mb_per_minute(_FIRST_SECONDS if minutes > 1.5 else 0.0)
-    click.echo(f"{memory.requests:,} requests; after the first minute {slope:+.2f} MB a minute")
+    click.echo(f"after the first minute {slope:+.2f} MB a minute")

@@ -19,11 +19,11 @@ _EVERY_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Resident memory in MB every five seconds, and what was answered meanwhile."""
+    """Resident memory in MB every five seconds, and how many requests were answered by then."""
 
     times_seconds: list[float]
     resident_mb: list[float]
-    requests: int
+    requests: list[int]
 
     def slope_mb_per_minute(self, after_seconds: float) -> float:
         """The slope of a straight line through what came after so many seconds, by least squares."""
@@ -46,13 +46,14 @@ async def watch(path: Path, minutes: float, callers: int) -> Memory:
         answered = [0]
         load = [_caller(channel, requests, began + 60.0 * minutes, answered) for _ in range(callers)]
         loading = asyncio.gather(*load)
-        times, resident = [], []
+        times, resident, requests_by_then = [], [], []
         while not loading.done():
             times.append(time.monotonic() - began)
             resident.append((server.resident_bytes() or 0) / 1e6)
+            requests_by_then.append(answered[0])
             await asyncio.wait([loading], timeout=_EVERY_SECONDS)
         await loading
-    return Memory(times, resident, answered[0])
+    return Memory(times, resident, requests_by_then)
 
 
 async def _caller(channel: grpc.aio.Channel, requests: list[bytes], until: float, answered: list[int]) -> None:

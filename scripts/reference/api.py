@@ -43,11 +43,10 @@ class _Comments:
 def api_pages(files: Iterable[FileDescriptorProto]) -> dict[str, str]:
     """Markdown by the name of the page."""
     files = list(files)
-    home = {
-        f".{file.package}.{each.name}": _page(file)
-        for file in files
-        for each in (*file.message_type, *file.enum_type)
-    }
+    home: dict[str, str] = {}
+    for file in files:
+        names = [each.name for each in file.message_type] + [each.name for each in file.enum_type]
+        home |= {f".{file.package}.{name}": _page(file) for name in names}
     return {_page(file): "".join(_Page(file, home).lines()) for file in files}
 
 

@@ -29,6 +29,7 @@ const policies = (method) => (request) => call(`pointsman.v1.PolicyService/${met
 
 export const listRouters = () => all(registry("ListRouters"), {}, "routers");
 export const getRouter = registry("GetRouter");
+export const getHistory = registry("GetHistory");
 export const listModels = (parent) => all(registry("ListModels"), { parent }, "models");
 export const createModel = registry("CreateModel");
 export const updateModel = registry("UpdateModel");

@@ -5,6 +5,7 @@ import { colourNumbers } from "./colours.js";
 import { decisionView } from "./decision.js";
 import { h, morphChildren } from "./dom.js";
 import { idOf } from "./format.js";
+import { chartCards, drawCharts, lateReports, RANGES, resizeCharts } from "./history.js";
 import { askForKey, startKeys } from "./keys.js";
 import { league } from "./league.js";
 import { editModel, modelsView } from "./models.js";
@@ -25,6 +26,10 @@ const ACTIONS = {
     navigator.clipboard?.writeText(button.dataset.text);
     button.textContent = "Copied";
   },
+  range({ dataset }) {
+    range = dataset.range;
+    refresh();
+  },
   "add-model": () => editModel(at("dialog"), shownData.router, null, refresh),
   "edit-model": ({ dataset }) =>
     editModel(at("dialog"), shownData.router, shownData.models.find((each) => each.id === dataset.model), refresh),
@@ -35,6 +40,7 @@ let turn = 0;
 let timer = 0;
 let lastAnswer = null;
 let shownData = null;
+let range = "24 h";
 
 /** What the address says: "#/support/overview". */
 function place() {
@@ -55,6 +61,7 @@ async function refresh() {
     showBar(routers, name, shown.view);
     morphChildren(at("main"), view.render(data));
     shownData = data;
+    if (data.history) drawCharts(data.history, data.colours);
     succeeded();
   } catch (error) {
     if (mine !== turn) return;
@@ -81,14 +88,19 @@ function pick(routers) {
 }
 
 async function loadOverview(name) {
-  const [{ router }, models, told, ...health] = await Promise.all([
+  const start = new Date(Date.now() - RANGES[range] * 1000).toISOString();
+  const [{ router }, models, told, { history }, ...health] = await Promise.all([
     api.getRouter({ name }),
     loadModels(name),
     loadEvaluation(name),
+    api.getHistory({ name, startTime: start }),
     ...Object.values(HEALTH_SERVICES).map((service) => api.checkHealth(service)),
   ]);
   const named = Object.keys(HEALTH_SERVICES).map((id, index) => [id, health[index].status]);
-  return { router, models, ...told, colours: colourNumbers(models), health: Object.fromEntries(named) };
+  const colours = colourNumbers(models);
+  const charts = models.length ? chartCards(history, range, colours) : null;
+  const late = lateReports(history);
+  return { router, models, ...told, colours, history: models.length ? history : null, charts, late, range, health: Object.fromEntries(named) };
 }
 
 async function loadModels(name) {
@@ -179,6 +191,7 @@ document.addEventListener("submit", (event) => {
   const id = new FormData(event.target).get("id").trim();
   location.hash = `#/${encodeURIComponent(place().router)}/decision/${encodeURIComponent(id)}`;
 });
-startTheme(at("theme"), () => {});
+addEventListener("resize", resizeCharts);
+startTheme(at("theme"), () => shownData?.history && drawCharts(shownData.history, shownData.colours));
 startKeys(at("key"), at("dialog"), refresh);
 refresh();

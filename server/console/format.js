@@ -46,7 +46,7 @@ export function percentText(value, signed = false) {
   const hundredths = value * 100;
   const size = Math.abs(hundredths);
   const digits = size === 0 || size >= 99.95 ? 0 : size >= 10 ? 1 : size >= 0.1 ? 2 : 3;
-  return `${mark(hundredths, signed)}${size.toFixed(digits)} %`;
+  return `${mark(hundredths, signed)}${size.toFixed(digits)}\u00a0%`;
 }
 
 export function quality(value, attributes) {

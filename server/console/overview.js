@@ -70,7 +70,7 @@ function worth({ models, evaluation }) {
   const { value, rewards } = meanReward(models);
   const gain = evaluation && lift(evaluation);
   const difference = gain?.quality && [
-    `${qualityText(gain.quality.value, true)} against ${gain.model} alone, 95 %: `,
+    `${qualityText(gain.quality.value, true)} against ${gain.model} alone, 95\u00a0%: `,
     rangeText(gain.quality.low, gain.quality.high, (each) => qualityText(each, true)),
   ];
   return tile("quality", "Quality", quality(value), [["mean of ", count(rewards), " rewards"], difference], {
@@ -84,7 +84,7 @@ function saved({ evaluation, evaluationError }) {
   const than = found.against === "incumbent" ? "the incumbent" : "the dearest model";
   const range = found.low === undefined
     ? `no interval yet: too few decisions were ${found.against === "incumbent" ? "the incumbent's" : "for that model"}`
-    : `95 %: ${rangeText(found.low, found.high, usdText)}`;
+    : `95\u00a0%: ${rangeText(found.low, found.high, usdText)}`;
   return tile(
     "savings",
     `Saved against ${than}`,
@@ -102,7 +102,7 @@ function gained({ evaluation, evaluationError }) {
     "Lift over the best fixed model",
     datum(found.value, qualityText(found.value, true)),
     [
-      `utility a request, 95 %: ${rangeText(found.low, found.high, (each) => qualityText(each, true))}`,
+      `utility a request, 95\u00a0%: ${rangeText(found.low, found.high, (each) => qualityText(each, true))}`,
       ["against ", found.model],
     ],
     { tone: found.low > 0 ? "good" : found.high < 0 ? "warn" : "" },
@@ -132,11 +132,12 @@ function explored(router) {
     "Given up to explore",
     datum(given, given === undefined ? "–" : significant(given, 2)),
     [
-      `utility a decision; at most ${significant(most)} is allowed`,
+      `utility a decision; the router's own draws may give up ${significant(most)} on average`,
       [count(books.decisionCount), " decisions: ", usd(number(books.costUsd)), ", ",
         datum(number(books.quality), significant(number(books.quality))), " of quality in all"],
     ],
-    { bar: bar(most ? (given ?? 0) / most : 0) },
+    // Not marked where it is above: a canary's draws are on the books too, and a new router has some in hand.
+    { bar: bar(most ? Math.min(1, (given ?? 0) / most) : 0) },
   );
 }
 
@@ -160,11 +161,11 @@ function health({ models, health: told }) {
   return tile("health", "Health", value, lines, { tone: well ? "good" : "warn" });
 }
 
-function modelTable({ router, models, colours, late }) {
+function modelTable({ router, models, colours, late, range }) {
   const decided = Math.max(1, models.reduce((sum, each) => sum + number(each.statistics?.decisionCount), 0));
   const columns = [
     ["Model", ""], ["Share", "bars"], ["Decisions", "n"], ["Quality", "n"], ["Cost a call", "n"], ["Latency", "n"],
-    ["Missing", "n"], ["Late", "n"], ["Errors", "n"], ["Health", ""],
+    ["Missing", "n"], [`Late, ${range}`, "n"], ["Errors", "n"], ["Health", ""],
   ];
   const rows = models.map((each) => modelRow(each, decided, colours, late));
   return h(

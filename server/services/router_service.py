@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pointsman.v1 import router_service_pb2 as pb
 from pointsman.v1 import router_service_pb2_grpc as pb_grpc
 
@@ -20,6 +22,7 @@ from server.usecases.import_decisions import ROWS_MAX, ImportDecisions
 from server.usecases.report_reward import BATCH_MAX, ReportReward
 from server.usecases.route import Route, RouteCommand
 
+_NO_PREFERENCE = Preference()
 _EXCLUSIONS = {each: pb.Exclusion.Value(f"EXCLUSION_{each.name}") for each in Exclusion}
 _DISPOSITIONS = {each: pb.Disposition.Value(f"DISPOSITION_{each.name}") for each in Disposition}
 _SOURCES = {each: pb.ContributionSource.Value(f"CONTRIBUTION_SOURCE_{each.name}") for each in Source}
@@ -118,7 +121,7 @@ def _require_at_most(field: str, count: int, most: int) -> None:
 
 def _command(request: pb.RouteRequest) -> RouteCommand:
     router_id = parse_router("router", request.router)
-    constraints, preference = request.constraints, request.preference
+    limits = _limits(router_id, request.constraints) if request.HasField("constraints") else {}
     return RouteCommand(
         router_id=router_id,
         request_id=request.request_id,
@@ -126,21 +129,32 @@ def _command(request: pb.RouteRequest) -> RouteCommand:
         embedding=request.embedding,
         numeric_features=dict(request.numeric_features),
         categorical_features=dict(request.categorical_features),
-        allowed_models=[short_model(router_id, name) for name in constraints.allowed_models],
-        denied_models=[short_model(router_id, name) for name in constraints.denied_models],
-        required_capabilities=list(constraints.required_capabilities),
-        max_cost_usd=constraints.max_cost_usd if constraints.HasField("max_cost_usd") else None,
-        max_latency_seconds=(seconds(constraints.max_latency) if constraints.HasField("max_latency") else None),
-        preference=Preference(
-            preference.quality_value_usd if preference.HasField("quality_value_usd") else None,
-            preference.latency_usd_per_second if preference.HasField("latency_usd_per_second") else None,
-            preference.exploit_only,
-        ),
+        preference=_preference(request.preference) if request.HasField("preference") else _NO_PREFERENCE,
         input_tokens=request.input_tokens,
         max_output_tokens=request.max_output_tokens,
         session_id=request.session_id,
         incumbent_model=short_model(router_id, request.incumbent_model),
         defer_activation=request.defer_activation,
+        **limits,
+    )
+
+
+def _limits(router_id: str, constraints: pb.Constraints) -> dict[str, Any]:
+    """Those fields of a command that come from its constraints."""
+    return {
+        "allowed_models": [short_model(router_id, name) for name in constraints.allowed_models],
+        "denied_models": [short_model(router_id, name) for name in constraints.denied_models],
+        "required_capabilities": list(constraints.required_capabilities),
+        "max_cost_usd": constraints.max_cost_usd if constraints.HasField("max_cost_usd") else None,
+        "max_latency_seconds": seconds(constraints.max_latency) if constraints.HasField("max_latency") else None,
+    }
+
+
+def _preference(preference: pb.Preference) -> Preference:
+    return Preference(
+        preference.quality_value_usd if preference.HasField("quality_value_usd") else None,
+        preference.latency_usd_per_second if preference.HasField("latency_usd_per_second") else None,
+        preference.exploit_only,
     )
 
 
