@@ -13,6 +13,7 @@ from typing import Any
 
 import uvicorn
 import yaml
+from pointsman.client import Connection
 from pointsman.v1 import router_service_pb2 as pb
 from servers import Running, eventually
 from starlette.applications import Starlette
@@ -21,7 +22,6 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from server.gateway.app import Gateway, listen
-from server.gateway.decisions import Address
 from server.gateway.settings import GatewaySettings, read_gateway_config
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
@@ -273,8 +273,8 @@ async def running_gateway(
     file = folder / "gateway.yaml"
     content = {"default_model": "large", "route_seconds": 5.0, "models": models, **given}
     file.write_text(yaml.safe_dump(content))
-    address = Address(target or pointsman.target, None, tls=False, ca=None)
-    gateway = Gateway(settings, read_gateway_config(file), address)
+    connection = Connection(target or pointsman.target)
+    gateway = Gateway(settings, read_gateway_config(file), connection)
     with listen(settings) as listening:
         task = asyncio.create_task(gateway.run(listening))
         try:

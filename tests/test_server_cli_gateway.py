@@ -108,6 +108,12 @@ def test_other_machines_are_not_served_without_a_key() -> None:
     assert "POINTSMAN_GATEWAY_API_KEY" in refused("--host", "0.0.0.0")
 
 
+def test_a_key_is_not_sent_where_others_could_read_it() -> None:
+    said = refused("--target", "10.0.0.1:50051", POINTSMAN_API_KEY="sk-of-pointsman")
+    assert "POINTSMAN_TLS" in said
+    assert "sk-of-pointsman" not in said
+
+
 def test_without_its_packages_it_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['litellm'] = None; sys.argv = ['pointsman', 'gateway', '--port', '0']\n"
@@ -135,7 +141,8 @@ async def test_a_process_serves_and_sends_its_reports_before_it_ends(server: Run
                     model="pointsman", messages=[{"role": "user", "content": "Is all well?"}]
                 )
             process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=30) == 0
+            # Not in this loop, in which the server runs that the reports go to.
+            assert await asyncio.to_thread(process.wait, 60) == 0
             assert process.stderr is not None
             assert b"sk-of-the-provider" not in process.stderr.read()
     settled = await server.settled()

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
+from pointsman.client import Connection
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -16,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from server.gateway.completions import Completions
-from server.gateway.decisions import Address, Pointsman, PointsmanAwayError
+from server.gateway.decisions import Pointsman, PointsmanAwayError
 from server.gateway.door import Door
 from server.gateway.execution import Execution
 from server.gateway.feedback import Feedback, LastServed
@@ -39,12 +40,12 @@ _IDLE_SECONDS = 75
 class Gateway:
     """One process. Raises SettingError for a setting that is not as it should be."""
 
-    def __init__(self, settings: GatewaySettings, config: GatewayConfig, address: Address) -> None:
+    def __init__(self, settings: GatewaySettings, config: GatewayConfig, connection: Connection) -> None:
         self._settings = settings
         self._config = config
         self._door = Door(settings)
         self._providers = Providers(read_targets(config.models))
-        self._pointsman = Pointsman(address, config.route_seconds)
+        self._pointsman = Pointsman(connection, config.route_seconds)
         self.outbox = Outbox(self._pointsman, settings.reports_max)
         served = LastServed()
         signals = Signals(config, self.outbox.put)

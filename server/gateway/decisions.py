@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from pointsman.client import Connection
 from pointsman.v1 import registry_service_pb2 as registry_pb
 from pointsman.v1 import router_service_pb2 as pb
 from pointsman.v1.registry_service_pb2_grpc import RegistryServiceStub
 from pointsman.v1.router_service_pb2_grpc import RouterServiceStub
 
 from server.gateway.problems import ApiError
-from server.gateway.settings import SettingError
 from server.gateway.traces import trace_metadata
 
-TARGET_DEFAULT = "127.0.0.1:50051"
 REPORT_SECONDS = 10.0
 
 _LOOK_SECONDS = 2.0
 _PAGE = 1000
-_OPTIONS = (
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2000),
-)
 _Code = grpc.StatusCode
 _THE_CALLERS = {_Code.INVALID_ARGUMENT: 400, _Code.NOT_FOUND: 404, _Code.FAILED_PRECONDITION: 400}
 # As the client wrote it, where it was not a header.
@@ -48,53 +39,14 @@ class PointsmanAwayError(Exception):
     """Pointsman gave no decision, through no fault of the request."""
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where Pointsman is, by the variables that its other clients read too. The key is left out of the repr."""
-
-    target: str
-    key: str | None
-    tls: bool
-    ca: Path | None
-
-    def __repr__(self) -> str:
-        return f"Address({self.target!r}, tls={self.tls})"
-
-    @classmethod
-    def from_environment(cls, target: str | None, environment: Mapping[str, str] = os.environ) -> Address:
-        """Raises SettingError if the key could be read on its way."""
-        found = target or environment.get("POINTSMAN_TARGET") or TARGET_DEFAULT
-        ca = Path(environment["POINTSMAN_CA"]) if environment.get("POINTSMAN_CA") else None
-        tls = ca is not None or _flag(environment, "POINTSMAN_TLS")
-        key = environment.get("POINTSMAN_API_KEY", "").strip() or None
-        here = found.rpartition(":")[0].strip("[]") in ("localhost", "127.0.0.1", "::1") or found.startswith(
-            "unix:"
-        )
-        if key and not tls and not here and not _flag(environment, "POINTSMAN_TLS_ENDS_ELSEWHERE"):
-            raise SettingError(
-                f"POINTSMAN_API_KEY is set, and without TLS it could be read on its way to {found}: set "
-                "POINTSMAN_TLS=true or POINTSMAN_CA, or POINTSMAN_TLS_ENDS_ELSEWHERE=true if a proxy has the TLS"
-            )
-        return cls(found, key, tls, ca)
-
-    def open(self) -> grpc.aio.Channel:
-        """A channel in the running event loop. Raises SettingError for a file that cannot be read."""
-        if not self.tls:
-            return grpc.aio.insecure_channel(self.target, _OPTIONS)
-        try:
-            authority = self.ca.read_bytes() if self.ca else None
-        except OSError as error:
-            raise SettingError(f"POINTSMAN_CA: {self.ca} cannot be read: {error.strerror}") from error
-        return grpc.aio.secure_channel(self.target, grpc.ssl_channel_credentials(authority), _OPTIONS)
-
-
 class Pointsman:
     """The calls of the contract that the gateway makes."""
 
-    def __init__(self, address: Address, route_seconds: float) -> None:
-        self._channel = address.open()
+    def __init__(self, connection: Connection, route_seconds: float) -> None:
+        # No retries: a default model that answers at once is worth more than a decision a little later.
+        self._channel = connection.aio_channel(retries=False)
         self._route_seconds = route_seconds
-        self._metadata = (("authorization", f"Bearer {address.key}"),) if address.key else ()
+        self._metadata = connection.metadata
         self._router = RouterServiceStub(self._channel)
         self._registry = RegistryServiceStub(self._channel)
 
@@ -187,7 +139,3 @@ def _away(error: grpc.aio.AioRpcError) -> ApiError:
         code="pointsman_away",
         headers={"retry-after": "1"},
     )
-
-
-def _flag(environment: Mapping[str, str], name: str) -> bool:
-    return environment.get(name, "").lower() in ("1", "true", "yes", "on")

@@ -6,10 +6,10 @@ import asyncio
 import signal
 from typing import Any
 
+from pointsman.client import Connection
 from pydantic import ValidationError
 
 from server.gateway.app import Gateway, listen
-from server.gateway.decisions import Address
 from server.gateway.settings import GatewaySettings, SettingError, first_problem, read_gateway_config
 from server.logs import set_up_logs, tell
 
@@ -22,7 +22,11 @@ async def run_gateway(target: str | None, given: dict[str, Any]) -> None:
         name = str(error.errors(include_url=False, include_input=False)[0]["loc"][0])
         raise SettingError(f"setting POINTSMAN_GATEWAY_{name.upper()}: {first_problem(error)}") from error
     set_up_logs(settings.log_level, settings.log_format)
-    gateway = Gateway(settings, read_gateway_config(settings.config), Address.from_environment(target))
+    try:
+        connection = Connection.from_environment(target)
+    except ValueError as error:
+        raise SettingError(str(error)) from error
+    gateway = Gateway(settings, read_gateway_config(settings.config), connection)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, gateway.stop)

@@ -29,8 +29,8 @@ _RETRIES = {
         }
     ]
 }
-_OPTIONS: tuple[tuple[str, Any], ...] = (
-    ("grpc.service_config", json.dumps(_RETRIES)),
+_RETRYING: tuple[tuple[str, Any], ...] = (("grpc.service_config", json.dumps(_RETRIES)),)
+_RECONNECTING: tuple[tuple[str, Any], ...] = (
     # A server that comes back is found within seconds, where gRPC by itself would wait up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -103,15 +103,20 @@ class Connection:
 
     def channel(self) -> grpc.Channel:
         """A channel for blocking calls. Raises OSError for a file that cannot be read."""
+        options = (*_RECONNECTING, *_RETRYING)
         if self.secure:
-            return grpc.secure_channel(self.target, self._credentials(), _OPTIONS)
-        return grpc.insecure_channel(self.target, _OPTIONS)
+            return grpc.secure_channel(self.target, self._credentials(), options)
+        return grpc.insecure_channel(self.target, options)
 
-    def aio_channel(self) -> grpc.aio.Channel:
-        """A channel for calls in the running event loop. Raises OSError for a file that cannot be read."""
+    def aio_channel(self, *, retries: bool = True) -> grpc.aio.Channel:
+        """A channel for calls in the running event loop; without `retries` a server that is away is known at once.
+
+        Raises OSError for a file that cannot be read.
+        """
+        options = (*_RECONNECTING, *(_RETRYING if retries else ()))
         if self.secure:
-            return grpc.aio.secure_channel(self.target, self._credentials(), _OPTIONS)
-        return grpc.aio.insecure_channel(self.target, _OPTIONS)
+            return grpc.aio.secure_channel(self.target, self._credentials(), options)
+        return grpc.aio.insecure_channel(self.target, options)
 
     def _credentials(self) -> grpc.ChannelCredentials:
         files = (self.ca, self.client_key, self.client_certificate)
