@@ -149,8 +149,8 @@ class Scene:
     """What a reader has who comes to the sessions of a document: `prepare` makes it.
 
     By the beginning of a command: `before` is done before it, `shorter` is run instead, `statuses` are not 0.
-    Those `by_chance` depend on the traffic, and may be refused by the gate. Those `left_out` are of the repository
-    and not of what is installed, and have tests of their own.
+    Those `by_chance` depend on the traffic, and may be refused by the gate. Those `left_out` are
+    benchmarks of minutes.
     """
 
     prepare: Callable[[Shell], object]
