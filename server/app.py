@@ -124,26 +124,7 @@ class App:
         self._health = HealthService()
         self._ready = False
         self._loop = asyncio.get_running_loop()
-        loops = Loops(
-            self._engine,
-            (self._reader, LogReader(self._engine, tails[1])),
-            self._registry,
-            self._views,
-            self._candidate_views,
-            self._submit_from_thread,
-            self._clock,
-            settings.snapshot_seconds,
-            settings.evaluation_seconds,
-            self._shared,
-        )
-        self._learning = Learning(
-            loops.learner,
-            loops.evaluation,
-            self._look_after,
-            self._tell_health,
-            StoredEvaluations(self._engine, self._registry).find if self._shared else lambda _: None,
-            self._clock,
-        )
+        self._learning = self._make_learning(LogReader(self._engine, tails[1]))
         self._election = Election(
             self._engine, self._learning.begin, self._learning.abandon, lambda: not self._learning.died
         )
@@ -173,15 +154,7 @@ class App:
             settings, self._gatekeeper, (*answered, health_pb2.DESCRIPTOR.services_by_name["Health"])
         )
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._metrics.follow(
-            self._following(),
-            Roles(
-                self._registry,
-                self._views,
-                lambda: self._learning.since_us,
-                lambda: self._watch.unlearned if self._shared else None,
-            ),
-        )
+        self._metrics.follow(self._following(), self._roles())
         self.port = 0
 
     @property
@@ -315,6 +288,36 @@ class App:
 
     async def _read_transitions(self, router_uid: int, after: tuple[int, str], limit: int) -> Sequence[Any]:
         return await self._reads(partial(read_transitions, self._engine, router_uid, after, limit))
+
+    def _make_learning(self, evaluation_reader: LogReader) -> Learning:
+        loops = Loops(
+            self._engine,
+            (self._reader, evaluation_reader),
+            self._registry,
+            self._views,
+            self._candidate_views,
+            self._submit_from_thread,
+            self._clock,
+            self._settings.snapshot_seconds,
+            self._settings.evaluation_seconds,
+            self._shared,
+        )
+        return Learning(
+            loops.learner,
+            loops.evaluation,
+            self._look_after,
+            self._tell_health,
+            StoredEvaluations(self._engine, self._registry).find if self._shared else lambda _: None,
+            self._clock,
+        )
+
+    def _roles(self) -> Roles:
+        return Roles(
+            self._registry,
+            self._views,
+            lambda: self._learning.since_us,
+            lambda: self._watch.unlearned if self._shared else None,
+        )
 
     def _following(self) -> Following:
         followers = {
