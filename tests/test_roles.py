@@ -144,6 +144,7 @@ async def test_a_learner_that_was_paused_does_no_harm_when_it_goes_on(join: Join
     active = await the_active(one, other)
     standby = other if active is one else one
     await standby.asked.health_is(SERVING)
+    await eventually(lambda: knows_models(standby.asked))
     await traffic(standby.asked, active.asked, 20, "before")
     assert await learned(standby.asked) == (20, 20)
     active.process.send_signal(signal.SIGSTOP)
@@ -164,6 +165,7 @@ async def test_a_learner_that_is_stopped_saves_what_is_known_and_another_goes_on
     active = await the_active(one, other)
     standby = other if active is one else one
     await standby.asked.health_is(SERVING)
+    await eventually(lambda: knows_models(standby.asked))
     await traffic(active.asked, standby.asked, 20, "before")
     active.process.send_signal(signal.SIGTERM)
     await traffic(standby.asked, standby.asked, 20, "meanwhile")

@@ -52,7 +52,7 @@ def save(disk: Disk, router: str = "default") -> str:
     """Saves a snapshot of what the log gives now; gives its id."""
     stored = folded(disk, 1000).snapshot(router)
     assert stored is not None
-    disk.one(Transact(_store(router, stored)))
+    disk.one(Transact(_store(router, stored.seq, stored)))
     return str(stored.seq)
 
 
