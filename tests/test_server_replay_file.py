@@ -87,7 +87,9 @@ def test_what_is_wrong_is_said_with_the_file_the_line_and_the_field(
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\n\n", b"\xff\xfe\n", b"\x1f\x8b\x08 cut", gzip.compress(b"{}" * 99)[:-9]]
+    "content",
+    [b"", b"\n\n", b"\xff\xfe\n", b"\x1f\x8b\x08 cut", gzip.compress(b"{}" * 99, mtime=0)[:-9]],
+    ids=["empty", "blank lines", "not UTF-8", "not gzip", "gzip cut short"],
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "file"
