@@ -7,6 +7,7 @@ import gc
 from collections import Counter
 from urllib.request import urlopen
 
+import grpc
 import pytest
 from pointsman.v1 import policy_service_pb2 as policy_pb
 from pointsman.v1 import registry_service_pb2 as registry_pb
@@ -61,7 +62,12 @@ async def come_and_go(server: Running, names: range) -> None:
         request = policy_pb.GetEvaluationRequest(router=name)
 
         async def evaluated(request: policy_pb.GetEvaluationRequest = request) -> bool:
-            return bool((await server.policies.GetEvaluation(request)).evaluation.ByteSize())
+            try:
+                return bool((await server.policies.GetEvaluation(request)).evaluation.ByteSize())
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+                return False  # The evaluation has yet to come to it.
 
         await eventually(evaluated)
     await scrape_has(server, "")
@@ -139,7 +145,8 @@ async def test_requests_leave_nothing_behind_but_the_last_ones(
 ) -> None:
     monkeypatch.setattr("server.learner_fold._RECENT_DECISIONS", LAST)
     monkeypatch.setattr("server.storage.tail._SIZE_MAX", LAST)
-    async with running_app(url, featuriser, evaluation_seconds=0.05, snapshot_seconds=0.05) as server:
+    settings = {"metrics_port": 0, "evaluation_seconds": 0.05, "snapshot_seconds": 0.05}
+    async with running_app(url, featuriser, **settings) as server:
         await server.create_models(a={}, b={})
         await server.update_router(policy="uniform")
 
@@ -153,6 +160,8 @@ async def test_requests_leave_nothing_behind_but_the_last_ones(
             await server.settled()
 
         await ask_all(range(3 * LAST))
+        # What the metrics show of the evaluation belongs to what is held before.
+        await eventually(lambda: scrape_has(server, 'pointsman_evaluation_pending_decisions{router="default"}'))
         before = held()
         await ask_all(range(3 * LAST, 10 * LAST))
 
