@@ -25,12 +25,15 @@ from server.gateway.settings import GatewaySettings, read_gateway_config
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 WORDS = ["All ", "is ", "well."]
+JSON = '{"city": "Paris"}'
 
 
 @dataclass
 class StandIn:
     """A provider. `modes` says how each model behaves: ok if it is not there, else a status, stall, stall_middle,
-    break_begin, break_middle, or flood: 64 MB in parts of 64 kB, which `flooded` counts.
+    break_begin, break_middle, overloaded_middle (Anthropic's alone), or flood: 64 MB in parts of 64 kB, which
+    `flooded` counts. A tool is called where there are any, but not on its own result; JSON is answered where a
+    chat asks for it.
     """
 
     url: str = ""
@@ -55,8 +58,8 @@ class StandIn:
         self.keys.append(request.headers.get("authorization", "") or request.headers.get("x-api-key", ""))
         mode = self.modes.get(body["model"], "ok")
         if mode.isdigit():
-            error = {"error": {"message": f"the provider says {mode}", "type": "x", "param": None, "code": None}}
-            return body, mode, JSONResponse(error, int(mode))
+            error = {"message": f"the provider says {mode}", "type": "x", "param": None, "code": None}
+            return body, mode, JSONResponse({"type": "error", "error": error}, int(mode))
         if mode == "stall":
             await self._until_gone(request)
         return body, mode, None
@@ -70,6 +73,8 @@ class StandIn:
             self.hung_up += 1
 
     def _text(self, body: dict[str, Any]) -> str:
+        if "response_format" in body:
+            return JSON
         return self.answers.get(body["model"], "".join(WORDS))
 
     async def _chat(self, request: Request) -> Response:
@@ -80,7 +85,7 @@ class StandIn:
             return StreamingResponse(self._chunks(body, mode, request), media_type="text/event-stream")
         message: dict[str, Any] = {"role": "assistant", "content": self._text(body)}
         reason = "stop"
-        if body.get("tools"):
+        if _calls_a_tool(body):
             message = {"role": "assistant", "content": None, "tool_calls": [_call(body)]}
             reason = "tool_calls"
         return JSONResponse(
@@ -105,7 +110,7 @@ class StandIn:
                 yield chunk({"content": "x" * 65_536})
         if mode == "break_begin":
             raise ConnectionResetError
-        if body.get("tools"):
+        if _calls_a_tool(body):
             call = _call(body)
             first, rest = call["function"]["arguments"][:4], call["function"]["arguments"][4:]
             begun = {**call, "index": 0, "function": {**call["function"], "arguments": first}}
@@ -135,25 +140,25 @@ class StandIn:
         return StreamingResponse(_events(whole, mode), media_type="text/event-stream")
 
     async def _messages(self, request: Request) -> Response:
-        body, _mode, refused = await self._begin(request)
+        body, mode, refused = await self._begin(request)
         if refused is not None:
             return refused
-        return JSONResponse(
-            {
-                "id": "msg_1",
-                "type": "message",
-                "role": "assistant",
-                "model": body["model"],
-                "content": [{"type": "text", "text": self._text(body)}],
-                "stop_reason": "end_turn",
-                "stop_sequence": None,
-                "usage": {"input_tokens": 11, "output_tokens": 7},
-            }
-        )
+        whole = _message(body, self._text(body))
+        if not body.get("stream"):
+            return JSONResponse(whole)
+        return StreamingResponse(_message_events(whole, mode), media_type="text/event-stream")
 
 
 def _head(body: dict[str, Any], kind: str) -> dict[str, Any]:
     return {"id": "chatcmpl-1", "object": kind, "created": 1, "model": body["model"]}
+
+
+def _calls_a_tool(body: dict[str, Any]) -> bool:
+    if not body.get("tools"):
+        return False
+    last = body["messages"][-1]
+    parts = last["content"] if isinstance(last["content"], list) else []
+    return last["role"] != "tool" and all(each["type"] != "tool_result" for each in parts)
 
 
 def _call(body: dict[str, Any]) -> dict[str, Any]:
@@ -206,6 +211,59 @@ async def _events(whole: dict[str, Any], mode: str) -> AsyncIterator[str]:
         if number == 4 and mode == "break_middle":
             raise ConnectionResetError
         yield f"event: {event['type']}\ndata: {json.dumps({**event, 'sequence_number': number})}\n\n"
+
+
+def _message(body: dict[str, Any], text: str) -> dict[str, Any]:
+    block: dict[str, Any] = {"type": "text", "text": text}
+    if _calls_a_tool(body):
+        block = {"type": "tool_use", "id": "toolu_1", "name": body["tools"][0]["name"], "input": {"city": "Paris"}}
+    return {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": body["model"],
+        "content": [block],
+        "stop_reason": "tool_use" if _calls_a_tool(body) else "end_turn",
+        "stop_sequence": None,
+        "usage": {"input_tokens": 7, "cache_read_input_tokens": 4, "output_tokens": 7},
+    }
+
+
+async def _message_events(whole: dict[str, Any], mode: str) -> AsyncIterator[str]:
+    (block,) = whole["content"]
+    at = {"index": 0}
+    if block["type"] == "text":
+        begun = {**block, "text": ""}
+        deltas = [{"type": "text_delta", "text": word} for word in WORDS]
+    else:
+        begun = {**block, "input": {}}
+        written = json.dumps(block["input"])
+        deltas = [{"type": "input_json_delta", "partial_json": each} for each in (written[:4], written[4:])]
+    usage = whole["usage"]
+    events: list[dict[str, Any]] = [
+        {
+            "type": "message_start",
+            "message": {**whole, "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 1}},
+        },
+        {"type": "content_block_start", **at, "content_block": begun},
+        {"type": "ping"},
+        *({"type": "content_block_delta", **at, "delta": delta} for delta in deltas),
+        {"type": "content_block_stop", **at},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": whole["stop_reason"], "stop_sequence": None},
+            "usage": {"output_tokens": usage["output_tokens"]},
+        },
+        {"type": "message_stop"},
+    ]
+    for number, event in enumerate(events):
+        if number == 5 and mode == "overloaded_middle":
+            error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+            yield f"event: error\ndata: {json.dumps(error)}\n\n"
+            return
+        if number == 5 and mode == "break_middle":
+            raise ConnectionResetError
+        yield f"event: {event['type']}\ndata: {json.dumps(event)}\n\n"
 
 
 @asynccontextmanager

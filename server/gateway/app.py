@@ -58,6 +58,7 @@ class Gateway:
             routes=[
                 Route("/v1/chat/completions", Completions("chat", *parts), methods=["POST"]),
                 Route("/v1/responses", Completions("responses", *parts), methods=["POST"]),
+                Route("/v1/messages", Completions("messages", *parts), methods=["POST"]),
                 Route("/v1/models", self._list_models),
                 Route("/v1/models/{model:path}", self._get_model),
                 Route("/v1/feedback", self._take_feedback, methods=["POST"]),
@@ -109,7 +110,9 @@ class Gateway:
 
     async def _list_models(self, request: Request) -> Response:
         self._door.admit(request)
-        return JSONResponse({"object": "list", "data": [_model(name) for name in await self._names()]})
+        names = await self._names()
+        pages = {"has_more": False, "first_id": names[0], "last_id": names[-1]}
+        return JSONResponse({"object": "list", "data": [_model(name) for name in names], **pages})
 
     async def _get_model(self, request: Request) -> Response:
         self._door.admit(request)
@@ -149,7 +152,9 @@ def listen(settings: GatewaySettings) -> socket.socket:
 
 
 def _model(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "pointsman"}
+    """As OpenAI's SDKs read it, and as Anthropic's."""
+    theirs = {"type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z", "lifecycle": "active"}
+    return {"id": name, "object": "model", "created": 0, "owned_by": "pointsman", **theirs}
 
 
 async def _refused(_request: Request, error: Any) -> Response:
@@ -158,12 +163,17 @@ async def _refused(_request: Request, error: Any) -> Response:
 
 async def _no_such_path(request: Request, _error: Exception) -> Response:
     problem = ApiError(404, f"there is no {request.method} {request.url.path}", code="unknown_url")
-    return JSONResponse(problem.body, problem.status)
+    return JSONResponse(_body(problem, request), problem.status)
 
 
 async def _no_such_method(request: Request, _error: Exception) -> Response:
     problem = ApiError(405, f"{request.url.path} does not take {request.method}", code="method_not_allowed")
-    return JSONResponse(problem.body, problem.status)
+    return JSONResponse(_body(problem, request), problem.status)
+
+
+def _body(problem: ApiError, request: Request) -> dict[str, Any]:
+    """In the form of the SDK that asks."""
+    return problem.message_body if request.url.path.startswith("/v1/messages") else problem.body
 
 
 async def _internal(_request: Request, error: Exception) -> Response:
