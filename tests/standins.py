@@ -43,14 +43,20 @@ class StandIn:
     keys: list[str] = field(default_factory=list)
     hung_up: int = 0
     flooded: int = 0
+    fetched: int = 0
 
     def app(self) -> Starlette:
         routes = [
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
             Route("/v1/responses", self._responses, methods=["POST"]),
             Route("/v1/messages", self._messages, methods=["POST"]),
+            Route("/secret.png", self._secret),
         ]
         return Starlette(routes=routes)
+
+    async def _secret(self, _request: Request) -> Response:
+        self.fetched += 1
+        return Response(b"a secret", media_type="image/png")
 
     async def _begin(self, request: Request) -> tuple[dict[str, Any], str, Response | None]:
         body = await request.json()
