@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from anyio.from_thread import start_blocking_portal
 from pointsman.client import Connection
 from pointsman.v1 import router_service_pb2 as pb
 from servers import Running, eventually
@@ -121,6 +122,9 @@ class StandIn:
             first, rest = call["function"]["arguments"][:4], call["function"]["arguments"][4:]
             begun = {**call, "index": 0, "function": {**call["function"], "arguments": first}}
             yield chunk({"tool_calls": [begun]})
+            if mode == "stall_middle":
+                await self._until_gone(request)
+                return
             yield chunk({"tool_calls": [{"index": 0, "function": {"arguments": rest}}]})
             yield chunk({}, "tool_calls")
         else:
@@ -277,6 +281,13 @@ async def running_standin() -> AsyncIterator[StandIn]:
     """A stand-in that serves."""
     standin = StandIn()
     async with serving(standin.app()) as standin.url:
+        yield standin
+
+
+@contextmanager
+def standin_aside() -> Iterator[StandIn]:
+    """A stand-in that serves in a thread of its own, for those who have no event loop."""
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(running_standin()) as standin:
         yield standin
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,31 @@ async def test_what_else_a_message_may_say_reaches_the_model(
         assert (sent["stop_sequences"], sent["tool_choice"]) == (["END"], choice)
 
 
+async def test_a_document_and_thoughts_reach_models_of_either_provider(
+    gate: Gate, client: anthropic.AsyncAnthropic
+) -> None:
+    source = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}
+    turns: Any = [
+        {"role": "user", "content": [{"type": "document", "source": source}, {"type": "text", "text": "And?"}]},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "Hm.", "signature": "s"},
+                {"type": "text", "text": "So."},
+            ],
+        },
+        {"role": "user", "content": "And?"},
+    ]
+    sent = {}
+    for model in MODELS:
+        await client.messages.create(**{**ASKED, "messages": turns}, extra_headers=only(model))
+        sent[model] = gate.provider.calls[-1]["messages"]
+    assert sent["claude"][0]["content"][0] == {"type": "document", "source": source}
+    assert sent["claude"][1]["content"] == turns[1]["content"]
+    assert sent["small"][0]["content"][0]["file"]["file_data"] == "data:application/pdf;base64,JVBERi0="
+    assert sent["small"][1]["content"] == "So."
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_fallback_answers_and_the_failure_is_the_failing_models(
     gate: Gate, client: anthropic.AsyncAnthropic, stream: bool
@@ -219,25 +245,48 @@ async def test_a_stream_that_breaks_in_the_middle_ends_with_an_error_and_what_it
     assert report.report.usage.output_tokens == 2
 
 
+@pytest.mark.parametrize(("tools", "tokens"), [([], 2), (TOOLS, 1)])
 async def test_a_client_that_hangs_up_has_the_call_ended_and_the_tokens_so_far_reported(
-    gate: Gate, client: anthropic.AsyncAnthropic
+    gate: Gate, client: anthropic.AsyncAnthropic, tools: Any, tokens: int
 ) -> None:
     gate.provider.modes["small"] = "stall_middle"
-    raw = await client.messages.with_raw_response.create(**ASKED, stream=True, extra_headers=only("small"))
-    stream = await raw.parse()
+    raw = await client.messages.with_raw_response.create(
+        **ASKED, tools=tools, stream=True, extra_headers=only("small")
+    )
+    stream: Any = await raw.parse()
     async for event in stream:
-        if event.type == "content_block_delta" and event.delta.text == "is ":
+        if event.type == "content_block_delta" and event.delta.to_dict() in (
+            {"type": "text_delta", "text": WORDS[1]},
+            {"type": "input_json_delta", "partial_json": '{"ci'},
+        ):
             break
     await stream.close()
 
     decision = await gate.decision(raw.headers["x-pointsman-decision-id"], reports=1)
     (report,) = decision.reports
-    assert (report.report.error, report.report.usage.output_tokens) == (pb.MODEL_ERROR_UNSPECIFIED, 2)
+    assert (report.report.error, report.report.usage.output_tokens) == (pb.MODEL_ERROR_UNSPECIFIED, tokens)
+    assert not report.report.HasField("latency")
 
     async def ended() -> bool:
         return gate.provider.hung_up == 1 and gate.gateway._door.inside == 0
 
     await eventually(ended)
+
+
+async def test_neither_keys_nor_prompts_are_in_the_log(
+    gate: Gate, client: anthropic.AsyncAnthropic, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    asked: Any = {**ASKED, "messages": [{"role": "user", "content": "a secret of mine"}]}
+    for mode in ("ok", "400", "500", "break_middle"):
+        gate.provider.modes.update(dict.fromkeys(("small", "large", "claude"), mode))
+        with contextlib.suppress(anthropic.APIError):
+            await client.messages.create(**asked)
+        with contextlib.suppress(anthropic.APIError):
+            [event async for event in await client.messages.create(**asked, stream=True)]
+
+    ours = [each for each in caplog.records if not each.name.startswith(("anthropic", "httpx2"))]
+    assert not any("secret" in each.getMessage() for each in ours)
 
 
 async def test_past_the_deadline_the_client_is_told_so(gate: Gate, client: anthropic.AsyncAnthropic) -> None:
@@ -301,6 +350,14 @@ async def test_errors_are_in_anthropics_form(gate: Gate, client: anthropic.Async
         ),
         (
             {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "file"}}]}]},
+            "messages[0].content[0].source.type",
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "document", "source": {"type": "text", "data": "x"}}]}
+                ]
+            },
             "messages[0].content[0].source.type",
         ),
         (

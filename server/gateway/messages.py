@@ -29,10 +29,10 @@ _BLOCKS = {
     "user": ("text", "image", "document", "tool_result"),
     "assistant": ("text", "tool_use", "thinking", "redacted_thinking"),
 }
-_IN_RESULTS = ("text", "image", "document")
+_IN_RESULTS = ("text", "image")
 # The texts that a block cannot be without.
 _TEXTS = {"text": ("text",), "tool_use": ("id", "name"), "tool_result": ("tool_use_id",)}
-_SOURCES = {"base64": ("media_type", "data"), "url": ("url",), "text": ("data",)}
+_SOURCES = {"base64": ("media_type", "data"), "url": ("url",)}
 _CHOICES = ("auto", "any", "tool", "none")
 
 
@@ -92,7 +92,7 @@ def _check_block(place: str, block: Any, kinds: tuple[str, ...]) -> None:
 def _check_source(place: str, source: Any, kind: str) -> None:
     if not isinstance(source, dict):
         raise bad_field(place, "must be an object")
-    kinds = [each for each in _SOURCES if each != "text" or kind == "document"]
+    kinds = ("base64",) if kind == "document" else tuple(_SOURCES)
     if source.get("type") not in kinds:
         raise bad_field(f"{place}.type", f"must be one of {', '.join(kinds)} here")
     for name in _SOURCES[source["type"]]:
