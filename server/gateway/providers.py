@@ -214,6 +214,16 @@ def _was_closed(error: BaseException | None) -> bool:
     return False
 
 
+def _load_messages() -> tuple[Any, Any]:
+    """LiteLLM's translator between the Messages API and chat completions, and that of a stream's parts."""
+    from litellm.llms.anthropic.messages.adapters import (  # noqa: PLC0415
+        streaming_iterator,
+        transformation,
+    )
+
+    return transformation.AnthropicAdapter(), streaming_iterator.AnthropicStreamWrapper
+
+
 def _load() -> Any:
     """LiteLLM, which takes seconds to import, without what it does unasked: it fetches a list of prices, reads a
     .env, and says on the terminal and in the log what went wrong, prompts included.
@@ -230,16 +240,6 @@ def _load() -> Any:
         quiet.handlers.clear()
         quiet.setLevel(logging.CRITICAL)
     return litellm
-
-
-def _load_messages() -> tuple[Any, Any]:
-    """LiteLLM's translator between the Messages API and chat completions, and that of a stream's parts."""
-    from litellm.llms.anthropic.messages.adapters import (  # noqa: PLC0415
-        streaming_iterator,
-        transformation,
-    )
-
-    return transformation.AnthropicAdapter(), streaming_iterator.AnthropicStreamWrapper
 
 
 def _plain(message: Any) -> dict[str, Any]:
