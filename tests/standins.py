@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,7 +156,8 @@ class StandIn:
         whole = _message(body, self._text(body))
         if not body.get("stream"):
             return JSONResponse(whole)
-        return StreamingResponse(_message_events(whole, mode), media_type="text/event-stream")
+        events = _message_events(whole, mode, lambda: self._until_gone(request))
+        return StreamingResponse(events, media_type="text/event-stream")
 
 
 def _head(body: dict[str, Any], kind: str) -> dict[str, Any]:
@@ -239,7 +240,9 @@ def _message(body: dict[str, Any], text: str) -> dict[str, Any]:
     }
 
 
-async def _message_events(whole: dict[str, Any], mode: str) -> AsyncIterator[str]:
+async def _message_events(
+    whole: dict[str, Any], mode: str, until_gone: Callable[[], Awaitable[None]]
+) -> AsyncIterator[str]:
     (block,) = whole["content"]
     at = {"index": 0}
     if block["type"] == "text":
@@ -273,6 +276,9 @@ async def _message_events(whole: dict[str, Any], mode: str) -> AsyncIterator[str
             return
         if number == 5 and mode == "break_middle":
             raise ConnectionResetError
+        if number == 5 and mode == "stall_middle":
+            await until_gone()
+            return
         yield f"event: {event['type']}\ndata: {json.dumps(event)}\n\n"
 
 

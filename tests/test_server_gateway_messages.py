@@ -245,13 +245,13 @@ async def test_a_stream_that_breaks_in_the_middle_ends_with_an_error_and_what_it
     assert report.report.usage.output_tokens == 2
 
 
-@pytest.mark.parametrize(("tools", "tokens"), [([], 2), (TOOLS, 1)])
+@pytest.mark.parametrize(("model", "tools", "tokens"), [("small", [], 2), ("small", TOOLS, 1), ("claude", [], 2)])
 async def test_a_client_that_hangs_up_has_the_call_ended_and_the_tokens_so_far_reported(
-    gate: Gate, client: anthropic.AsyncAnthropic, tools: Any, tokens: int
+    gate: Gate, client: anthropic.AsyncAnthropic, model: str, tools: Any, tokens: int
 ) -> None:
-    gate.provider.modes["small"] = "stall_middle"
+    gate.provider.modes[model] = "stall_middle"
     raw = await client.messages.with_raw_response.create(
-        **ASKED, tools=tools, stream=True, extra_headers=only("small")
+        **ASKED, tools=tools, stream=True, extra_headers=only(model)
     )
     stream: Any = await raw.parse()
     async for event in stream:
@@ -323,7 +323,9 @@ async def test_errors_are_in_anthropics_form(gate: Gate, client: anthropic.Async
     async with httpx.AsyncClient() as plain:
         for method, path, content, status, kind in (
             ("GET", "", b"", 405, "invalid_request_error"),
-            ("POST", "/count_tokens", b"{}", 404, "not_found_error"),
+            ("POST", "/batches", b"{}", 404, "not_found_error"),
+            ("POST", "/count_tokens", b"[]", 400, "invalid_request_error"),
+            ("POST", "/count_tokens", b"{}", 400, "invalid_request_error"),
             ("POST", "", b"{", 400, "invalid_request_error"),
             ("POST", "", b"[]", 400, "invalid_request_error"),
         ):
@@ -420,6 +422,16 @@ async def test_what_only_the_provider_can_judge_is_no_fault_of_the_gateway(
     async with httpx.AsyncClient() as plain:
         answer = await plain.post(f"{gate.url}/v1/messages", json={**ASKED, **change}, headers=only(model))
     assert answer.status_code in (200, 400), answer.text
+
+
+async def test_tokens_are_counted_without_a_decision(gate: Gate, client: anthropic.AsyncAnthropic) -> None:
+    long: Any = [{"role": "user", "content": "word " * 800}]
+    counted = await client.messages.count_tokens(model="pointsman", messages=long)
+    more = await client.messages.count_tokens(model="pointsman", messages=long, system="s" * 400, tools=TOOLS)
+
+    assert 1000 <= counted.input_tokens <= 1010
+    assert more.input_tokens > counted.input_tokens + 100
+    assert (await gate.pointsman.settled()).statistics.decision_count == 0
 
 
 async def test_the_key_may_come_as_each_sdk_sends_it(server: Running, tmp_path: Path) -> None:

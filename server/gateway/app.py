@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from server.gateway.completions import Completions
+from server.gateway.conversation import read_conversation
 from server.gateway.decisions import Pointsman, PointsmanAwayError
 from server.gateway.door import Door
 from server.gateway.execution import Execution
@@ -59,6 +60,7 @@ class Gateway:
                 Route("/v1/chat/completions", Completions("chat", *parts), methods=["POST"]),
                 Route("/v1/responses", Completions("responses", *parts), methods=["POST"]),
                 Route("/v1/messages", Completions("messages", *parts), methods=["POST"]),
+                Route("/v1/messages/count_tokens", self._count_tokens, methods=["POST"]),
                 Route("/v1/models", self._list_models),
                 Route("/v1/models/{model:path}", self._get_model),
                 Route("/v1/feedback", self._take_feedback, methods=["POST"]),
@@ -129,6 +131,14 @@ class Gateway:
             routers, models = list(self._config.routers), list(self._config.models)
         return [ROUTED, *(f"{ROUTED}/{each}" for each in routers), *models]
 
+    async def _count_tokens(self, request: Request) -> Response:
+        """By length, as Pointsman is told of them: the model that will be asked is not known yet."""
+        self._door.admit(request)
+        with self._door.place(), self._door.holding() as held:
+            body = await self._door.read(request, held)
+            asked = {"max_tokens": 1, **body} if isinstance(body, dict) else body
+            return JSONResponse({"input_tokens": read_conversation("messages", asked).input_tokens})
+
     async def _take_feedback(self, request: Request) -> Response:
         self._door.admit(request)
         with self._door.place(), self._door.holding() as held:
@@ -157,8 +167,8 @@ def _model(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "pointsman", **theirs}
 
 
-async def _refused(_request: Request, error: Any) -> Response:
-    return JSONResponse(error.body, error.status, error.headers)
+async def _refused(request: Request, error: Any) -> Response:
+    return JSONResponse(_body(error, request), error.status, error.headers)
 
 
 async def _no_such_path(request: Request, _error: Exception) -> Response:
@@ -176,6 +186,6 @@ def _body(problem: ApiError, request: Request) -> dict[str, Any]:
     return problem.message_body if request.url.path.startswith("/v1/messages") else problem.body
 
 
-async def _internal(_request: Request, error: Exception) -> Response:
+async def _internal(request: Request, error: Exception) -> Response:
     logger.error("a request failed: %s", type(error).__name__)
-    return JSONResponse(ApiError(500, "internal error").body, 500)
+    return JSONResponse(_body(ApiError(500, "internal error"), request), 500)
