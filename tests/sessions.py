@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -61,7 +62,7 @@ class Shell:
     """Runs commands in a folder, beside one server at most: the next one that is started stops it.
 
     `known` is what stands for something in the documents, and what it is here; `learned` finds such a thing in
-    outputs.
+    outputs. What else has to end with it is in `beside`.
     """
 
     folder: Path
@@ -70,6 +71,7 @@ class Shell:
     learned: Mapping[str, str] = field(default_factory=dict)
     server: subprocess.Popen[str] | None = None
     target: str = ""
+    beside: ExitStack = field(default_factory=ExitStack)
 
     def run(self, command: str) -> tuple[int, str]:
         """The exit status and the output. A server goes on in the background, with the status 0."""

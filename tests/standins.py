@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from anyio.from_thread import start_blocking_portal
 from pointsman.client import Connection
 from pointsman.v1 import router_service_pb2 as pb
 from servers import Running, eventually
@@ -25,12 +26,15 @@ from server.gateway.settings import GatewaySettings, read_gateway_config
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 WORDS = ["All ", "is ", "well."]
+JSON = '{"city": "Paris"}'
 
 
 @dataclass
 class StandIn:
     """A provider. `modes` says how each model behaves: ok if it is not there, else a status, stall, stall_middle,
-    break_begin, break_middle, or flood: 64 MB in parts of 64 kB, which `flooded` counts.
+    break_begin, break_middle, overloaded_middle (Anthropic's alone), or flood: 64 MB in parts of 64 kB, which
+    `flooded` counts. A tool is called where there are any, but not on its own result; JSON is answered where a
+    chat asks for it.
     """
 
     url: str = ""
@@ -40,14 +44,20 @@ class StandIn:
     keys: list[str] = field(default_factory=list)
     hung_up: int = 0
     flooded: int = 0
+    fetched: int = 0
 
     def app(self) -> Starlette:
         routes = [
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
             Route("/v1/responses", self._responses, methods=["POST"]),
             Route("/v1/messages", self._messages, methods=["POST"]),
+            Route("/secret.png", self._secret),
         ]
         return Starlette(routes=routes)
+
+    async def _secret(self, _request: Request) -> Response:
+        self.fetched += 1
+        return Response(b"a secret", media_type="image/png")
 
     async def _begin(self, request: Request) -> tuple[dict[str, Any], str, Response | None]:
         body = await request.json()
@@ -55,8 +65,8 @@ class StandIn:
         self.keys.append(request.headers.get("authorization", "") or request.headers.get("x-api-key", ""))
         mode = self.modes.get(body["model"], "ok")
         if mode.isdigit():
-            error = {"error": {"message": f"the provider says {mode}", "type": "x", "param": None, "code": None}}
-            return body, mode, JSONResponse(error, int(mode))
+            error = {"message": f"the provider says {mode}", "type": "x", "param": None, "code": None}
+            return body, mode, JSONResponse({"type": "error", "error": error}, int(mode))
         if mode == "stall":
             await self._until_gone(request)
         return body, mode, None
@@ -70,6 +80,8 @@ class StandIn:
             self.hung_up += 1
 
     def _text(self, body: dict[str, Any]) -> str:
+        if "response_format" in body:
+            return JSON
         return self.answers.get(body["model"], "".join(WORDS))
 
     async def _chat(self, request: Request) -> Response:
@@ -80,7 +92,7 @@ class StandIn:
             return StreamingResponse(self._chunks(body, mode, request), media_type="text/event-stream")
         message: dict[str, Any] = {"role": "assistant", "content": self._text(body)}
         reason = "stop"
-        if body.get("tools"):
+        if _calls_a_tool(body):
             message = {"role": "assistant", "content": None, "tool_calls": [_call(body)]}
             reason = "tool_calls"
         return JSONResponse(
@@ -105,11 +117,14 @@ class StandIn:
                 yield chunk({"content": "x" * 65_536})
         if mode == "break_begin":
             raise ConnectionResetError
-        if body.get("tools"):
+        if _calls_a_tool(body):
             call = _call(body)
             first, rest = call["function"]["arguments"][:4], call["function"]["arguments"][4:]
             begun = {**call, "index": 0, "function": {**call["function"], "arguments": first}}
             yield chunk({"tool_calls": [begun]})
+            if mode == "stall_middle":
+                await self._until_gone(request)
+                return
             yield chunk({"tool_calls": [{"index": 0, "function": {"arguments": rest}}]})
             yield chunk({}, "tool_calls")
         else:
@@ -135,25 +150,26 @@ class StandIn:
         return StreamingResponse(_events(whole, mode), media_type="text/event-stream")
 
     async def _messages(self, request: Request) -> Response:
-        body, _mode, refused = await self._begin(request)
+        body, mode, refused = await self._begin(request)
         if refused is not None:
             return refused
-        return JSONResponse(
-            {
-                "id": "msg_1",
-                "type": "message",
-                "role": "assistant",
-                "model": body["model"],
-                "content": [{"type": "text", "text": self._text(body)}],
-                "stop_reason": "end_turn",
-                "stop_sequence": None,
-                "usage": {"input_tokens": 11, "output_tokens": 7},
-            }
-        )
+        whole = _message(body, self._text(body))
+        if not body.get("stream"):
+            return JSONResponse(whole)
+        events = _message_events(whole, mode, lambda: self._until_gone(request))
+        return StreamingResponse(events, media_type="text/event-stream")
 
 
 def _head(body: dict[str, Any], kind: str) -> dict[str, Any]:
     return {"id": "chatcmpl-1", "object": kind, "created": 1, "model": body["model"]}
+
+
+def _calls_a_tool(body: dict[str, Any]) -> bool:
+    if not body.get("tools"):
+        return False
+    last = body["messages"][-1]
+    parts = last["content"] if isinstance(last["content"], list) else []
+    return last["role"] != "tool" and all(each["type"] != "tool_result" for each in parts)
 
 
 def _call(body: dict[str, Any]) -> dict[str, Any]:
@@ -208,11 +224,76 @@ async def _events(whole: dict[str, Any], mode: str) -> AsyncIterator[str]:
         yield f"event: {event['type']}\ndata: {json.dumps({**event, 'sequence_number': number})}\n\n"
 
 
+def _message(body: dict[str, Any], text: str) -> dict[str, Any]:
+    block: dict[str, Any] = {"type": "text", "text": text}
+    if _calls_a_tool(body):
+        block = {"type": "tool_use", "id": "toolu_1", "name": body["tools"][0]["name"], "input": {"city": "Paris"}}
+    return {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": body["model"],
+        "content": [block],
+        "stop_reason": "tool_use" if _calls_a_tool(body) else "end_turn",
+        "stop_sequence": None,
+        "usage": {"input_tokens": 7, "cache_read_input_tokens": 4, "output_tokens": 7},
+    }
+
+
+async def _message_events(
+    whole: dict[str, Any], mode: str, until_gone: Callable[[], Awaitable[None]]
+) -> AsyncIterator[str]:
+    (block,) = whole["content"]
+    at = {"index": 0}
+    if block["type"] == "text":
+        begun = {**block, "text": ""}
+        deltas = [{"type": "text_delta", "text": word} for word in WORDS]
+    else:
+        begun = {**block, "input": {}}
+        written = json.dumps(block["input"])
+        deltas = [{"type": "input_json_delta", "partial_json": each} for each in (written[:4], written[4:])]
+    usage = whole["usage"]
+    events: list[dict[str, Any]] = [
+        {
+            "type": "message_start",
+            "message": {**whole, "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 1}},
+        },
+        {"type": "content_block_start", **at, "content_block": begun},
+        {"type": "ping"},
+        *({"type": "content_block_delta", **at, "delta": delta} for delta in deltas),
+        {"type": "content_block_stop", **at},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": whole["stop_reason"], "stop_sequence": None},
+            "usage": {"output_tokens": usage["output_tokens"]},
+        },
+        {"type": "message_stop"},
+    ]
+    for number, event in enumerate(events):
+        if number == 5 and mode == "overloaded_middle":
+            error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+            yield f"event: error\ndata: {json.dumps(error)}\n\n"
+            return
+        if number == 5 and mode == "break_middle":
+            raise ConnectionResetError
+        if number == 5 and mode == "stall_middle":
+            await until_gone()
+            return
+        yield f"event: {event['type']}\ndata: {json.dumps(event)}\n\n"
+
+
 @asynccontextmanager
 async def running_standin() -> AsyncIterator[StandIn]:
     """A stand-in that serves."""
     standin = StandIn()
     async with serving(standin.app()) as standin.url:
+        yield standin
+
+
+@contextmanager
+def standin_aside() -> Iterator[StandIn]:
+    """A stand-in that serves in a thread of its own, for those who have no event loop."""
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(running_standin()) as standin:
         yield standin
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
-import os
-import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from builds import ROOT, built, run_checked
 from callers import REFUSALS, refuse_at_first
 from imports import counts
 from locks import Authority, add_key
@@ -25,7 +23,6 @@ from server.config_file import DeclaredRouter
 from server.keys import Scope
 from server.storage.writes import DecisionWrite, ReportWrite
 
-ROOT = Path(__file__).resolve().parents[1]
 MODELS = {"small", "large"}
 
 
@@ -53,7 +50,7 @@ async def test_a_client_routes_reports_tries_again_and_reads_refusals(
     language: str, url: str, featuriser: Featuriser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over TLS, with a key, while the server refuses the first two attempts of each call for want of storage."""
-    folder = await asyncio.to_thread(built, language)
+    folder = await asyncio.to_thread(made, language)
     authority = Authority(tmp_path / "ca")
     certificate, private = authority.issue()
     key = add_key(url, Scope.ROUTE, Scope.REPORT)
@@ -84,21 +81,15 @@ def plain(code: str) -> str:
     return code.replace("_", "").lower()
 
 
-def built(language: str) -> Path:
-    """The folder where the client was built: a copy, out of the tree, that a later run takes up again."""
-    missing = [each for each in LANGUAGES[language].tools if shutil.which(each) is None]
-    if missing:
-        pytest.skip(f"{' and '.join(missing)} is not on the PATH")
-    folder = ROOT / "build" / "clients" / language
-    shutil.copytree(ROOT / "tests" / "clients" / language, folder, dirs_exist_ok=True)
-    run_checked(
-        ["bash", "build.sh"],
-        folder,
+def made(language: str) -> Path:
+    """The folder where the client was built."""
+    return built(
+        language,
+        LANGUAGES[language].tools,
         PROTOS=str(ROOT / "proto"),
         PROTOC=f"{sys.executable} -m grpc_tools.protoc",
         GOOGLEAPIS=str(googleapis()),
     )
-    return folder
 
 
 def googleapis() -> Path:
@@ -112,17 +103,3 @@ def googleapis() -> Path:
 def run(folder: Path, command: tuple[str, ...], **environment: str) -> Any:
     """What the client says, in JSON on its last line."""
     return json.loads(run_checked(list(command), folder, **environment).splitlines()[-1])
-
-
-def run_checked(command: list[str], folder: Path, **environment: str) -> str:
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=800,
-        check=False,
-    )
-    assert done.returncode == 0, f"{command}: {done.stdout[-4000:]}{done.stderr[-4000:]}"
-    return done.stdout

@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import TypeVar
 
 import grpc
+import httpx
 import pytest
 from engines import PostgreSQL
 from locks import Authority
 from pointsman.v1 import router_service_pb2 as pb
 from pointsman.v1 import router_service_pb2_grpc as router_grpc
 from sessions import ADDRESS, BIN, Shell, Step, headers, masked, steps
+from standins import standin_aside
+from test_server_cli_gateway import gateway_file, gateway_process
 
 T = TypeVar("T")
 ROOT = Path(__file__).parent.parent
@@ -144,6 +147,22 @@ def prepare_storage(shell: Shell) -> None:
     prepare_two(shell)
 
 
+def prepare_gateway(shell: Shell) -> None:
+    """A gateway with checks before a stand-in, and an answer of which a user has said something."""
+    serve(shell, "routers: {played: {models: {small: {}}}}")
+    provider = shell.beside.enter_context(standin_aside())
+    checks = {"routers": {"played": {"checks": {"non_empty": True}}}}
+    file = gateway_file(shell.folder, provider, default_router="played", **checks)
+    started = gateway_process("--config", str(file), "--target", shell.target)
+    _, port = shell.beside.enter_context(started)
+    shell.known["127.0.0.1:8080"] = f"127.0.0.1:{port}"
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}/v1") as client:
+        question = {"model": "pointsman", "messages": [{"role": "user", "content": "Is all well?"}]}
+        answer = client.post("/chat/completions", json=question).raise_for_status()
+        thumb = {"decision_id": answer.headers["x-pointsman-decision-id"], "thumb": "up"}
+        client.post("/feedback", json=thumb).raise_for_status()
+
+
 @dataclass(frozen=True)
 class Scene:
     """What a reader has who comes to the sessions of a document: `prepare` makes it.
@@ -174,6 +193,7 @@ SCENES = {
         by_chance=("pointsman policies promote",),
     ),
     "docs/evaluation.md": Scene(prepare_calibration),
+    "docs/gateway.md": Scene(prepare_gateway),
     "docs/operating.md": Scene(prepare_two, left_out=("scripts/benchmark_roles",)),
     "docs/promotion.md": Scene(
         prepare_two, learned={"505": r"│ (\d+) +│ \d{4}-"}, by_chance=("pointsman policies promote",)
@@ -188,7 +208,6 @@ SCENES = {
 }
 ELSEWHERE = {
     "docs/faults.md": "tests/test_faults.py runs a shorter one",
-    "docs/gateway.md": "tests/test_server_gateway.py asks the same of a stand-in",
     "docs/http.md": "tests/test_server_http.py runs them",
     "docs/inputs.md": "tests/test_scripts_inputs.py runs a shorter one",
     "docs/monitoring.md": "tests/test_server_logs.py reads such a log",
@@ -203,7 +222,8 @@ def of(command: str, table: dict[str, T]) -> T | None:
 @pytest.fixture
 def shell(tmp_path: Path) -> Iterator[Shell]:
     shell = Shell(tmp_path)
-    yield shell
+    with shell.beside:
+        yield shell
     shell.stop()
 
 

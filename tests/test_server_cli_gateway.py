@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,20 +16,9 @@ from typing import Any
 
 import openai
 import pytest
+from builds import built, run_checked
 from servers import POINTSMAN, Running
 from standins import StandIn, running_standin
-
-_NODE_SCRIPT = """
-import OpenAI from "openai";
-const client = new OpenAI({ baseURL: process.env.BASE_URL, apiKey: "unused", maxRetries: 0 });
-const messages = [{ role: "user", content: "Is all well?" }];
-const whole = await client.chat.completions.create({ model: "pointsman", messages });
-const stream = await client.chat.completions.create({ model: "pointsman", messages, stream: true });
-let text = "";
-for await (const chunk of stream) text += chunk.choices[0]?.delta?.content ?? "";
-const response = await client.responses.create({ model: "pointsman", input: "Is all well?" });
-console.log(JSON.stringify([whole.choices[0].message.content, text, response.output_text]));
-"""
 
 
 def gateway_file(folder: Path, provider: StandIn | None = None, **given: Any) -> Path:
@@ -151,25 +139,36 @@ async def test_a_process_serves_and_sends_its_reports_before_it_ends(server: Run
     assert provider.keys == ["Bearer sk-of-the-provider"]
 
 
-async def test_the_node_sdk_is_served(server: Running, tmp_path: Path) -> None:
-    """Its package is looked for in POINTSMAN_TEST_NODE_MODULES, so that no test installs anything."""
-    node, modules = shutil.which("node"), os.environ.get("POINTSMAN_TEST_NODE_MODULES", "")
-    if node is None or not (Path(modules) / "openai").is_dir():
-        pytest.skip("needs node, and its openai package in the folder that POINTSMAN_TEST_NODE_MODULES names")
-    await server.create_models(small={})
-    (tmp_path / "node_modules").symlink_to(modules)
-    (tmp_path / "run.mjs").write_text(_NODE_SCRIPT)
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("sdk", ["openai", "anthropic"])
+async def test_an_sdk_in_node_runs_its_examples_with_only_another_base_url(
+    sdk: str, server: Running, tmp_path: Path
+) -> None:
+    """Whole answers, streams, tools and their results, JSON, a refusal and the list of models, with a key."""
+    folder = await asyncio.to_thread(built, sdk, ("node", "npm"))
+    await server.create_models(small={"capabilities": ["tools", "json"]})
     async with running_standin() as provider:
         file = gateway_file(tmp_path, provider)
-        with gateway_process("--config", str(file), "--target", server.target) as (_process, port):
-            ran = await asyncio.create_subprocess_exec(
-                node,
-                "run.mjs",
-                cwd=tmp_path,
-                env={**os.environ, "BASE_URL": f"http://127.0.0.1:{port}/v1"},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+        with gateway_process(
+            "--config", str(file), "--target", server.target, POINTSMAN_GATEWAY_API_KEY="sesame"
+        ) as (_process, port):
+            # Not in this loop, in which the server and the stand-in run.
+            said = await asyncio.to_thread(
+                run_checked,
+                ["node", "client.mjs"],
+                folder,
+                GATEWAY=f"http://127.0.0.1:{port}",
+                GATEWAY_KEY="sesame",
             )
-            out, err = await ran.communicate()
-    assert ran.returncode == 0, err.decode()
-    assert json.loads(out) == ["All is well."] * 3
+    told = json.loads(said.splitlines()[-1])
+    assert set(told.pop("texts")) == {"All is well."}
+    assert len(told.pop("decision")) == 32
+    assert told == {
+        "tools": ["Paris", "Paris"],
+        "json": {"city": "Paris"},
+        "refused": True,
+        "models": ["pointsman", "pointsman/default", "small"],
+    }
+    results = [each["messages"][-1] for each in provider.calls if each.get("tools")]
+    assert [each.get("content") for each in results if each["role"] == "tool"] == ["Sunny.", "Sunny."]

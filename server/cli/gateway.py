@@ -1,4 +1,4 @@
-"""pointsman gateway: speaks the OpenAI API and lets a server choose the model."""
+"""pointsman gateway: speaks the OpenAI API and Anthropic's, and lets a server choose the model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MISSING = "the gateway needs more packages: pip install 'pointsman[gateway]'"
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one.  [default: 8080]")
 def gateway(target: str | None, **given: Any) -> None:
-    """Serve the OpenAI API: route, call the model, fall back, report.
+    """Serve the OpenAI API and Anthropic's: route, call the model, fall back, report.
 
     Every setting can also be given in the environment, as POINTSMAN_GATEWAY_PORT and so on; docs/gateway.md lists
     them. Needs pip install 'pointsman[gateway]'.

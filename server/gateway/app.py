@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from server.gateway.completions import Completions
+from server.gateway.conversation import read_conversation
 from server.gateway.decisions import Pointsman, PointsmanAwayError
 from server.gateway.door import Door
 from server.gateway.execution import Execution
@@ -58,6 +59,8 @@ class Gateway:
             routes=[
                 Route("/v1/chat/completions", Completions("chat", *parts), methods=["POST"]),
                 Route("/v1/responses", Completions("responses", *parts), methods=["POST"]),
+                Route("/v1/messages", Completions("messages", *parts), methods=["POST"]),
+                Route("/v1/messages/count_tokens", self._count_tokens, methods=["POST"]),
                 Route("/v1/models", self._list_models),
                 Route("/v1/models/{model:path}", self._get_model),
                 Route("/v1/feedback", self._take_feedback, methods=["POST"]),
@@ -109,7 +112,9 @@ class Gateway:
 
     async def _list_models(self, request: Request) -> Response:
         self._door.admit(request)
-        return JSONResponse({"object": "list", "data": [_model(name) for name in await self._names()]})
+        names = await self._names()
+        pages = {"has_more": False, "first_id": names[0], "last_id": names[-1]}
+        return JSONResponse({"object": "list", "data": [_model(name) for name in names], **pages})
 
     async def _get_model(self, request: Request) -> Response:
         self._door.admit(request)
@@ -125,6 +130,14 @@ class Gateway:
         except PointsmanAwayError:
             routers, models = list(self._config.routers), list(self._config.models)
         return [ROUTED, *(f"{ROUTED}/{each}" for each in routers), *models]
+
+    async def _count_tokens(self, request: Request) -> Response:
+        """By length, as Pointsman is told of them: the model that will be asked is not known yet."""
+        self._door.admit(request)
+        with self._door.place(), self._door.holding() as held:
+            body = await self._door.read(request, held)
+            asked = {"max_tokens": 1, **body} if isinstance(body, dict) else body
+            return JSONResponse({"input_tokens": read_conversation("messages", asked).input_tokens})
 
     async def _take_feedback(self, request: Request) -> Response:
         self._door.admit(request)
@@ -149,23 +162,30 @@ def listen(settings: GatewaySettings) -> socket.socket:
 
 
 def _model(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "pointsman"}
+    """As OpenAI's SDKs read it, and as Anthropic's."""
+    theirs = {"type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z", "lifecycle": "active"}
+    return {"id": name, "object": "model", "created": 0, "owned_by": "pointsman", **theirs}
 
 
-async def _refused(_request: Request, error: Any) -> Response:
-    return JSONResponse(error.body, error.status, error.headers)
+async def _refused(request: Request, error: Any) -> Response:
+    return JSONResponse(_body(error, request), error.status, error.headers)
 
 
 async def _no_such_path(request: Request, _error: Exception) -> Response:
     problem = ApiError(404, f"there is no {request.method} {request.url.path}", code="unknown_url")
-    return JSONResponse(problem.body, problem.status)
+    return JSONResponse(_body(problem, request), problem.status)
 
 
 async def _no_such_method(request: Request, _error: Exception) -> Response:
     problem = ApiError(405, f"{request.url.path} does not take {request.method}", code="method_not_allowed")
-    return JSONResponse(problem.body, problem.status)
+    return JSONResponse(_body(problem, request), problem.status)
 
 
-async def _internal(_request: Request, error: Exception) -> Response:
+def _body(problem: ApiError, request: Request) -> dict[str, Any]:
+    """In the form of the SDK that asks."""
+    return problem.message_body if request.url.path.startswith("/v1/messages") else problem.body
+
+
+async def _internal(request: Request, error: Exception) -> Response:
     logger.error("a request failed: %s", type(error).__name__)
-    return JSONResponse(ApiError(500, "internal error").body, 500)
+    return JSONResponse(_body(ApiError(500, "internal error"), request), 500)

@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions and /v1/responses: one request from its body to the last byte of its answer."""
+"""POST /v1/chat/completions, /v1/responses and /v1/messages: a request, from its body to its answer's end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SEND_SECONDS = 60.0
 
 
 class Completions:
-    """An ASGI application for one of the two."""
+    """An ASGI application for one of the three."""
 
     def __init__(
         self,
@@ -103,13 +103,16 @@ class Completions:
 
     async def _refuse(self, error: ApiError, scope: Scope, receive: Receive, sending: _Sending) -> None:
         if not sending.begun:
-            response = JSONResponse(error.body, error.status, {**sending.headers, **error.headers})
+            body = error.message_body if self._api == "messages" else error.body
+            response = JSONResponse(body, error.status, {**sending.headers, **error.headers})
             await response(scope, receive, sending.send)
             return
         with contextlib.suppress(ApiError):
             sending.deadline = time.monotonic() + _SEND_SECONDS
             if self._api == "chat":
                 await sending.event(error.body)
+            elif self._api == "messages":
+                await sending.event(error.message_body, name="error")
             else:
                 await sending.event({**error.event, "sequence_number": sending.count}, name="error")
             await sending.end(done=False)
@@ -230,8 +233,11 @@ def _chunk(
 
 
 def _event(part: dict[str, Any], plan: Plan, served: Served, talk: Conversation) -> dict[str, Any]:
-    response = part.get("response")
-    return {**part, "response": _shown(response, plan, served, talk)} if isinstance(response, dict) else part
+    """An event of a response or of a message as the client is to see it."""
+    for name in ("response", "message"):
+        if isinstance(part.get(name), dict):
+            return {**part, name: _shown(part[name], plan, served, talk)}
+    return part
 
 
 def _latin(value: str) -> bytes:

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from server.gateway.messages import PARAMETERS as MESSAGES_PARAMETERS
+from server.gateway.messages import check_request
 from server.gateway.problems import ApiError, bad_field
 
-Api = Literal["chat", "responses"]
+Api = Literal["chat", "responses", "messages"]
 
 _PARAMETERS: dict[Api, frozenset[str]] = {
     "chat": frozenset(
@@ -72,6 +74,7 @@ _PARAMETERS: dict[Api, frozenset[str]] = {
             "prompt",
         ]
     ),
+    "messages": MESSAGES_PARAMETERS,
 }
 # Read here and not handed on. LiteLLM takes other words too, addresses and keys among them: a client sends none.
 _OURS = frozenset(("model", "stream", "stream_options", "metadata", "background"))
@@ -114,21 +117,24 @@ def read_conversation(api: Api, body: Any) -> Conversation:
         raise bad_field("background", "is not supported: the gateway waits for the answer")
     options = _object(body, "stream_options")
     turns = _turns(api, body)
-    text = _Text(turns, body.get("instructions"), body.get("tools"))
+    metadata = _object(body, "metadata")
+    if api == "messages":
+        check_request(body, turns)
+    text = _Text(turns, body.get("system" if api == "messages" else "instructions"), body.get("tools"))
     return Conversation(
         api=api,
         model=model,
         stream=_flag(body, "stream"),
         wants_usage=bool(options.get("include_usage")),
-        parameters={name: body[name] for name in body if name in _PARAMETERS[api] and body[name] is not None},
-        metadata=_object(body, "metadata"),
+        parameters=_parameters(api, body, metadata),
+        metadata=metadata,
         prompt=text.last_user_turn[:_PROMPT_CHARACTERS_MAX],
         numeric_features=_numbers(turns, text, body),
         categorical_features={"gateway_format": _format(api, body)},
         capabilities=_capabilities(text, body, _format(api, body)),
         input_tokens=text.tokens,
         max_output_tokens=_most_output(body),
-        user=_name(body.get("user")),
+        user=_name(metadata.get("user_id") if api == "messages" else body.get("user")),
     )
 
 
@@ -138,12 +144,12 @@ class _Text:
     def __init__(self, turns: list[Any], instructions: Any, tools: Any) -> None:
         self.images = 0
         self.last_user_turn = ""
-        characters = len(instructions) if isinstance(instructions, str) else 0
+        characters = sum(len(each) for each in self._texts(instructions))
         # Tools are JSON that goes to the model as well; its length is taken without writing it out.
         characters += _size(tools)
         for turn in turns:
             text = "\n".join(self._texts(turn.get("content")))
-            characters += len(text) + _size(turn.get("tool_calls"))
+            characters += len(text) + _size(turn.get("tool_calls")) + self._tools_said(turn.get("content"))
             if turn.get("role") == "user" and text:
                 self.last_user_turn = text
         self.tokens = characters // _CHARACTERS_PER_TOKEN + 4 * len(turns) + _IMAGE_TOKENS * self.images
@@ -154,14 +160,21 @@ class _Text:
         for part in content if isinstance(content, list) else ():
             if not isinstance(part, dict):
                 continue
-            if part.get("type") in ("image_url", "input_image"):
+            if part.get("type") in ("image_url", "input_image", "image"):
                 self.images += 1
             elif isinstance(part.get("text"), str):
                 yield part["text"]
 
+    def _tools_said(self, content: Any) -> int:
+        """The characters of tools' calls and results, which Anthropic has among a turn's parts: nobody's words."""
+        parts = [each for each in content if isinstance(each, dict)] if isinstance(content, list) else []
+        calls = sum(_size(each.get("input")) for each in parts if each.get("type") == "tool_use")
+        results = (each.get("content") for each in parts if each.get("type") == "tool_result")
+        return calls + sum(len(text) for each in results for text in self._texts(each))
+
 
 def _turns(api: Api, body: dict[str, Any]) -> list[Any]:
-    field = "messages" if api == "chat" else "input"
+    field = "input" if api == "responses" else "messages"
     given = body.get(field)
     if api == "responses" and isinstance(given, str):
         given = [{"role": "user", "content": given}]
@@ -173,6 +186,15 @@ def _turns(api: Api, body: dict[str, Any]) -> list[Any]:
         if not isinstance(each, dict):
             raise bad_field(f"{field}[{index}]", "must be an object")
     return given
+
+
+def _parameters(api: Api, body: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any]:
+    """What goes to the provider."""
+    found = {name: body[name] for name in body if name in _PARAMETERS[api] and body[name] is not None}
+    if api == "messages" and isinstance(metadata.get("user_id"), str):
+        # Where the other APIs have a parameter of its own.
+        found["metadata"] = {"user_id": metadata["user_id"]}
+    return found
 
 
 def _numbers(turns: list[Any], text: _Text, body: dict[str, Any]) -> dict[str, float]:
@@ -187,7 +209,9 @@ def _numbers(turns: list[Any], text: _Text, body: dict[str, Any]) -> dict[str, f
 
 def _format(api: Api, body: dict[str, Any]) -> str:
     """Which form of answer is asked for: text, json_object, json_schema."""
-    holder = _object(body, "response_format") if api == "chat" else _object(body, "text").get("format")
+    holder: Any = _object(body, {"chat": "response_format", "responses": "text", "messages": "output_config"}[api])
+    if api != "chat":
+        holder = holder.get("format")
     kind = holder.get("type") if isinstance(holder, dict) else None
     return kind if kind in ("json_object", "json_schema") else "text"
 

@@ -42,11 +42,12 @@ class Door:
             )
 
     def admit(self, request: Request) -> None:
-        """Raises ApiError 401 without the key."""
+        """Raises ApiError 401 without the key: as OpenAI's SDKs send it, or as Anthropic's."""
         if self._key is None:
             return
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._key.encode()):
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        given = (token.strip() if scheme.lower() == "bearer" else "", request.headers.get("x-api-key", ""))
+        if not any(hmac.compare_digest(each.encode(), self._key.encode()) for each in given):
             raise ApiError(401, "the API key is missing or wrong", code="invalid_api_key")
 
     @contextmanager

@@ -1,9 +1,18 @@
-"""What the gateway refuses or cannot do, in the form of OpenAI's errors."""
+"""What the gateway refuses or cannot do, in the form of OpenAI's errors or of Anthropic's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
 
 
 class ApiError(Exception):
@@ -31,6 +40,12 @@ class ApiError(Exception):
         return {
             "error": {"message": self.message, "type": self._type, "param": self.param, "code": self.code},
         }
+
+    @property
+    def message_body(self) -> dict[str, Any]:
+        """The same as Anthropic's SDKs read it, also within a stream of the Messages API."""
+        kind = _ANTHROPIC_TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "api_error")
+        return {"type": "error", "error": {"type": kind, "message": self.message}}
 
     @property
     def event(self) -> dict[str, Any]:

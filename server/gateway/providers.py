@@ -79,6 +79,7 @@ class Providers:
     def __init__(self, targets: Mapping[str, Target]) -> None:
         self._targets = targets
         self._litellm = _load()
+        self._messages, self._message_events = _load_messages()
 
     def target(self, model: str) -> Target:
         """A model that the file does not name is LiteLLM's of that name, with its provider's usual variables."""
@@ -96,18 +97,28 @@ class Providers:
     async def complete(
         self, api: Api, model: str, parameters: Mapping[str, Any], seconds: float
     ) -> dict[str, Any]:
-        """The whole answer in OpenAI's form. Raises ProviderError."""
-        answer = await self._call(api, model, dict(parameters), seconds)
-        return _plain(answer)
+        """The whole answer in the form of the API. Raises ProviderError."""
+        given, names = self._translated(api, model, parameters)
+        answer = await self._call(api, model, given, seconds)
+        if api != "messages":
+            return _plain(answer)
+        try:
+            message = self._messages.translate_completion_output_params(answer, tool_name_mapping=names)
+        except Exception as error:  # It raises whatever an answer that is none leads to.
+            raise ProviderError(Failure.INVALID_OUTPUT, "its answer cannot be put as a message") from error
+        return _plain(message)
 
     async def stream(
         self, api: Api, model: str, parameters: Mapping[str, Any], seconds: float
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """The parts of an answer in OpenAI's form, the usage of a chat among them. Raises ProviderError."""
-        given = {**parameters, "stream": True}
-        if api == "chat":
+        """The parts of an answer in the form of the API, the usage among them. Raises ProviderError."""
+        given, names = self._translated(api, model, parameters)
+        given["stream"] = True
+        if api != "responses":
             given["stream_options"] = {"include_usage": True}
         parts = await self._call(api, model, given, seconds)
+        if api == "messages":
+            parts = self._message_events(parts, model, tool_name_mapping=names)
         try:
             async for part in parts:
                 yield _plain(part)
@@ -121,7 +132,7 @@ class Providers:
 
     async def _call(self, api: Api, model: str, parameters: dict[str, Any], seconds: float) -> Any:
         target = self.target(model)
-        ask = self._litellm.acompletion if api == "chat" else self._litellm.aresponses
+        ask = self._litellm.aresponses if api == "responses" else self._litellm.acompletion
         given = {
             **parameters,
             "model": target.litellm_model,
@@ -141,6 +152,25 @@ class Providers:
             except Exception as error:
                 if connections == _CONNECTIONS_MAX or not _was_closed(error):
                     raise self._failed(error, model) from error
+
+    def _translated(
+        self, api: Api, model: str, parameters: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        """What LiteLLM is asked, and the names of tools that had to be cut: a message goes as a chat completion.
+
+        Its `anthropic_messages` would pass one on as it is where the provider speaks it. But such streams need
+        packages of LiteLLM's proxy, and are read on to their end, and billed, when the client has gone.
+        """
+        if api != "messages":
+            return dict(parameters), {}
+        asked = {**parameters, "model": self.target(model).litellm_model}
+        try:
+            given, names = self._messages.translate_completion_input_params_with_tool_mapping(asked)
+        except Exception as error:  # It raises whatever a field of another type leads to.
+            raise ProviderError(Failure.BAD_REQUEST, "the request cannot be put as a chat completion") from error
+        if (parameters.get("tool_choice") or {}).get("disable_parallel_tool_use"):
+            given["parallel_tool_calls"] = False
+        return dict(given), names
 
     def _failed(self, error: Exception, model: str) -> ProviderError:
         """What it says of the model. The text may be shown to the client, never logged."""
@@ -182,6 +212,16 @@ def _was_closed(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _load_messages() -> tuple[Any, Any]:
+    """LiteLLM's translator between the Messages API and chat completions, and that of a stream's parts."""
+    from litellm.llms.anthropic.messages.adapters import (  # noqa: PLC0415
+        streaming_iterator,
+        transformation,
+    )
+
+    return transformation.AnthropicAdapter(), streaming_iterator.AnthropicStreamWrapper
 
 
 def _load() -> Any:
@@ -237,6 +277,9 @@ def says_something(part: Mapping[str, Any], api: Api) -> bool:
     if api == "responses":
         kind = str(part.get("type", ""))
         return kind.endswith(".delta") or kind in ("response.completed", "response.incomplete", "response.failed")
+    if api == "messages":
+        begun = part["content_block"].get("type") if part.get("type") == "content_block_start" else "text"
+        return part.get("type") in ("content_block_delta", "message_delta") or begun != "text"
     for choice in part.get("choices") or ():
         delta = choice.get("delta") or {}
         if choice.get("finish_reason") or any(value for name, value in delta.items() if name != "role"):

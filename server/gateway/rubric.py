@@ -51,8 +51,9 @@ def transcript_of(talk: Conversation, characters_max: int) -> str:
     turns = parameters.get("messages") or parameters.get("input") or ()
     if isinstance(turns, str):
         turns = [{"role": "user", "content": turns}]
-    if isinstance(parameters.get("instructions"), str):
-        turns = [{"role": "system", "content": parameters["instructions"]}, *turns]
+    instructions = parameters.get("instructions") or parameters.get("system")
+    if isinstance(instructions, str | list):
+        turns = [{"role": "system", "content": instructions}, *turns]
     lines: list[str] = []
     left = characters_max
     for turn in reversed(turns):
@@ -77,11 +78,20 @@ def _said(turn: Mapping[str, Any]) -> Iterator[str]:
     if isinstance(content, str):
         yield content
     for part in content if isinstance(content, list) else ():
-        text = part.get("text") if isinstance(part, dict) else None
-        yield text if isinstance(text, str) else "[no text]"
+        yield from _said_in(part if isinstance(part, dict) else {})
     for call in turn.get("tool_calls") or ():
         function = call.get("function") if isinstance(call, dict) else None
         if isinstance(function, dict):
             yield f"[calls {function.get('name')}({function.get('arguments')})]"
     if turn.get("type") == "function_call":
         yield f"[calls {turn.get('name')}({turn.get('arguments')})]"
+
+
+def _said_in(part: Mapping[str, Any]) -> Iterator[str]:
+    """A part of a turn; Anthropic has the calls and results of tools among them."""
+    if part.get("type") == "tool_use":
+        yield f"[calls {part.get('name')}({json.dumps(part.get('input'), ensure_ascii=False)})]"
+    elif part.get("type") == "tool_result":
+        yield from _said(part)
+    else:
+        yield part["text"] if isinstance(part.get("text"), str) else "[no text]"

@@ -29,7 +29,7 @@ class GatewaySettings(BaseSettings):
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     config: Path | None = Field(None, description="YAML file of models and routers")
-    api_key: SecretStr | None = Field(None, description="what clients must send as their OpenAI key")
+    api_key: SecretStr | None = Field(None, description="what clients must send as their key")
     api_key_file: Path | None = Field(None, description="file that has that key")
     insecure: bool = Field(False, description="serve other machines without a key")
     streams_max: int = Field(500, ge=1, description="requests served at once; one more is answered 503")

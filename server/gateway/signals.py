@@ -156,12 +156,12 @@ def _is_of(value: Any, schema: Any) -> bool:
 
 
 def _tools(talk: Conversation) -> dict[str, Mapping[str, Any]]:
-    """The schema of each tool's arguments, of either API."""
+    """The schema of each tool's arguments, of any of the APIs."""
     found = {}
     for tool in talk.parameters.get("tools") or ():
         function = tool.get("function", tool) if isinstance(tool, dict) else {}
         if isinstance(function.get("name"), str):
-            found[function["name"]] = function.get("parameters") or {}
+            found[function["name"]] = function.get("parameters") or function.get("input_schema") or {}
     return found
 
 
@@ -171,8 +171,9 @@ def _call_fits(tools: Mapping[str, Mapping[str, Any]], name: str, arguments: str
 
 def _asked_format(talk: Conversation) -> Any:
     """The schema that the request asks its answer to have, {} for any JSON, None where it asks for neither."""
-    text = talk.parameters.get("text")
-    asked = talk.parameters.get("response_format") or (text.get("format") if isinstance(text, dict) else None)
+    holders = (talk.parameters.get(name) for name in ("text", "output_config"))
+    formats = (each.get("format") for each in holders if isinstance(each, dict))
+    asked = talk.parameters.get("response_format") or next(formats, None)
     if not isinstance(asked, dict) or asked.get("type") not in ("json_object", "json_schema"):
         return None
     holder = asked.get("json_schema", asked)

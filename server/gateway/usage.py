@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,14 +31,17 @@ def read_usage(message: Mapping[str, Any]) -> Tally | None:
     usage = message.get("usage") or (message.get("response") or {}).get("usage")
     if not isinstance(usage, Mapping):
         return None
-    given = _count(usage, "prompt_tokens", "input_tokens")
+    cached = _count(usage, "cache_read_input_tokens")
+    # Anthropic counts what was cached beside the input, OpenAI within it.
+    beside = 0 if "prompt_tokens" in usage else cached + _count(usage, "cache_creation_input_tokens")
+    given = _count(usage, "prompt_tokens", "input_tokens") + beside
     made = _count(usage, "completion_tokens", "output_tokens")
     if not given and not made:
         return None
     details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
     cost = usage.get("cost")
     told = float(cost) if isinstance(cost, int | float) and not isinstance(cost, bool) and cost >= 0 else None
-    return Tally(given, made, min(_count(details, "cached_tokens"), given), told)
+    return Tally(given, made, min(_count(details, "cached_tokens") or cached, given), told)
 
 
 def tally_of(body: Mapping[str, Any], talk: Conversation) -> Tally:
@@ -85,20 +89,18 @@ class StreamTally:
         return Answer("".join(self._texts), calls)
 
     def _see_calls(self, part: Mapping[str, Any]) -> None:
-        """A chat's tool calls come in pieces, each with the place of its call."""
-        for choice in part.get("choices") or ():
-            for call in (choice.get("delta") or {}).get("tool_calls") or ():
-                place, function = call.get("index") or 0, call.get("function") or {}
-                if place not in self._calls and len(self._calls) >= _CALLS_MAX:
-                    continue
-                kept = self._calls.setdefault(place, ["", ""])
-                kept[0] = kept[0] or function.get("name") or ""
-                if len(kept[1]) < _TEXT_MAX:
-                    kept[1] += function.get("arguments") or ""
+        """Tool calls come in pieces, each with the place of its call."""
+        for place, name, arguments in _call_pieces(part):
+            if place not in self._calls and len(self._calls) >= _CALLS_MAX:
+                continue
+            kept = self._calls.setdefault(place, ["", ""])
+            kept[0] = kept[0] or name
+            if len(kept[1]) < _TEXT_MAX:
+                kept[1] += arguments
 
 
 def answer_of(body: Mapping[str, Any]) -> Answer:
-    """The text and the tool calls of a whole answer, of either API."""
+    """The text and the tool calls of a whole answer, of any of the APIs."""
     texts: list[Any] = []
     calls: list[Any] = []
     for choice in body.get("choices") or ():
@@ -109,14 +111,34 @@ def answer_of(body: Mapping[str, Any]) -> Answer:
         texts.extend(content.get("text") for content in item.get("content") or ())
         if item.get("type") == "function_call":
             calls.append(item)
+    for block in body.get("content") or ():
+        texts.append(block.get("text"))
+        if block.get("type") == "tool_use":
+            calls.append({**block, "arguments": json.dumps(block.get("input") or {})})
     told = ((str(each.get("name") or ""), str(each.get("arguments") or "")) for each in calls)
     return Answer("\n".join(text for text in texts if isinstance(text, str)), tuple(told))
+
+
+def _call_pieces(part: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
+    """The place, name and arguments of each piece of a tool call, of a chat or a message."""
+    for choice in part.get("choices") or ():
+        for call in (choice.get("delta") or {}).get("tool_calls") or ():
+            function = call.get("function") or {}
+            yield call.get("index") or 0, function.get("name") or "", function.get("arguments") or ""
+    if part.get("type") == "content_block_start" and part["content_block"].get("type") == "tool_use":
+        yield part["index"], part["content_block"].get("name") or "", ""
+    if part.get("type") == "content_block_delta" and part["delta"].get("type") == "input_json_delta":
+        yield part["index"], "", part["delta"].get("partial_json") or ""
 
 
 def _delta_texts(part: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
     """The texts of a part, and whether each is the answer's own: thoughts and arguments only count as tokens."""
     if str(part.get("type", "")).endswith(".delta") and isinstance(part.get("delta"), str):
         yield part["delta"], part["type"] == "response.output_text.delta"
+    if part.get("type") == "content_block_delta":
+        for name in ("text", "thinking", "partial_json"):
+            if isinstance(part["delta"].get(name), str):
+                yield part["delta"][name], name == "text"
     for choice in part.get("choices") or ():
         delta = choice.get("delta") or {}
         for name in ("content", "reasoning_content"):
