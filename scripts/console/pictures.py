@@ -17,6 +17,7 @@ _SIZES = {
 }
 _MORE = {
     "candidates-light": ("light", 1280, 900, "league"),
+    "candidates-dark": ("dark", 1280, 900, "league"),
     "models-dark": ("dark", 1280, 900, "models"),
     "decision-light": ("light", 1280, 900, "decision"),
     "decision-phone": ("dark", 390, 844, "decision"),
@@ -61,5 +62,5 @@ async def _picture(
     taken = await page.screenshot(full_page=width > height)
     await context.close()
     # A page has few colours: so it takes a third of the bytes.
-    Image.open(BytesIO(taken)).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+    Image.open(BytesIO(taken)).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
     return path
