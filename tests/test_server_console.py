@@ -289,6 +289,13 @@ async def test_a_decision_is_looked_up_by_its_id_and_shown_as_the_api_has_it(
                 )
                 assert await opened.number(f'{row} [data-field="score"]') == candidate.score
             assert "what it is worth on the typical query" in await opened.text("main")
+            chosen = next(each for each in told.candidates if each.model == told.model)
+            parts = {
+                each: await opened.number(f"[data-total={each}] data >> nth=0")
+                for each in ("quality", "cost", "score")
+            }
+            assert parts["cost"] == -chosen.predicted_cost_usd * told.price_of_money
+            assert (parts["quality"], parts["score"]) == (chosen.predicted_quality, chosen.score)
             await opened.page.fill("#decision-id", "none-such")
             await opened.page.keyboard.press("Enter")
             await opened.page.wait_for_selector("main .error:has-text('none-such')")

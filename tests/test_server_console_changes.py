@@ -280,6 +280,31 @@ async def test_a_router_is_created_edited_and_deleted(url: str, featuriser: Feat
         assert (await refusal(running.get_router(ROUTER))).reason == "ROUTER_NOT_FOUND"
 
 
+async def test_what_it_takes_to_pass_is_changed_and_an_empty_guardrail_is_not_asked_for(
+    url: str, featuriser: Featuriser
+) -> None:
+    async with serving(url, featuriser) as (running, port):
+        name = await some_router(running)
+        asked = policy_pb.GetPromotionSettingsRequest(name=f"{name}/promotionSettings")
+        async with browsing(port, "/#/support/league") as opened:
+            await press(opened, "[data-action=edit-gate]")
+            assert await opened.breaches() == []
+            await opened.page.fill("#gate-latencyFactorMax", "0.5")
+            await opened.page.keyboard.press("Enter")
+            await opened.page.wait_for_selector("#gate-latencyFactorMax[aria-invalid]")
+            await opened.page.fill("#gate-latencyFactorMax", "")
+            await opened.page.fill("#gate-utilityMargin", "0.02")
+            await opened.page.fill("#gate-automaticCanaryShare", "5")
+            await opened.page.fill("#gate-canaryTime", "12")
+            await opened.page.fill("#gate-reason", "no latency is reported")
+            await opened.page.keyboard.press("Enter")
+            await opened.page.wait_for_selector("[data-key=path] li:has-text('no latency is reported')")
+        found = (await running.policies.GetPromotionSettings(asked)).promotion_settings
+        assert not found.requirements.HasField("latency_factor_max")
+        assert (found.requirements.utility_margin, found.requirements.cost_factor_max) == (0.02, 1.1)
+        assert (found.automatic_canary_share, found.canary_time.seconds) == (0.05, 12 * 3600)
+
+
 async def test_of_two_who_edit_a_router_the_second_is_told(url: str, featuriser: Featuriser) -> None:
     async with serving(url, featuriser) as (running, port):
         name = await some_router(running)

@@ -45,6 +45,8 @@ export const listSnapshots = (parent) => all(policies("ListSnapshots"), { parent
 export const createPolicy = policies("CreatePolicy");
 export const promotePolicy = policies("PromotePolicy");
 export const retirePolicy = policies("RetirePolicy");
+export const getPromotionSettings = policies("GetPromotionSettings");
+export const updatePromotionSettings = policies("UpdatePromotionSettings");
 export const restoreSnapshot = policies("RestoreSnapshot");
 export const getDecision = (decisionId) => call("pointsman.v1.RouterService/GetDecision", { decisionId });
 export const checkHealth = (service) => call("grpc.health.v1.Health/Check", { service });

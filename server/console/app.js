@@ -11,6 +11,7 @@ import { league } from "./league.js";
 import { editModel, modelsView, removeModel, switchModel } from "./models.js";
 import { noRouter } from "./newcomer.js";
 import { overview } from "./overview.js";
+import { editGate } from "./gate.js";
 import { createCandidate, promote, restore, retire, takeBack } from "./promotion.js";
 import { editRouter, removeRouter } from "./routers.js";
 import { startTheme } from "./theme.js";
@@ -41,6 +42,7 @@ const ACTIONS = {
   "switch-model": ({ dataset }) => switchModel(at("dialog"), model(dataset), refresh),
   "remove-model": ({ dataset }) => removeModel(at("dialog"), model(dataset), refresh),
   "add-candidate": () => createCandidate(at("dialog"), shownData.router, shownData.models, refresh),
+  "edit-gate": () => editGate(at("dialog"), shownData.gate, refresh),
   promote: ({ dataset }) => promote(at("dialog"), policy(dataset), evaluated(dataset), refresh),
   "take-back": ({ dataset }) => takeBack(at("dialog"), policy(dataset), refresh),
   retire: ({ dataset }) => retire(at("dialog"), policy(dataset), refresh),
@@ -143,15 +145,16 @@ async function loadEvaluation(router) {
 }
 
 async function loadLeague(name) {
-  const [{ router }, models, told, policies, transitions, snapshots] = await Promise.all([
+  const [{ router }, models, told, policies, transitions, snapshots, { promotionSettings: gate }] = await Promise.all([
     api.getRouter({ name }),
     loadModels(name),
     loadEvaluation(name),
     api.listPolicies(name),
     api.listTransitions(name),
     api.listSnapshots(name),
+    api.getPromotionSettings({ name: `${name}/promotionSettings` }),
   ]);
-  return { router, models, policies, transitions, snapshots, ...told };
+  return { router, models, policies, transitions, snapshots, gate, ...told };
 }
 
 async function loadModelsView(name) {

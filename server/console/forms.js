@@ -1,6 +1,7 @@
 // Forms in the dialog: what is asked before anything is changed, and what the server says when it refuses.
 
 import { h } from "./dom.js";
+import { number } from "./format.js";
 
 const ACTOR = "pointsman.actor";
 
@@ -84,6 +85,22 @@ export function decimal(text, factor = 1) {
 /** What was left empty is not set. */
 export function optional(text, factor) {
   return text === "" ? undefined : decimal(text, factor);
+}
+
+/** A share as its percentage to be filled in; empty for none. */
+export function inHundred(share) {
+  return number(share) ? Number((number(share) * 100).toPrecision(12)) : "";
+}
+
+/** A duration of the API in hours, to be filled in. */
+export function hours(duration) {
+  return duration ? Number.parseFloat(duration) / 3600 : "";
+}
+
+/** What was filled in, in hours, as a duration of the API. */
+export function durationOf(text) {
+  const seconds = optional(text, 3600);
+  return typeof seconds === "number" ? `${seconds}s` : seconds;
 }
 
 function showFailure(form, error, failure) {

@@ -8,6 +8,7 @@ import { badge, command, table, whisker } from "./parts.js";
 import { formOf, gain, isFormer, verdictBadge } from "./promotion.js";
 
 const LIVE = "POLICY_STATE_LIVE";
+const PASSED = "VERDICT_OUTCOME_PASSED";
 const SNAPSHOTS = 8;
 const STATES = { POLICY_STATE_LIVE: "good", POLICY_STATE_CANARY: "good" };
 const SIGNED = { UTILITY: qualityText, QUALITY: qualityText, COST_USD: (value) => usdText(value) };
@@ -51,7 +52,7 @@ function candidate(policy, evaluation) {
       !live && h("p", { class: "about" }, verdictBadge(evaluated), sure && ` gain in utility ${sure}, at all times at once`),
       reasons.length > 0 && h("details", { class: "about" }, h("summary", {}, "why"), h("ul", {}, reasons.map((each) => h("li", {}, each))))),
     !live && h("div", { class: "buttons" },
-      action("promote", isFormer(policy) ? "Go back to it" : "Promote", id, ""),
+      action("promote", isFormer(policy) ? "Go back to it" : "Promote", id, evaluated?.verdict?.outcome === PASSED ? "" : "quiet"),
       canary && action("take-back", "Take back", id),
       action("retire", "Retire", id)),
   );
@@ -112,7 +113,9 @@ function standings({ evaluation, evaluationError, policies }) {
   return h(
     "section",
     { class: "card", "data-key": "league" },
-    h("h2", {}, "League of candidates"),
+    h("div", { class: "card-head" },
+      h("h2", {}, "League of candidates"),
+      h("button", { type: "button", class: "quiet", "data-action": "edit-gate" }, "Change what it takes to pass")),
     evaluation
       ? h("p", { class: "about" },
           "Each against the live policy, on ", count(evaluation.settledCount, { id: "settled-count" }),
@@ -201,7 +204,7 @@ function transition(each) {
     TRANSITION_KIND_SNAPSHOT: `restored ${idOf(each.snapshot ?? "")}`,
   }[each.kind];
   const to = words(each.toState, "POLICY_STATE_");
-  const from = each.fromState ? `${words(each.fromState, "POLICY_STATE_")} → ` : "";
+  const from = each.fromState ? `${words(each.fromState, "POLICY_STATE_")} → ` : "created, in ";
   const share = each.canaryShare ? `, ${percentText(each.canaryShare)} of the traffic` : "";
   return h(
     "li",

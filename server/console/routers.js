@@ -2,7 +2,7 @@
 
 import { createRouter, deleteRouter, updateRouter } from "./api.js";
 import { h } from "./dom.js";
-import { choice, decimal, field, openForm, optional } from "./forms.js";
+import { choice, decimal, durationOf, field, hours, inHundred, openForm, optional } from "./forms.js";
 import { number } from "./format.js";
 
 const MODES = [
@@ -60,7 +60,7 @@ function fieldsOf(router, models) {
       field("edit", "shadowExploreShare", "In shadow: share that it may decide, in %", { ...decimals, value: inHundred(router.shadowExploreShare), placeholder: "0" }),
       field("edit", "maxUtilityLoss", "What exploring may give up, in quality a decision", { ...decimals, value: exploration.maxUtilityLoss ?? "", placeholder: "0.01" }),
       field("edit", "strength", "Strength of exploration", { ...decimals, value: exploration.strength ?? "", placeholder: "1" }),
-      field("edit", "joinWindow", "How long reports count, in hours", { ...decimals, value: hoursOf(rewardRule.joinWindow), placeholder: "24" }),
+      field("edit", "joinWindow", "How long reports count, in hours", { ...decimals, value: hours(rewardRule.joinWindow), placeholder: "24" }),
       field("edit", "missingReward", "Reward assumed where none comes", { ...decimals, value: rewardRule.missingReward ?? "", placeholder: "none: not learned from" }),
       choice("edit", "storePrompts", "Prompts", KEPT, String(router.storePrompts ?? false)),
     ),
@@ -75,16 +75,7 @@ function policiesOf(router, models) {
   return Object.entries(options);
 }
 
-function inHundred(share) {
-  return number(share) ? Number((number(share) * 100).toPrecision(12)) : "";
-}
-
-function hoursOf(duration) {
-  return duration ? Number.parseFloat(duration) / 3600 : "";
-}
-
 function wantedOf(text) {
-  const hours = optional(text("joinWindow"), 3600);
   const budget = text("budget");
   return {
     displayName: text("displayName"),
@@ -97,7 +88,7 @@ function wantedOf(text) {
       latencyUsdPerSecond: optional(text("latencyUsdPerSecond")),
     },
     exploration: { strength: optional(text("strength")), maxUtilityLoss: optional(text("maxUtilityLoss")) },
-    rewardRule: { joinWindow: typeof hours === "number" ? `${hours}s` : hours, missingReward: optional(text("missingReward")) },
+    rewardRule: { joinWindow: durationOf(text("joinWindow")), missingReward: optional(text("missingReward")) },
     storePrompts: text("storePrompts") === "true",
   };
 }
