@@ -253,6 +253,9 @@ async def test_the_league_and_its_evidence_are_those_of_the_api(url: str, featur
                     told = _adr(candidate, policy_pb.Metric.Value(f"METRIC_{metric}")).difference
                     shown = await opened.number(f'{row} [data-metric="{metric}"]')
                     assert shown == (told.value if told.HasField("value") else 0.0), (candidate.candidate, metric)
+                    assert (
+                        "to" in await opened.text(f"{row} [data-range-of={metric}]")
+                    ) == told.interval.HasField("low")
             path = await opened.text(".path li >> nth=0")
             assert "shadow → canary, 25.0 % of the traffic" in path
             assert "<b>to see it</b>" in path

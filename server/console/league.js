@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { estimatesOf } from "./facts.js";
-import { count, datum, idOf, intervalText, number, percentText, qualityText, rangeText, significant, time, usdText, words } from "./format.js";
+import { count, datum, idOf, number, percentText, qualityText, rangeText, significant, time, usdText, words } from "./format.js";
 import { heading } from "./overview.js";
 import { badge, command, table, whisker } from "./parts.js";
 import { formOf, gain, isFormer, verdictBadge } from "./promotion.js";
@@ -11,7 +11,8 @@ const LIVE = "POLICY_STATE_LIVE";
 const PASSED = "VERDICT_OUTCOME_PASSED";
 const SNAPSHOTS = 8;
 const STATES = { POLICY_STATE_LIVE: "good", POLICY_STATE_CANARY: "good" };
-const SIGNED = { UTILITY: qualityText, QUALITY: qualityText, COST_USD: (value) => usdText(value) };
+const signed = (value) => qualityText(value, true);
+const SIGNED = { UTILITY: signed, QUALITY: signed, COST_USD: (value) => (value > 0 ? "+" : "") + usdText(value) };
 
 /** The nodes of the view. `data` has router, evaluation (or null), evaluationError, policies, transitions, snapshots. */
 export function league(data) {
@@ -106,7 +107,7 @@ function warnings(evaluation) {
 
 function standings({ evaluation, evaluationError, policies }) {
   const columns = [
-    ["Candidate", ""], ["State", ""], ["Against live", ""], ["Utility", "n"], ["Quality", "n"], ["Cost", "n"], ["Worth, decisions", "n"], ["Verdict", ""],
+    ["Candidate", ""], ["State", ""], ["Against live", ""], ["Utility", "n"], ["Quality", "n"], ["Cost", "n"], ["Worth", "n"], ["Verdict", ""],
   ];
   const found = evaluation?.candidates ?? [];
   const scale = scaleOf(found);
@@ -119,9 +120,9 @@ function standings({ evaluation, evaluationError, policies }) {
     evaluation
       ? h("p", { class: "about" },
           "Each against the live policy, on ", count(evaluation.settledCount, { id: "settled-count" }),
-          ` of its decisions, whose outcome is known. The lines are ${Math.round(evaluation.level * 100)}\u00a0% intervals, which hold at one time chosen beforehand; the verdict goes by those that hold at all times at once. ${judgedBy(evaluation.requirements ?? {})}`)
+          ` of its decisions, whose outcome is known. The lines, and what stands below each difference, are ${Math.round(evaluation.level * 100)}\u00a0% intervals, which hold at one time chosen beforehand; the verdict goes by those that hold at all times at once. Worth is how many decisions of its own they are worth. ${judgedBy(evaluation.requirements ?? {})}`)
       : h("p", { class: "about" }, evaluationError),
-    found.length > 0 && table("League of candidates", columns, found.map((each) => standing(each, policies, scale, evaluation.level))),
+    found.length > 0 && table("League of candidates", columns, found.map((each) => standing(each, policies, scale))),
   );
 }
 
@@ -148,7 +149,7 @@ function scaleOf(candidates) {
   return [-most, most];
 }
 
-function standing(candidate, policies, [least, most], level) {
+function standing(candidate, policies, [least, most]) {
   const policy = policies.find((each) => idOf(each.name) === candidate.candidate);
   const { value, interval = {} } = estimatesOf(candidate, "UTILITY")?.difference ?? {};
   const reasons = candidate.verdict?.reasons ?? [];
@@ -160,9 +161,9 @@ function standing(candidate, policies, [least, most], level) {
     h("td", {}, interval.low === undefined
       ? h("span", { class: "about" }, "no interval yet")
       : whisker(value, interval.low, interval.high, least, most)),
-    h("td", { class: "n" }, difference(candidate, "UTILITY", level)),
-    h("td", { class: "n" }, difference(candidate, "QUALITY", level)),
-    h("td", { class: "n" }, difference(candidate, "COST_USD", level)),
+    h("td", { class: "n" }, difference(candidate, "UTILITY")),
+    h("td", { class: "n" }, difference(candidate, "QUALITY")),
+    h("td", { class: "n" }, difference(candidate, "COST_USD")),
     h("td", { class: "n" }, datum(candidate.support?.effectiveSampleSize ?? 0, significant(candidate.support?.effectiveSampleSize ?? 0, 2))),
     h("td", { class: "wrap" }, reasons.length
       ? h("details", {}, h("summary", {}, verdictBadge(candidate)), h("ul", {}, reasons.map((each) => h("li", {}, each))))
@@ -170,14 +171,12 @@ function standing(candidate, policies, [least, most], level) {
   );
 }
 
-function difference(candidate, metric, level) {
+function difference(candidate, metric) {
   const { value, interval = {} } = estimatesOf(candidate, metric)?.difference ?? {};
   const text = SIGNED[metric];
-  const shown = value === undefined ? "–" : text(value, true);
-  return datum(value, `${metric === "COST_USD" && value > 0 ? "+" : ""}${shown}`, {
-    "data-metric": metric,
-    title: interval.low === undefined ? "no interval yet" : intervalText(level, interval.low, interval.high, (each) => text(each, true)),
-  });
+  const shown = value === undefined ? "–" : text(value);
+  const range = interval.low === undefined ? "no interval yet" : rangeText(interval.low, interval.high, text);
+  return [datum(value, shown, { "data-metric": metric }), h("span", { class: "about range", "data-range-of": metric }, range)];
 }
 
 function state(policy) {
