@@ -237,7 +237,7 @@ class App:
         server = grpc.aio.server(
             interceptors=[
                 *self._tracing.interceptors,
-                CallMeter(self._metrics.calls, METHODS),
+                CallMeter(self._metrics.calls, METHODS, self._tracing.give_up),
                 self._gatekeeper,
             ],
             options=[

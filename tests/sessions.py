@@ -14,6 +14,7 @@ from pathlib import Path
 
 BIN = Path(sys.executable).parent
 ADDRESS = "127.0.0.1:50051"
+HTTP_ADDRESS = "127.0.0.1:50080"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Shell:
         for name, value in self.known.items():
             command = command.replace(name, value)
         command = command.replace(ADDRESS, self.target)
-        serves = "pointsman serve" in command
+        serves = "pointsman serve" in command or command.split()[0].endswith("scripts/serve")
         if serves:
             self.stop()
         process = subprocess.Popen(
@@ -118,6 +119,9 @@ class Shell:
         output = ""
         for line in process.stdout:
             output += line
+            page = re.search(r"on http://(127.0.0.1:\d+)$", line)
+            if page:
+                self.known[HTTP_ADDRESS] = page[1]
             found = re.search(r"listens on .*:(\d+)$", line)
             if found:
                 self.server, self.target = process, f"127.0.0.1:{found[1]}"

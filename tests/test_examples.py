@@ -181,6 +181,10 @@ class Scene:
     left_out: tuple[str, ...] = ()
 
 
+def prepare_console(shell: Shell) -> None:
+    shell.environment["POINTSMAN_HTTP_PORT"] = "0"
+
+
 SCENES = {
     "README.md": Scene(
         prepare_readme,
@@ -192,6 +196,7 @@ SCENES = {
         statuses={"diff": 1},
         by_chance=("pointsman policies promote",),
     ),
+    "docs/console.md": Scene(prepare_console, learned={"pmk_459f...": r"(pmk_\w+)"}),
     "docs/evaluation.md": Scene(prepare_calibration),
     "docs/gateway.md": Scene(prepare_gateway),
     "docs/operating.md": Scene(prepare_two, left_out=("scripts/benchmark_roles",)),
@@ -267,6 +272,8 @@ def test_the_sessions_of_a_document_run(name: str, shell: Shell, request: pytest
             continue
         assert status == (of(step.command, scene.statuses) or 0), told
         assert missing == [], told
+        # What curl is refused comes with the status 0.
+        assert '{"code":' not in output, told
 
 
 def test_every_document_with_a_session_is_run() -> None:

@@ -5,61 +5,17 @@ from __future__ import annotations
 import asyncio
 import re
 import shlex
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
-import grpc
 import pytest
 from browsers import browsing
+from consoles import evaluated, serving, some_router, some_traffic
 from locks import add_key
 from pointsman.v1 import policy_service_pb2 as policy_pb
 from pointsman.v1 import registry_service_pb2 as registry_pb
-from pointsman.v1 import router_service_pb2 as pb
-from servers import Running, eventually, running_app
+from servers import eventually
 
 from policy.features import Featuriser
 from server.keys import Scope
-
-
-@asynccontextmanager
-async def serving(url: str, featuriser: Featuriser, **settings: Any) -> AsyncIterator[tuple[Running, int]]:
-    """A server, and the port of its console."""
-    async with running_app(url, featuriser, http_port=0, evaluation_seconds=0.2, **settings) as running:
-        assert running.app is not None
-        yield running, running.app.http_port
-
-
-async def some_traffic(running: Running, router: str, count: int = 40) -> list[pb.RouteResponse]:
-    """Decisions of a router with what came of them: the third of every five was never rewarded."""
-    decided = []
-    for index in range(count):
-        decision = await running.route(router=router, prompt=f"question {index}", incumbent_model="large")
-        decided.append(decision)
-        usage = pb.Usage(input_tokens=100 + index, output_tokens=50)
-        if index % 5 != 2:
-            await running.report(decision, reward=0.9 if decision.model == "large" else 0.7, usage=usage)
-    return decided
-
-
-async def some_router(running: Running, **fields: Any) -> str:
-    name = await running.create_router("support", **fields)
-    await running.create_models(name, small={}, large={"prices": (10.0, 30.0, 0.0)})
-    return name
-
-
-async def evaluated(running: Running, router: str, count: int) -> policy_pb.Evaluation:
-    """The evaluation once it has settled as many decisions."""
-
-    async def ask() -> policy_pb.Evaluation | None:
-        try:
-            found = await running.policies.GetEvaluation(policy_pb.GetEvaluationRequest(router=router))
-        except grpc.aio.AioRpcError:  # It has yet to reach the router.
-            return None
-        return found.evaluation if found.evaluation.settled_count >= count else None
-
-    found: policy_pb.Evaluation = await eventually(ask)
-    return found
 
 
 async def test_what_is_on_the_page_is_what_the_api_says(url: str, featuriser: Featuriser) -> None:
@@ -106,12 +62,53 @@ async def test_savings_and_lift_are_those_of_the_evaluation(url: str, featuriser
             assert await opened.number("#savings-usd") == cost.value
             assert await opened.number("#tile-lift .value data") == -utility.value
             assert best.candidate.removeprefix("fixed:") in await opened.text("#tile-lift")
-            assert "95 %" in await opened.text("#tile-savings")
-            assert "95 %" in await opened.text("#tile-lift")
+            assert "95 %: " in await opened.text("#tile-savings")
+            assert "95 %: " in await opened.text("#tile-lift")
+            live = _of(by_name["uniform"], policy_pb.METRIC_QUALITY).snips.live.interval
+            said = await opened.text("#quality-interval")
+            assert said == f"95 %: {live.low:.3f} to {live.high:.3f} of the live policy"
+
+
+async def test_what_cannot_be_known_says_why(url: str, featuriser: Featuriser) -> None:
+    async with serving(url, featuriser) as (running, port):
+        name = await some_router(running, policy="fixed:small")
+        async with browsing(port, "/#/support") as opened:
+            await opened.page.wait_for_selector("#tile-lift:has-text('no decision has been evaluated yet')")
+            await some_traffic(running, name, 20)
+            await evaluated(running, name, 16)
+            never = "the live policy never draws what would have to be compared"
+            await opened.page.wait_for_selector(f"#tile-savings:has-text('{never}')")
+            await opened.page.wait_for_selector("#tile-lift:has-text('decisions of its own, and 50 are needed')")
+
+
+async def test_missing_and_late_rewards_are_shown_by_model(url: str, featuriser: Featuriser) -> None:
+    rule = registry_pb.RewardRule()
+    rule.join_window.FromMilliseconds(1500)
+    async with serving(url, featuriser) as (running, port):
+        name = await some_router(running, policy="fixed:small", reward_rule=rule)
+        decisions = [await running.route(router=name, prompt=f"question {index}") for index in range(4)]
+        await running.report(decisions[0], reward=1.0)
+
+        async def windows_closed() -> registry_pb.Model | None:
+            found = await running.get_model("small", name)
+            return found if found.statistics.closed_count == 4 else None
+
+        model = await eventually(windows_closed)
+        await running.report(decisions[1], reward=1.0)
+        async with browsing(port, "/#/support") as opened:
+            await opened.until('[data-model=small] [data-field="lateCount"]', 1)
+            await opened.until("#late-total", 1)
+            missing = await opened.number('[data-model=small] [data-field="missingRewardRate"]')
+            assert missing == model.statistics.missing_reward_rate == 0.75
+            assert await opened.number("#tile-rewards .value data") == 0.75
+
+
+def _of(candidate: policy_pb.CandidateEvaluation, metric: policy_pb.Metric) -> policy_pb.MetricEstimates:
+    return next(each for each in candidate.estimates if each.metric == metric)
 
 
 def _adr(candidate: policy_pb.CandidateEvaluation, metric: policy_pb.Metric) -> policy_pb.Comparison:
-    return next(each.adr for each in candidate.estimates if each.metric == metric)
+    return _of(candidate, metric).adr
 
 
 async def test_the_charts_and_their_tables_are_the_history_of_the_api(url: str, featuriser: Featuriser) -> None:
@@ -256,6 +253,9 @@ async def test_the_league_and_its_evidence_are_those_of_the_api(url: str, featur
                     told = _adr(candidate, policy_pb.Metric.Value(f"METRIC_{metric}")).difference
                     shown = await opened.number(f'{row} [data-metric="{metric}"]')
                     assert shown == (told.value if told.HasField("value") else 0.0), (candidate.candidate, metric)
+                    assert (
+                        "to" in await opened.text(f"{row} [data-range-of={metric}]")
+                    ) == told.interval.HasField("low")
             path = await opened.text(".path li >> nth=0")
             assert "shadow → canary, 25.0 % of the traffic" in path
             assert "<b>to see it</b>" in path
@@ -292,6 +292,13 @@ async def test_a_decision_is_looked_up_by_its_id_and_shown_as_the_api_has_it(
                 )
                 assert await opened.number(f'{row} [data-field="score"]') == candidate.score
             assert "what it is worth on the typical query" in await opened.text("main")
+            chosen = next(each for each in told.candidates if each.model == told.model)
+            parts = {
+                each: await opened.number(f"[data-total={each}] data >> nth=0")
+                for each in ("quality", "cost", "score")
+            }
+            assert parts["cost"] == -chosen.predicted_cost_usd * told.price_of_money
+            assert (parts["quality"], parts["score"]) == (chosen.predicted_quality, chosen.score)
             await opened.page.fill("#decision-id", "none-such")
             await opened.page.keyboard.press("Enter")
             await opened.page.wait_for_selector("main .error:has-text('none-such')")
@@ -306,49 +313,6 @@ async def test_a_key_that_may_only_route_looks_decisions_up(url: str, featuriser
         await opened.page.fill("#key-input", key)
         await opened.page.keyboard.press("Enter")
         await opened.page.wait_for_selector(f"#decision-model:has-text('{decision.model}')")
-
-
-async def test_prices_are_changed_by_the_keyboard_and_what_is_wrong_is_said_at_its_field(
-    url: str, featuriser: Featuriser
-) -> None:
-    async with serving(url, featuriser) as (running, port):
-        await some_router(running)
-        async with browsing(port, "/#/support/models") as opened:
-            await opened.page.wait_for_selector("[data-model=small]")
-            await opened.page.focus("[aria-label='Edit small']")
-            await opened.page.keyboard.press("Enter")
-            await opened.page.fill("#model-inputUsdPerMillionTokens", "-3")
-            await opened.page.keyboard.press("Enter")
-            await opened.page.wait_for_selector("#model-inputUsdPerMillionTokens[aria-invalid]")
-            assert "0" in await opened.text("dialog .error")
-            await opened.page.fill("#model-inputUsdPerMillionTokens", "0.25")
-            await opened.page.fill("#model-capabilities", "tools, json")
-            await opened.page.keyboard.press("Enter")
-            await opened.page.wait_for_selector(
-                '[data-model=small] [data-field=inputUsdPerMillionTokens][value="0.25"]'
-            )
-            changed = await running.get_model("small", "routers/support")
-            assert changed.prices.input_usd_per_million_tokens == 0.25
-            assert changed.prices.output_usd_per_million_tokens == 2.0
-            assert list(changed.capabilities) == ["tools", "json"]
-            await opened.page.click("[data-action=add-model]")
-            await opened.page.fill("#model-modelId", "vendor/new-one:free")
-            await opened.page.keyboard.press("Enter")
-            await opened.page.wait_for_selector("[data-model='vendor/new-one:free']")
-            assert (await running.get_model("vendor/new-one:free", "routers/support")).state
-
-
-async def test_a_change_that_was_overtaken_is_not_made(url: str, featuriser: Featuriser) -> None:
-    async with serving(url, featuriser) as (running, port):
-        name = await some_router(running)
-        async with browsing(port, "/#/support/models") as opened:
-            await opened.page.click("[aria-label='Edit small']")
-            mine = registry_pb.Model(name=f"{name}/models/small", display_name="theirs")
-            await running.registry.UpdateModel(registry_pb.UpdateModelRequest(model=mine))
-            await opened.page.fill("#model-displayName", "mine")
-            await opened.page.keyboard.press("Enter")
-            await opened.page.wait_for_selector("dialog .error:has-text('Somebody else has changed it')")
-            assert (await running.get_model("small", name)).display_name == "theirs"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -157,6 +157,32 @@ async def test_a_call_that_its_caller_gave_up_shows_so_and_the_stage_it_was_in(
     assert (store.name, store.status.message) == ("store", "CancelledError")
 
 
+async def test_a_report_that_its_caller_gave_up_shows_so_too(
+    collector: Collector, url: str, featuriser: Featuriser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_app(url, featuriser) as running:
+        await running.create_models(only={})
+        decision = await running.route()
+        stuck = asyncio.Event()
+
+        async def hang(*_: object) -> None:
+            stuck.set()
+            await asyncio.Event().wait()
+
+        assert running.app is not None
+        monkeypatch.setattr(running.app._log, "submit", hang)
+        call = running.router.ReportReward(pb.ReportRewardRequest(decision_id=decision.decision_id, reward=1.0))
+        await stuck.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        monkeypatch.undo()
+
+    (span,) = collector.called("ReportReward")
+    assert attributes(span)["rpc.grpc.status_code"] == grpc.StatusCode.CANCELLED.value[0]
+    assert span.status.code == Status.STATUS_CODE_ERROR
+
+
 async def test_a_call_over_http_goes_on_with_the_trace_of_its_caller(
     collector: Collector, url: str, featuriser: Featuriser
 ) -> None:

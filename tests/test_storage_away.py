@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -17,6 +19,7 @@ from pointsman.v1 import registry_service_pb2 as registry_pb
 from pointsman.v1 import router_service_pb2 as pb
 from servers import NOT_STORED, Running, eventually, refusal, refused, running_app
 from sqlalchemy import make_url
+from sqlalchemy.exc import OperationalError
 
 import server.storage.engine
 from policy.features import Featuriser
@@ -259,6 +262,28 @@ async def test_a_read_that_nobody_waits_for_any_more_keeps_the_next_ones_from_wa
             return False
 
     await eventually(answers)
+    reads.close()
+
+
+async def test_reads_that_are_refused_are_in_the_log_but_not_a_line_each(caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    reads = BoundedReads(wait_seconds=30.0, clock=lambda: now[0])
+
+    def fail() -> None:
+        raise OperationalError("SELECT a secret", {}, Exception("database is locked"))
+
+    async def refuse(count: int) -> None:
+        for _ in range(count):
+            with pytest.raises(StorageUnavailableError):
+                await reads(fail)
+
+    with caplog.at_level(logging.WARNING, logger="server.storage.bounded_reads"):
+        await refuse(100)
+        now[0] = 60.0
+        await refuse(1)
+    said = [each.getMessage() for each in caplog.records]
+    assert [re.findall(r"refused, (\d+)", each) for each in said] == [["1"], ["100"]]
+    assert all("database is locked" in each and "secret" not in each for each in said)
     reads.close()
 
 

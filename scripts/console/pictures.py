@@ -1,4 +1,4 @@
-"""Takes the pictures: the overview in light, dark and on a phone."""
+"""Takes the pictures: the overview in light, dark and on a phone, and the candidates."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ _SIZES = {
     "console-light": ("light", 1280, 900, "overview"),
     "console-dark": ("dark", 1280, 900, "overview"),
     "console-phone": ("light", 390, 1500, "overview"),
+    "console-candidates": ("light", 1280, 900, "league"),
 }
 _MORE = {
-    "candidates-light": ("light", 1280, 900, "league"),
+    "candidates-dark": ("dark", 1280, 900, "league"),
     "models-dark": ("dark", 1280, 900, "models"),
     "decision-light": ("light", 1280, 900, "decision"),
     "decision-phone": ("dark", 390, 844, "decision"),
@@ -61,5 +62,5 @@ async def _picture(
     taken = await page.screenshot(full_page=width > height)
     await context.close()
     # A page has few colours: so it takes a third of the bytes.
-    Image.open(BytesIO(taken)).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+    Image.open(BytesIO(taken)).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
     return path

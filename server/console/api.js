@@ -10,6 +10,7 @@ export class CallError extends Error {
     this.code = code;
     this.status = status;
     this.reason = details.map((each) => each.debug?.reason).find(Boolean) ?? "";
+    this.metadata = details.map((each) => each.debug?.metadata).find(Boolean) ?? {};
     this.violations = details.flatMap((each) => each.debug?.fieldViolations ?? []);
   }
 }
@@ -33,9 +34,20 @@ export const getHistory = registry("GetHistory");
 export const listModels = (parent) => all(registry("ListModels"), { parent }, "models");
 export const createModel = registry("CreateModel");
 export const updateModel = registry("UpdateModel");
+export const deleteModel = registry("DeleteModel");
+export const createRouter = registry("CreateRouter");
+export const updateRouter = registry("UpdateRouter");
+export const deleteRouter = registry("DeleteRouter");
 export const getEvaluation = policies("GetEvaluation");
 export const listPolicies = (parent) => all(policies("ListPolicies"), { parent }, "policies");
 export const listTransitions = (parent) => all(policies("ListTransitions"), { parent }, "transitions");
+export const listSnapshots = (parent) => all(policies("ListSnapshots"), { parent }, "snapshots");
+export const createPolicy = policies("CreatePolicy");
+export const promotePolicy = policies("PromotePolicy");
+export const retirePolicy = policies("RetirePolicy");
+export const getPromotionSettings = policies("GetPromotionSettings");
+export const updatePromotionSettings = policies("UpdatePromotionSettings");
+export const restoreSnapshot = policies("RestoreSnapshot");
 export const getDecision = (decisionId) => call("pointsman.v1.RouterService/GetDecision", { decisionId });
 export const checkHealth = (service) => call("grpc.health.v1.Health/Check", { service });
 

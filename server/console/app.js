@@ -8,8 +8,12 @@ import { idOf } from "./format.js";
 import { chartCards, drawCharts, lateReports, RANGES, resizeCharts } from "./history.js";
 import { askForKey, startKeys } from "./keys.js";
 import { league } from "./league.js";
-import { editModel, modelsView } from "./models.js";
+import { editModel, modelsView, removeModel, switchModel } from "./models.js";
+import { noRouter } from "./newcomer.js";
 import { overview } from "./overview.js";
+import { editGate } from "./gate.js";
+import { createCandidate, promote, restore, retire, takeBack } from "./promotion.js";
+import { editRouter, removeRouter } from "./routers.js";
 import { startTheme } from "./theme.js";
 
 const POLL_MS = 3000;
@@ -30,12 +34,26 @@ const ACTIONS = {
     range = dataset.range;
     refresh();
   },
+  "add-router": () => editRouter(at("dialog"), null, [], go),
+  "edit-router": () => editRouter(at("dialog"), shownData.router, shownData.models, refresh),
+  "remove-router": () => removeRouter(at("dialog"), shownData.router, () => go("routers/default")),
   "add-model": () => editModel(at("dialog"), shownData.router, null, refresh),
-  "edit-model": ({ dataset }) =>
-    editModel(at("dialog"), shownData.router, shownData.models.find((each) => each.id === dataset.model), refresh),
+  "edit-model": ({ dataset }) => editModel(at("dialog"), shownData.router, model(dataset), refresh),
+  "switch-model": ({ dataset }) => switchModel(at("dialog"), model(dataset), refresh),
+  "remove-model": ({ dataset }) => removeModel(at("dialog"), model(dataset), refresh),
+  "add-candidate": () => createCandidate(at("dialog"), shownData.router, shownData.models, refresh),
+  "edit-gate": () => editGate(at("dialog"), shownData.gate, refresh),
+  promote: ({ dataset }) => promote(at("dialog"), policy(dataset), evaluated(dataset), refresh),
+  "take-back": ({ dataset }) => takeBack(at("dialog"), policy(dataset), refresh),
+  retire: ({ dataset }) => retire(at("dialog"), policy(dataset), refresh),
+  restore: ({ dataset }) =>
+    restore(at("dialog"), shownData.router, shownData.snapshots.find((each) => idOf(each.name) === dataset.snapshot), refresh),
 };
 
 const at = (id) => document.getElementById(id);
+const model = (dataset) => shownData.models.find((each) => each.id === dataset.model);
+const policy = (dataset) => shownData.policies.find((each) => idOf(each.name) === dataset.policy);
+const evaluated = (dataset) => shownData.evaluation?.candidates?.find((each) => each.candidate === dataset.policy);
 let turn = 0;
 let timer = 0;
 let lastAnswer = null;
@@ -48,6 +66,13 @@ function place() {
   return { router, view: VIEWS[view] ? view : "overview", rest: rest.join("/") };
 }
 
+/** Shows another router, whose name this is. */
+function go(name) {
+  const wanted = `#/${encodeURIComponent(idOf(name))}/overview`;
+  if (location.hash === wanted) refresh();
+  else location.hash = wanted;
+}
+
 async function refresh() {
   clearTimeout(timer);
   const mine = ++turn;
@@ -56,10 +81,11 @@ async function refresh() {
     const routers = await loadRouters(shown.view);
     const name = routers.some((each) => each.name === `routers/${shown.router}`) ? `routers/${shown.router}` : pick(routers);
     const view = VIEWS[shown.view];
-    const data = await view.load(name, shown.rest);
+    const nothing = !name && shown.view !== "decision";
+    const data = nothing ? {} : await view.load(name, shown.rest);
     if (mine !== turn) return;
     showBar(routers, name, shown.view);
-    morphChildren(at("main"), view.render(data));
+    morphChildren(at("main"), nothing ? noRouter() : view.render(data));
     shownData = data;
     if (data.history) drawCharts(data.history, data.colours);
     succeeded();
@@ -119,13 +145,16 @@ async function loadEvaluation(router) {
 }
 
 async function loadLeague(name) {
-  const [{ router }, told, policies, transitions] = await Promise.all([
+  const [{ router }, models, told, policies, transitions, snapshots, { promotionSettings: gate }] = await Promise.all([
     api.getRouter({ name }),
+    loadModels(name),
     loadEvaluation(name),
     api.listPolicies(name),
     api.listTransitions(name),
+    api.listSnapshots(name),
+    api.getPromotionSettings({ name: `${name}/promotionSettings` }),
   ]);
-  return { router, policies, transitions, ...told };
+  return { router, models, policies, transitions, snapshots, gate, ...told };
 }
 
 async function loadModelsView(name) {

@@ -117,13 +117,15 @@ function why(decision) {
     .map((each, index) => ({ each, mine: number(each.quality), theirs: number(against[index]?.quality) }))
     .filter(({ mine, theirs }) => Math.max(Math.abs(mine), Math.abs(theirs)) >= SHOWN_FROM)
     .sort((a, b) => Math.abs(b.mine - b.theirs) - Math.abs(a.mine - a.theirs));
-  const most = Math.max(...terms.map(({ mine, theirs }) => Math.abs(mine - theirs)), SHOWN_FROM);
   const pair = against.length > 0;
+  const sums = totals(decision, pair ? other.model : "");
+  const most = Math.max(...[...terms, ...sums].map(({ mine, theirs }) => Math.abs(mine - theirs)), SHOWN_FROM);
   const columns = [["Of the predicted quality", ""], [decision.model, "n"], ...(pair ? [[other.model, "n"]] : []), [pair ? "Speaks for it" : "Size", ""]];
-  const rows = terms.map(({ each, mine, theirs }) => h(
+  const named = terms.map(({ each, ...values }) => ({ title: SOURCES[each.source] ?? `the text: ${(each.feature ?? "").replaceAll("_", " ")}`, ...values }));
+  const rows = [...named, ...sums].map(({ title, total, mine, theirs }) => h(
     "tr",
-    {},
-    h("th", { scope: "row" }, SOURCES[each.source] ?? `the text: ${(each.feature ?? "").replaceAll("_", " ")}`),
+    { class: total ? "total" : null, "data-total": total },
+    h("th", { scope: "row" }, title),
     h("td", { class: "n" }, datum(mine, qualityText(mine, true))),
     pair && h("td", { class: "n" }, datum(theirs, qualityText(theirs, true))),
     h("td", {}, leaning(mine - theirs, most)),
@@ -138,6 +140,27 @@ function why(decision) {
       : "What the predicted quality would be the sum of by what is known now; the decision was made with an older snapshot."),
     table("What spoke for it", columns, rows),
   );
+}
+
+/** From the quality as it was predicted to the score that the draw was made on, of the model and of the runner-up. */
+function totals(decision, other) {
+  const of = (model) => {
+    const found = decision.candidates.find((each) => each.model === model) ?? {};
+    const quality = number(found.predictedQuality);
+    const cost = -number(found.predictedCostUsd) * number(decision.priceOfMoney);
+    const score = number(found.score);
+    return { quality, cost, latency: score - quality - cost, score };
+  };
+  const [mine, theirs] = [of(decision.model), of(other)];
+  const rows = {
+    quality: "quality, as it was predicted",
+    cost: "less its cost, at the price of money",
+    latency: "less its latency, at its price",
+    score: "score: what the draw was made on",
+  };
+  return Object.entries(rows)
+    .map(([total, title]) => ({ total, title, mine: mine[total], theirs: other ? theirs[total] : 0 }))
+    .filter((each) => each.total !== "latency" || Math.max(Math.abs(each.mine), Math.abs(each.theirs)) >= SHOWN_FROM);
 }
 
 /** To the right what speaks for the model, to the left what speaks against it. */

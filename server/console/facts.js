@@ -44,14 +44,44 @@ export function estimatesOf(candidate, metric) {
   return candidate?.estimates?.find((each) => each.metric === `METRIC_${metric}`)?.adr;
 }
 
-/** What the live policy saves against the incumbent that callers name or else the dearest model; null if unknown.
+/** The mean reward of the live policy's own decisions, with its interval; null as long as none has settled.
  *
- * In USD a request, with its interval, and as a share of what the other costs.
+ * Every comparator is held against it on the same events. Of those the one with the most is taken.
+ */
+export function liveQuality(evaluation) {
+  const known = (evaluation.candidates ?? [])
+    .filter((each) => each.comparator)
+    .map((each) => each.estimates?.find((found) => found.metric === "METRIC_QUALITY"))
+    .filter((each) => each?.snips?.live?.value !== undefined && number(each.eventCount) > 0);
+  if (!known.length) return null;
+  const most = known.reduce((one, other) => (number(other.eventCount) > number(one.eventCount) ? other : one));
+  const { value, interval = {} } = most.snips.live;
+  return { value, low: interval.low, high: interval.high, events: number(most.eventCount) };
+}
+
+/** Why nothing can be said yet of a comparator, in words; `candidate` is undefined where it is not there. */
+export function whyUnknown(evaluation, candidate) {
+  const { settledCount, pendingCount, requirements } = evaluation;
+  if (!number(settledCount)) {
+    const waiting = number(pendingCount);
+    return waiting ? `no outcome has settled yet: ${waiting.toLocaleString("en")} decisions wait for theirs` : "no decision has been evaluated yet";
+  }
+  const worth = Math.floor(candidate?.support?.effectiveSampleSize ?? 0);
+  return {
+    no_propensities: "it cannot be known: the decisions were not drawn with a known probability",
+    unsupported: "it cannot be known: the live policy never draws what would have to be compared",
+    few_effective: `not known yet: what was decided is worth ${worth.toLocaleString("en")} decisions of its own, and ${number(requirements?.effectiveSampleSizeMin)} are needed`,
+  }[candidate?.verdict?.refusal] ?? "not known yet: more rewards are needed";
+}
+
+/** What the live policy saves against the incumbent that callers name or else the dearest model.
+ *
+ * In USD a request, with its interval, and as a share of what the other costs; `why` says what is not known.
  */
 export function savings(evaluation) {
   const against = find(evaluation, number(evaluation.incumbentCount) ? "incumbent" : "dearest");
   const cost = estimatesOf(against, "COST_USD");
-  if (cost?.difference?.value === undefined) return null;
+  if (cost?.difference?.value === undefined) return { why: whyUnknown(evaluation, against) };
   const { value, interval = {} } = cost.difference;
   const theirs = cost.candidate?.value ?? 0;
   return {
@@ -60,16 +90,15 @@ export function savings(evaluation) {
     low: interval.low,
     high: interval.high,
     share: theirs > 0 ? value / theirs : undefined,
-    refusal: against.verdict?.refusal ?? "",
+    why: interval.low === undefined ? whyUnknown(evaluation, against) : "",
   };
 }
 
-/** What the live policy gains in utility over the best fixed model, with its interval; null if unknown. */
+/** What the live policy gains in utility over the best fixed model, with its interval; or `why` it is not known. */
 export function lift(evaluation) {
-  const known = (evaluation.candidates ?? []).filter(
-    (each) => each.comparator && each.candidate.startsWith("fixed:") && isKnown(each),
-  );
-  if (!known.length) return null;
+  const fixed = (evaluation.candidates ?? []).filter((each) => each.comparator && each.candidate.startsWith("fixed:"));
+  const known = fixed.filter(isKnown);
+  if (!known.length) return { why: whyUnknown(evaluation, mostWorth(fixed)) };
   const best = known.reduce((one, other) => (utility(other) > utility(one) ? other : one));
   const gain = negated(estimatesOf(best, "UTILITY").difference);
   const ofQuality = estimatesOf(best, "QUALITY")?.difference;
@@ -82,6 +111,12 @@ export function lift(evaluation) {
 
 function find(evaluation, name) {
   return evaluation.candidates?.find((each) => each.comparator && each.candidate === name);
+}
+
+/** The one of which the decisions tell most. */
+function mostWorth(candidates) {
+  const worth = (each) => each?.support?.effectiveSampleSize ?? 0;
+  return candidates.reduce((one, other) => (worth(other) > worth(one) ? other : one), candidates[0]);
 }
 
 function isKnown(candidate) {

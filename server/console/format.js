@@ -74,6 +74,11 @@ export function secondsText(value) {
   return value < 1 ? `${Math.round(value * 1000)} ms` : `${value.toFixed(value < 10 ? 2 : 1)} s`;
 }
 
+/** An interval with its level, "95 %: low to high". */
+export function intervalText(level, low, high, text) {
+  return `${Number(((level ?? 0.95) * 100).toPrecision(4))}\u00a0%: ${rangeText(low, high, text)}`;
+}
+
 /** A range, "low to high"; an end that is not known is a dash. */
 export function rangeText(low, high, text) {
   return low === undefined && high === undefined ? "not known yet" : `${text(low)} to ${text(high)}`;

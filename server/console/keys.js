@@ -24,7 +24,7 @@ export function askForKey(told) {
     h("h2", { id: "dialog-title" }, currentKey() ? "Another key" : "A key"),
     told && h("p", { class: "error", role: "alert" }, told),
     h("p", {}, "The console needs a key with the scope administer. It is kept in this tab alone, until the tab is closed. Where the server runs, create one:"),
-    command("pointsman keys create console --scope administer"),
+    command("pointsman keys create --name console --scope administer"),
     h("label", { for: "key-input" }, "Key"),
     input,
     h(

@@ -16,7 +16,9 @@ export function nextStep(router, models, decisionId) {
         modelId: "small",
         model: { prices: { inputUsdPerMillionTokens: 0.1, outputUsdPerMillionTokens: 0.4 } },
       }),
-      h("button", { type: "button", "data-action": "add-model" }, "Add a model"),
+      h("div", { class: "buttons start" },
+        h("button", { type: "button", "data-action": "add-model" }, "Add a model"),
+        h("button", { type: "button", class: "quiet", "data-action": "add-router" }, "Create another router")),
     );
   }
   if (!number(router.statistics?.decisionCount)) {
@@ -38,6 +40,18 @@ export function nextStep(router, models, decisionId) {
     );
   }
   return null;
+}
+
+/** What there is where no router is, or none that the key may touch. */
+export function noRouter() {
+  return [
+    step(
+      "Create a router",
+      "There is no router that this key may touch. If it is for one that does not exist yet, create that:",
+      curl("RegistryService/CreateRouter", { routerId: "support", router: {} }),
+      h("button", { type: "button", "data-action": "add-router" }, "Create a router"),
+    ),
+  ];
 }
 
 function step(title, about, text, more = null) {

@@ -1,9 +1,9 @@
 // The first view: what a router spends, gains and risks, at a glance.
 
 import { h } from "./dom.js";
-import { budgetOf, lift, meanReward, missingRewards, savings } from "./facts.js";
+import { budgetOf, lift, liveQuality, meanReward, missingRewards, savings, whyUnknown } from "./facts.js";
 import {
-  count, datum, number, percent, percentText, quality, qualityText, rangeText, secondsText, significant, usd, usdText,
+  count, datum, intervalText, number, percent, quality, qualityText, secondsText, significant, usd, usdText,
 } from "./format.js";
 import { nextStep } from "./newcomer.js";
 import { badge, bar, modelName, table, tile } from "./parts.js";
@@ -42,6 +42,9 @@ export function heading(router) {
     badge(shadow ? "shadow: looks on" : "live: decides", shadow ? "" : "good"),
     badge(`policy ${router.policy}`),
     h("span", { class: "about" }, count(router.statistics?.decisionCount, { id: "decision-count" }), " decisions"),
+    h("span", { class: "buttons" },
+      h("button", { type: "button", class: "quiet", "data-action": "edit-router" }, "Edit router"),
+      h("button", { type: "button", class: "quiet", "data-action": "add-router" }, "New router")),
   );
 }
 
@@ -66,59 +69,57 @@ function spend(router) {
   });
 }
 
-function worth({ models, evaluation }) {
+const signed = (value) => qualityText(value, true);
+
+function worth({ models, evaluation, evaluationError }) {
   const { value, rewards } = meanReward(models);
   const gain = evaluation && lift(evaluation);
-  const difference = gain?.quality && [
-    `${qualityText(gain.quality.value, true)} against ${gain.model} alone, 95\u00a0%: `,
-    rangeText(gain.quality.low, gain.quality.high, (each) => qualityText(each, true)),
-  ];
-  return tile("quality", "Quality", quality(value), [["mean of ", count(rewards), " rewards"], difference], {
+  const live = evaluation && liveQuality(evaluation);
+  const range = live?.low === undefined
+    ? (rewards > 0 && `no interval: ${evaluationError || whyUnknown(evaluation)}`)
+    : h("span", { id: "quality-interval" }, `${intervalText(evaluation.level, live.low, live.high, qualityText)} of the live policy`);
+  const difference = gain?.quality
+    && `${signed(gain.quality.value)} against ${gain.model} alone, ${intervalText(evaluation.level, gain.quality.low, gain.quality.high, signed)}`;
+  return tile("quality", "Quality", quality(value), [["mean of ", count(rewards), " rewards"], range, difference], {
     bar: bar(value ?? 0, "good"),
   });
 }
 
 function saved({ evaluation, evaluationError }) {
   const found = evaluation && savings(evaluation);
-  if (!found) return tile("savings", "Saved", "–", [unknown(evaluationError)]);
+  if (found?.usd === undefined) return tile("savings", "Saved", "–", [evaluationError || found?.why]);
   const than = found.against === "incumbent" ? "the incumbent" : "the dearest model";
-  const range = found.low === undefined
-    ? `no interval yet: too few decisions were ${found.against === "incumbent" ? "the incumbent's" : "for that model"}`
-    : `95\u00a0%: ${rangeText(found.low, found.high, usdText)}`;
   return tile(
     "savings",
     `Saved against ${than}`,
     percent(found.share),
-    [[usd(found.usd, { id: "savings-usd" }), " a request"], range],
+    [
+      [usd(found.usd, { id: "savings-usd" }), " a request"],
+      found.why ? `no interval: ${found.why}` : intervalText(evaluation.level, found.low, found.high, usdText),
+    ],
     { tone: found.low > 0 ? "good" : "" },
   );
 }
 
 function gained({ evaluation, evaluationError }) {
   const found = evaluation && lift(evaluation);
-  if (!found) return tile("lift", "Lift over the best fixed model", "–", [unknown(evaluationError)]);
+  if (found?.value === undefined) return tile("lift", "Lift over the best fixed model", "–", [evaluationError || found?.why]);
   return tile(
     "lift",
     "Lift over the best fixed model",
-    datum(found.value, qualityText(found.value, true)),
-    [
-      `utility a request, 95\u00a0%: ${rangeText(found.low, found.high, (each) => qualityText(each, true))}`,
-      ["against ", found.model],
-    ],
+    datum(found.value, signed(found.value)),
+    ["utility a request", intervalText(evaluation.level, found.low, found.high, signed), ["against ", found.model]],
     { tone: found.low > 0 ? "good" : found.high < 0 ? "warn" : "" },
   );
 }
 
-function unknown(error) {
-  return error || "not known yet: more rewards are needed";
-}
-
-function rewards({ models }) {
+function rewards({ models, late, range }) {
   const { closed, rate } = missingRewards(models);
   const learned = models.reduce((sum, each) => sum + number(each.statistics?.rewardCount), 0);
   return tile("rewards", "Rewards missing", percent(rate), [
     [count(learned), " rewards learned"],
     closed ? ["of ", count(closed), " decisions whose window has closed"] : "no window has closed yet",
+    late && [count([...late.values()].reduce((sum, each) => sum + each, 0), { id: "late-total" }), ` came late, in ${range}`],
   ], { tone: rate > 0.5 ? "warn" : "" });
 }
 
@@ -132,9 +133,10 @@ function explored(router) {
     "Given up to explore",
     datum(given, given === undefined ? "–" : significant(given, 2)),
     [
-      `utility a decision; the router's own draws may give up ${significant(most)} on average`,
+      `utility a decision; its own draws may give up ${significant(most)}`,
       [count(books.decisionCount), " decisions: ", usd(number(books.costUsd)), ", ",
         datum(number(books.quality), significant(number(books.quality))), " of quality in all"],
+      "no interval: it is what each draw was predicted to give up",
     ],
     // Not marked where it is above: a canary's draws are on the books too, and a new router has some in hand.
     { bar: bar(most ? Math.min(1, (given ?? 0) / most) : 0) },
@@ -173,6 +175,7 @@ function modelTable({ router, models, colours, late, range }) {
     { class: "card", "data-key": "models" },
     h("h2", {}, "Models"),
     table(`Models of ${router.name}`, columns, rows),
+    h("p", { class: "about" }, "Plain means over the queries that each model was given. Those differ, so they do not compare the models: the league of candidates does, with intervals."),
   );
 }
 

@@ -29,12 +29,16 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 class CallMeter(grpc.aio.ServerInterceptor):
     """Health checks are not counted: there are many, and they say nothing. Whatever is not among `methods`, which
-    is refused, is counted under one name.
+    is refused, is counted under one name. `given_up` hears, within the call, how one ends that its caller has not
+    waited for.
     """
 
-    def __init__(self, calls: Calls, methods: Collection[str]) -> None:
+    def __init__(
+        self, calls: Calls, methods: Collection[str], given_up: Callable[[grpc.StatusCode], object]
+    ) -> None:
         self._calls = calls
         self._methods = methods
+        self._given_up = given_up
         self._metered: dict[str, tuple[Handler, Handler]] = {}
 
     async def intercept_service(
@@ -76,7 +80,7 @@ class CallMeter(grpc.aio.ServerInterceptor):
                 response = await inner(request, context)
                 return response
             except BaseException as error:
-                code = _code(error, context)
+                code = self._code(error, context)
                 raise
             finally:
                 seconds = _ended(calls, code, began)
@@ -94,7 +98,7 @@ class CallMeter(grpc.aio.ServerInterceptor):
                 async for each in _parts(inner(request, context)):
                     yield each
             except BaseException as error:
-                code = _code(error, context)
+                code = self._code(error, context)
                 raise
             finally:
                 seconds = _ended(calls, code, began)
@@ -102,6 +106,18 @@ class CallMeter(grpc.aio.ServerInterceptor):
                     _say(name, code, seconds, call_facts(name, request, context))
 
         return answer
+
+    def _code(self, error: BaseException, context: Context) -> str:
+        """How a call ends whose handler has raised this."""
+        if isinstance(error, grpc.aio.AbortError):
+            return context.code().name
+        if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+            left = context.time_remaining()
+            late = left is not None and left <= 0.0
+            code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+            self._given_up(code)
+            return code.name
+        return "UNKNOWN"
 
 
 def _ended(calls: MethodCalls, code: str, began: float) -> float:
@@ -124,13 +140,3 @@ async def _parts(answered: Any) -> AsyncIterator[Any]:
         return
     async for each in answered:
         yield each
-
-
-def _code(error: BaseException, context: Context) -> str:
-    """How a call ends whose handler has raised this."""
-    if isinstance(error, grpc.aio.AbortError):
-        return context.code().name
-    if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
-        left = context.time_remaining()
-        return "DEADLINE_EXCEEDED" if left is not None and left <= 0.0 else "CANCELLED"
-    return "UNKNOWN"

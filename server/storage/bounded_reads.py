@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from server.errors import StorageUnavailableError
 
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
+
 _THREADS = 4
+_SAY_SECONDS = 30.0
+"""Refusals come by the thousand while a database is away: the log has a line of them at most so often."""
 
 
 class BoundedReads:
@@ -23,8 +29,11 @@ class BoundedReads:
     As long as a read hangs that nobody waits for any more, the next ones are refused at once.
     """
 
-    def __init__(self, wait_seconds: float = math.inf) -> None:
+    def __init__(self, wait_seconds: float = math.inf, clock: Callable[[], float] = time.monotonic) -> None:
         self.wait_seconds = wait_seconds
+        self._clock = clock
+        self._said = -math.inf
+        self._refused = 0
         self._hanging = 0
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="log-reader")
 
@@ -35,6 +44,7 @@ class BoundedReads:
         else in what all wait.
         """
         if self._hanging:
+            self._say("an earlier one still hangs")
             raise StorageUnavailableError
         seconds = self.wait_seconds if wait_seconds is None else max(0.0, wait_seconds)
         reading = asyncio.get_running_loop().run_in_executor(self._threads, read)
@@ -45,7 +55,20 @@ class BoundedReads:
             if not reading.done():
                 self._hanging += 1
                 reading.add_done_callback(self._returned)
+                self._say(f"no answer within {seconds:g} s")
+            else:
+                self._say(_cause(error))
             raise StorageUnavailableError from error
+
+    def _say(self, why: str) -> None:
+        """Counts a refusal, and says so in the log if that has not been said just now."""
+        self._refused += 1
+        now = self._clock()
+        if now - self._said >= _SAY_SECONDS:
+            logger.warning(
+                "reads of the database are refused, %d since the last such line: %s", self._refused, why
+            )
+            self._said, self._refused = now, 0
 
     def _returned(self, reading: asyncio.Future[Any]) -> None:
         self._hanging -= 1
@@ -55,3 +78,9 @@ class BoundedReads:
     def close(self) -> None:
         """Takes no more reads, and waits for none."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _cause(error: Exception) -> str:
+    """What the driver says, without the statement and its values."""
+    said = str(error.orig if isinstance(error, DBAPIError) else "").strip()
+    return f"{type(error).__name__} {said.splitlines()[0] if said else ''}".strip()

@@ -27,6 +27,9 @@ class Untraced:
     make_route = Route
     make_report_reward = ReportReward
 
+    def give_up(self, code: grpc.StatusCode) -> None:
+        """Has no span to say it in."""
+
     def stop(self) -> None:
         """Has nothing to send."""
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -18,7 +16,7 @@ from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import INVALID_SPAN, Span, StatusCode, Tracer, format_trace_id, get_current_span, use_span
+from opentelemetry.trace import INVALID_SPAN, StatusCode, Tracer, format_trace_id, get_current_span, use_span
 from opentelemetry.util.types import AttributeValue
 
 from policy.domain import Turn
@@ -56,6 +54,16 @@ class Tracing:
         for handler in logging.root.handlers:
             handler.addFilter(_name_trace)
 
+    def give_up(self, code: grpc.StatusCode) -> None:
+        """Says in the call's span that its caller has not waited.
+
+        The instrumentation would take such a call for one that ended well.
+        """
+        span = get_current_span()
+        number, name = code.value
+        span.set_attribute("rpc.grpc.status_code", number)
+        span.set_status(StatusCode.ERROR, name)
+
     def stop(self) -> None:
         """Sends what is left, if that can be done in a moment."""
         giving_up = threading.Timer(_SEND_SECONDS_MAX, self._exporter.shutdown)
@@ -81,13 +89,7 @@ class TracedRoute(Route):
         """As Route."""
         span = get_current_span()
         span.set_attribute("pointsman.router", command.router_id)
-        began = time.monotonic()
-        try:
-            decision = await super().__call__(command, deadline_seconds)
-        except asyncio.CancelledError:
-            late = deadline_seconds is not None and time.monotonic() - began >= deadline_seconds
-            _give_up(span, grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED)
-            raise
+        decision = await super().__call__(command, deadline_seconds)
         choice = decision.choice
         attributes: dict[str, AttributeValue] = {
             "pointsman.decision_id": decision.decision_id,
@@ -159,13 +161,6 @@ class TracedReportReward(ReportReward):
         get_current_span().set_attribute("pointsman.reports", len(reports))
         with use_span(INVALID_SPAN):  # Each would overwrite what the one before has said.
             return await super().batch(reports, permitted)
-
-
-def _give_up(span: Span, code: grpc.StatusCode) -> None:
-    """Says that the caller has not waited: the instrumentation would take such a call for one that ended well."""
-    number, name = code.value
-    span.set_attribute("rpc.grpc.status_code", number)
-    span.set_status(StatusCode.ERROR, name)
 
 
 def _name_trace(record: logging.LogRecord) -> bool:
