@@ -24,6 +24,8 @@ SIGNAL_NAME_LENGTH_MAX = 128
 WINDOW_SECONDS_MAX = 90 * 86_400.0
 PAID_SHADOW_SHARE_MAX = 0.2
 TOKENS_MAX = 1_000_000_000
+# What is divided by, and compared with the costs of calls: beyond these such numbers overflow.
+WORTH_USD_MIN, WORTH_USD_MAX = 1e-12, 1e12
 _CACHED_PRICE_SHARE = 0.1
 
 IMPORTED = "imported"
@@ -232,8 +234,8 @@ class Objective:
         for name in (*_BUDGETS, "quality_value_usd"):
             value = getattr(self, name)
             if value is not None:
-                require_number(f"objective.{name}", value, 0, above=True)
-        require_number("objective.latency_usd_per_second", self.latency_usd_per_second, 0)
+                require_number(f"objective.{name}", value, WORTH_USD_MIN, WORTH_USD_MAX)
+        require_number("objective.latency_usd_per_second", self.latency_usd_per_second, 0, WORTH_USD_MAX)
         first, *others = [name for name in _BUDGETS if getattr(self, name) is not None] or [""]
         if others:
             raise InvalidFieldError(f"objective.{others[0]}", f"cannot be set beside {first}: clear one of them")

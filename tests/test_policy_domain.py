@@ -72,6 +72,8 @@ def test_both_bounds_are_allowed_but_an_open_lower_bound_is_not() -> None:
         (ModelSpec, {"capabilities": tuple(map(str, range(65)))}, "capabilities"),
         (ModelSpec, {"display_name": "x" * 257}, "display_name"),
         (Objective, {"budget_usd_per_request": 0.0}, "objective.budget_usd_per_request"),
+        (Objective, {"budget_usd_per_request": 5e-324}, "objective.budget_usd_per_request"),
+        (Objective, {"quality_value_usd": 1e300}, "objective.quality_value_usd"),
         (Objective, {"budget_usd_per_day": -1.0}, "objective.budget_usd_per_day"),
         (Objective, {"budget_usd_per_month": math.inf}, "objective.budget_usd_per_month"),
         (Objective, {"budget_usd_per_request": 1.0, "budget_usd_per_day": 1.0}, "objective.budget_usd_per_day"),

@@ -11,6 +11,8 @@ from policy.canary import RouteRequest
 from policy.decide import Blend, NoCandidateError, decide
 from policy.domain import (
     TOKENS_MAX,
+    WORTH_USD_MAX,
+    WORTH_USD_MIN,
     Constraints,
     InvalidFieldError,
     Preference,
@@ -331,18 +333,11 @@ def _check(command: RouteCommand) -> None:
     if command.max_latency_seconds is not None:
         require_number("constraints.max_latency", command.max_latency_seconds, 0)
     if command.preference.quality_value_usd is not None:
-        require_number(
-            "preference.quality_value_usd",
-            command.preference.quality_value_usd,
-            0,
-            above=True,
-        )
+        value = command.preference.quality_value_usd
+        require_number("preference.quality_value_usd", value, WORTH_USD_MIN, WORTH_USD_MAX)
     if command.preference.latency_usd_per_second is not None:
-        require_number(
-            "preference.latency_usd_per_second",
-            command.preference.latency_usd_per_second,
-            0,
-        )
+        price = command.preference.latency_usd_per_second
+        require_number("preference.latency_usd_per_second", price, 0, WORTH_USD_MAX)
     check_features(command.numeric_features, command.categorical_features)
 
 

@@ -342,18 +342,19 @@ class Objective(_message.Message):
     BUDGET_USD_PER_DAY_FIELD_NUMBER: _builtins.int
     BUDGET_USD_PER_MONTH_FIELD_NUMBER: _builtins.int
     budget_usd_per_request: _builtins.float
-    """The average spend to keep to, in USD a request; the pacer sees to it. Above 0."""
+    """The average spend to keep to, in USD a request; the pacer sees to it. From 1e-12 to 1e12."""
     quality_value_usd: _builtins.float
-    """USD that quality going from 0 to 1 is worth on one request. Above 0."""
+    """USD that quality going from 0 to 1 is worth on one request. From 1e-12 to 1e12."""
     latency_usd_per_second: _builtins.float
-    """USD that one second less of latency is worth. 0 or more."""
+    """USD that one second less of latency is worth. From 0 to 1e12."""
     budget_usd_per_day: _builtins.float
-    """The spend to keep to on each calendar day in UTC, however many requests come and whenever. Above 0.
+    """The spend to keep to on each calendar day in UTC, however many requests come and whenever. At least
+    1e-12 and at most 1e12.
     It counts from the first decision under it, and of that day the part that is left. When it is used up
     requests are not refused: the cheapest model serves until the next day.
     """
     budget_usd_per_month: _builtins.float
-    """As budget_usd_per_day, for each calendar month in UTC. Above 0."""
+    """As budget_usd_per_day, for each calendar month in UTC."""
     def __init__(
         self,
         *,

@@ -375,9 +375,9 @@ class Preference(_message.Message):
     LATENCY_USD_PER_SECOND_FIELD_NUMBER: _builtins.int
     EXPLOIT_ONLY_FIELD_NUMBER: _builtins.int
     quality_value_usd: _builtins.float
-    """USD that quality going from 0 to 1 is worth on this request; above 0."""
+    """USD that quality going from 0 to 1 is worth on this request; from 1e-12 to 1e12."""
     latency_usd_per_second: _builtins.float
-    """USD that one second less of latency is worth; 0 or more."""
+    """USD that one second less of latency is worth; from 0 to 1e12."""
     exploit_only: _builtins.bool
     """Take the best model by what is known, without exploring."""
     def __init__(
