@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -422,6 +423,23 @@ async def test_what_only_the_provider_can_judge_is_no_fault_of_the_gateway(
     async with httpx.AsyncClient() as plain:
         answer = await plain.post(f"{gate.url}/v1/messages", json={**ASKED, **change}, headers=only(model))
     assert answer.status_code in (200, 400), answer.text
+
+
+@pytest.mark.parametrize(("depth", "status"), [(90, 200), (120, 400), (900, 400), (5000, 400)])
+async def test_a_body_that_is_nested_too_deeply_is_refused_by_each_api(
+    gate: Gate, depth: int, status: int
+) -> None:
+    schema = '{"a":' * depth + "{}" + "}" * depth
+    bodies = {
+        "messages": {"max_tokens": 9, "tools": [{"name": "x", "input_schema": "SCHEMA"}]},
+        "chat/completions": {"tools": [{"type": "function", "function": {"name": "x", "parameters": "SCHEMA"}}]},
+    }
+    async with httpx.AsyncClient() as plain:
+        for path, body in bodies.items():
+            content = json.dumps({"model": "small", "messages": QUESTION, **body}).replace('"SCHEMA"', schema)
+            answer = await plain.post(f"{gate.url}/v1/{path}", content=content)
+            assert answer.status_code == status, answer.text
+            assert status == 200 or "nested" in answer.text or "no JSON" in answer.text
 
 
 async def test_tokens_are_counted_without_a_decision(gate: Gate, client: anthropic.AsyncAnthropic) -> None:

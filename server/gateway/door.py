@@ -17,6 +17,8 @@ from server.gateway.problems import ApiError
 from server.gateway.settings import GatewaySettings, SettingError
 
 _BODY_SECONDS = 60.0
+# Those who walk through a body, LiteLLM among them, do so by recursion.
+_DEPTH_MAX = 100
 _BUSY = {"retry-after": "1"}
 
 
@@ -104,6 +106,22 @@ def is_loopback(host: str) -> bool:
 
 def _parse(body: bytes) -> Any:
     try:
-        return msgspec.json.decode(body)
+        found = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise ApiError(400, f"the body is no JSON: {error}", code="invalid_json") from error
+    if _is_deeper(found, _DEPTH_MAX):
+        raise ApiError(400, f"the body is nested more than {_DEPTH_MAX} deep", code="invalid_json")
+    return found
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    """Whether lists and objects are within one another more than so many times."""
+    level = [value]
+    for _ in range(most + 1):
+        parts = (
+            each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)
+        )
+        level = [part for each in parts for part in each if isinstance(part, dict | list)]
+        if not level:
+            return False
+    return True
