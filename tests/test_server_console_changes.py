@@ -348,13 +348,27 @@ async def test_without_the_right_key_nothing_is_changed_and_the_form_says_which_
                 await press(opened, "dialog button[type=submit]")
                 await opened.page.wait_for_selector("dialog .error:has-text('Nothing was changed')")
                 await opened.page.evaluate("key => sessionStorage.setItem('pointsman.key', key)", key)
-                await press(opened, "dialog button[value=cancel]")
-                await opened.page.wait_for_selector("#notice:empty", state="attached")
+                await opened.page.reload()
         asked = policy_pb.GetPolicyRequest(name=f"{ROUTER}/policies/thrifty")
         found = (await running.policies.GetPolicy(asked, metadata=mine)).policy
         assert found.state == policy_pb.POLICY_STATE_SHADOW
         listed = registry_pb.ListModelsRequest(parent=ROUTER)
         assert len((await running.registry.ListModels(listed, metadata=mine)).models) == 1
+
+
+async def test_a_key_that_is_revoked_meanwhile_is_asked_for_once_the_form_is_closed(
+    url: str, featuriser: Featuriser
+) -> None:
+    key = add_key(url)
+    async with serving(url, featuriser) as (_, port), browsing(port, "/#/default") as opened:
+        await opened.page.fill("#key-input", key)
+        await opened.page.keyboard.press("Enter")
+        await press(opened, "[data-action=edit-router]")
+        await opened.page.evaluate("sessionStorage.setItem('pointsman.key', 'pmk_none')")
+        await opened.page.wait_for_selector("#notice:not(:empty)")
+        assert await opened.page.locator("#edit-displayName").is_visible()
+        await opened.page.keyboard.press("Escape")
+        await opened.page.wait_for_selector("#key-input")
 
 
 async def test_a_key_for_a_router_that_is_not_there_yet_creates_it(url: str, featuriser: Featuriser) -> None:

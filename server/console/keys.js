@@ -14,9 +14,12 @@ export function startKeys(button, element, changed) {
   button.addEventListener("click", () => askForKey(""));
 }
 
-/** Opens the dialog, if it is not open, with what the server said. */
+/** Opens the dialog with what the server said; where another form is open, once that is closed. */
 export function askForKey(told) {
-  if (dialog.open) return;
+  if (dialog.open) {
+    if (!dialog.querySelector("#key-input")) dialog.addEventListener("close", () => onChange(), { once: true });
+    return;
+  }
   const input = h("input", { id: "key-input", type: "password", autocomplete: "off", spellcheck: "false", required: true });
   const form = h(
     "form",
