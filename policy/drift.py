@@ -101,6 +101,11 @@ class Level:
         below = self._normal - self.offset
         return below if below > _CHANCE * math.sqrt(self.variance) else 0.0
 
+    @property
+    def return_evidence(self) -> float:
+        """The logarithm of the likelihood ratio of its return to that it is still fallen; 0 at least."""
+        return self._evidence
+
     def learn(self, miss: float) -> bool:
         """Takes a reward less what was predicted, offset included; says whether the level has changed."""
         if self._since:

@@ -28,7 +28,7 @@ from policy.ridge import RidgeQuality
 from policy.view import ModelRecord, PolicyView, RouterRecord
 from policy.vowpal import VowpalQuality
 
-STATE_VERSION = 12
+STATE_VERSION = 13
 
 _PLAN_EVERY = 32
 _PLAN_EVERY_EARLY = 4
@@ -271,7 +271,7 @@ class RouterLearner:
         record, level = self._models[model.key], self._levels[model.key]
         miss = reward - float(self._quality.predict(vector, [model.key])[0]) - level.offset
         changed = level.learn(miss)
-        record.offset, record.fallen, record.variance = level.offset, level.fallen, level.variance
+        record.follow(level)
         self._quality.learn(vector, model.key, reward - level.offset)
         if changed:
             record.changed_at = self._record.decisions
@@ -290,7 +290,7 @@ class RouterLearner:
             self._quality.add(key)
             level = self._levels[key] = Level()
             record.rewards, record.reward_sum = 0, 0.0
-            record.offset, record.fallen, record.variance = level.offset, level.fallen, level.variance
+            record.follow(level)
             record.changed_at = record.joined_at = 0
 
     def _plan(self) -> None:

@@ -98,6 +98,7 @@ def _went_back(now: ModelRecord, then: ModelRecord, shift: int) -> ModelRecord:
         latency_seconds=then.latency_seconds,
         offset=then.offset,
         fallen=then.fallen,
+        return_evidence=then.return_evidence,
         variance=then.variance,
         changed_at=then.changed_at + shift,
         joined_at=then.joined_at,

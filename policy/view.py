@@ -12,7 +12,7 @@ from policy.books import Explored
 from policy.circuit import Circuit
 from policy.cost import CostPredictor, CostTerms
 from policy.domain import FloatArray, Model, ModelState, Objective, Router
-from policy.drift import FIRST_VARIANCE
+from policy.drift import FIRST_VARIANCE, Level
 from policy.quality import Predictor
 from policy.second_calls import SecondCalls
 from policy.shadow import Compared
@@ -25,9 +25,9 @@ _TRIAL_REWARDS = 2.0
 @dataclass
 class ModelRecord:
     """What a model has done. `decisions` are the router's own, `imported` those made elsewhere; rewards,
-    costs and latencies are of both. `offset`, `fallen` and `variance` are those of its `drift.Level`, which last
-    changed when the router had made `changed_at` decisions. `joined_at` is how many rewards the router had
-    learned from when the model was added.
+    costs and latencies are of both. `offset`, `fallen`, `return_evidence` and `variance` are those of its
+    `drift.Level`, which last changed when the router had made `changed_at` decisions. `joined_at` is how many
+    rewards the router had learned from when the model was added.
     """
 
     decisions: int = 0
@@ -43,6 +43,7 @@ class ModelRecord:
     circuit: Circuit = Circuit()
     offset: float = 0.0
     fallen: float = 0.0
+    return_evidence: float = 0.0
     variance: float = FIRST_VARIANCE
     changed_at: int = 0
     joined_at: int = 0
@@ -55,15 +56,21 @@ class ModelRecord:
         circuit, explored = Circuit.restore(state["circuit"]), Explored(**state["explored"])
         return cls(**{**state, "circuit": circuit, "explored": explored})
 
+    def follow(self, level: Level) -> None:
+        """Takes over how its level now stands."""
+        self.offset, self.fallen = level.offset, level.fallen
+        self.return_evidence, self.variance = level.return_evidence, level.variance
+
     def retrial(self, decisions: int) -> float:
         """How probable it is to be tried for its return, when the router has made so many decisions.
 
         It falls with the root of the decisions since, as a return becomes less likely: then what trials
-        have cost in vain and what a late discovery costs grow alike.
+        have cost in vain and what a late discovery costs grow alike. It is the higher the more the trials that
+        were made speak for a return, as its odds are.
         """
         if not self.fallen:
             return 0.0
-        return min(_RETRIAL_MAX, 1.0 / math.sqrt(1.0 + decisions - self.changed_at))
+        return min(_RETRIAL_MAX, math.exp(self.return_evidence) / math.sqrt(1.0 + decisions - self.changed_at))
 
     @property
     def doubt(self) -> float:

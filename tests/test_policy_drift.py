@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from builders import model, models, random_vector, router, teach
@@ -11,6 +13,7 @@ from policy.drift import ChangeTest, Level
 from policy.learner import RouterLearner
 from policy.log import Usage
 from policy.simulation import Arrival, Outcome, Round, World, simulate
+from policy.view import ModelRecord
 
 
 def alarms(misses: FloatArray) -> int:
@@ -90,6 +93,25 @@ def test_a_few_bad_answers_in_a_row_move_the_level_by_part_of_what_they_say() ->
     fell = next(number for number in range(1, 20) if level.learn(-0.85 - level.offset))
     assert fell <= 8
     assert -0.7 < level.offset < -0.2
+
+
+def test_a_fallen_model_is_tried_the_more_the_better_its_trials_turn_out() -> None:
+    level, record = Level(), ModelRecord(changed_at=1000)
+    for _ in range(100):
+        level.learn(0.0)
+    while not level.fallen:
+        level.learn(-0.4)
+    record.follow(level)
+    before = record.retrial(3500)
+    assert before == pytest.approx(1.0 / math.sqrt(2501.0))
+    level.learn(level.fallen)
+    record.follow(level)
+    assert record.fallen
+    better = record.retrial(3500)
+    assert before < better <= 0.1
+    level.learn(-0.4)
+    record.follow(level)
+    assert record.retrial(3500) < better
 
 
 @pytest.mark.parametrize("seed", range(5))
