@@ -80,6 +80,8 @@ def _completion(model: str, text: str, usage: dict[str, Any]) -> dict[str, Any]:
 async def serving(app: Starlette) -> AsyncIterator[str]:
     """The application on a free port of loopback; its address."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
+        # As providers have it: an answer does not wait for the word that its headers are there.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None, timeout_graceful_shutdown=1))
         task = asyncio.create_task(server.serve(sockets=[listening]))
         try:
