@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 _BATCH_MAX = 200
 # A call costs about the same for one report as for ten, here and at the server, and takes the time of requests.
-_GATHER_SECONDS = 0.02
+_GATHER_SECONDS = 0.05
 _PAUSE_SECONDS_MIN, _PAUSE_SECONDS_MAX = 0.1, 5.0
 _Code = grpc.StatusCode
 _AGAIN = frozenset(each.value[0] for each in (_Code.UNAVAILABLE, _Code.RESOURCE_EXHAUSTED, _Code.INTERNAL))
