@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from pointsman.v1 import router_service_pb2 as pb
 from servers import Running, eventually
 from standins import Gate, running_gateway, running_standin
 
+from server.gateway.app import listen
 from server.gateway.conversation import read_conversation
 from server.gateway.plan import Answer
-from server.gateway.settings import ChecksConfig
+from server.gateway.settings import ChecksConfig, GatewaySettings
 from server.gateway.signals import results
 
 # LiteLLM silences these when it is first imported, which pytest undoes for each test.
@@ -509,3 +511,39 @@ def test_an_answer_is_held_against_the_format_that_was_asked_for(
     for text, passed in answers.items():
         expected = {} if passed is None else {"asked_format": passed}
         assert results(ChecksConfig(asked_format=True), talk, Answer(text)) == expected
+
+
+async def test_a_connection_sends_an_answers_body_without_waiting_for_the_clients_word() -> None:
+    settings = GatewaySettings(host="127.0.0.1", port=0)
+    with listen(settings) as listening, socket.create_connection(listening.getsockname()[:2]):
+        taken, _ = listening.accept()
+        with taken:
+            assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+
+
+async def test_litellm_keeps_no_books_of_the_gateways_calls_and_those_of_others_as_always(
+    client: openai.AsyncOpenAI, gate: Gate
+) -> None:
+    # Only now: the gateway has set LiteLLM up, which asks the network for prices otherwise.
+    import litellm  # noqa: PLC0415
+    from litellm.integrations.custom_logger import CustomLogger  # noqa: PLC0415
+
+    costs: asyncio.Queue[float | None] = asyncio.Queue()
+
+    class Books(CustomLogger):  # type: ignore[misc]
+        async def async_log_success_event(self, kwargs: Any, **_: Any) -> None:
+            costs.put_nowait(kwargs.get("response_cost"))
+
+    books = Books()
+    litellm.callbacks.append(books)
+    try:
+        await client.chat.completions.create(model="small", messages=QUESTION)
+        async for _ in await client.chat.completions.create(model="small", messages=QUESTION, stream=True):
+            pass
+        base = f"{gate.provider.url}/v1"
+        await litellm.acompletion(model="openai/gpt-4o-mini", messages=QUESTION, api_base=base, api_key="other")
+        assert (await asyncio.wait_for(costs.get(), 30) or 0) > 0
+        # Records are made in the order of the calls.
+        assert costs.empty()
+    finally:
+        litellm.logging_callback_manager.remove_callback_from_list_by_object(litellm.callbacks, books)

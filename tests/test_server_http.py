@@ -37,8 +37,10 @@ from servers import Running, eventually, running_app, serving_process
 from policy.domain import InvalidFieldError
 from policy.features import Featuriser
 from server.http.connect import methods_of, timeout_seconds, to_proto
+from server.http.door import HttpDoor
 from server.keys import Scope
 from server.services.access import METHODS
+from server.settings import Settings
 
 ROUTE = "/pointsman.v1.RouterService/Route"
 REPORT = "/pointsman.v1.RouterService/ReportReward"
@@ -563,6 +565,16 @@ def test_what_the_page_on_http_shows_is_what_curl_gets(tmp_path: Path) -> None:
                 print(json.dumps(answer, ensure_ascii=False, separators=(",", ":")))
             else:
                 assert shape(answer) == shape(json.loads(expected)), command
+
+
+def test_a_connection_sends_an_answers_body_without_waiting_for_the_clients_word() -> None:
+    nobody: Any = None
+    listening = HttpDoor(Settings(http_port=0), nobody, ())._listen()
+    assert listening is not None
+    with listening, socket.create_connection(listening.getsockname()[:2]):
+        taken, _ = listening.accept()
+        with taken:
+            assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
 
 
 def free_port() -> str:

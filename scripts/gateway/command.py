@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import time
 from pathlib import Path
 
 import click
@@ -20,7 +22,15 @@ _DRAWS = 5
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--rows", type=click.IntRange(10), help="Only so many of the file's rows, spread over it.")
-@click.option("--seed", default=1, show_default=True, help="Of the order of the rows.")
+@click.option(
+    "--seed",
+    "seeds",
+    multiple=True,
+    type=int,
+    default=(1,),
+    show_default=True,
+    help="Of the order of the rows. May be given several times.",
+)
 @click.option(
     "--budget-usd-per-request",
     "given",
@@ -28,14 +38,26 @@ _DRAWS = 5
     multiple=True,
     help="May be given several times.  [default: the third and the fifth of seven, as replay --frontier has them]",
 )
+@click.option("--frontier", is_flag=True, help="All seven budgets of replay --frontier.")
+@click.option(
+    "--rewards",
+    "wanted",
+    multiple=True,
+    type=click.Choice(["feedback", "judge"]),
+    default=("feedback", "judge"),
+    show_default=True,
+    help="Where rewards come from. May be given twice.",
+)
 @click.option("--judge-share", type=click.FloatRange(0, 1), default=0.2, show_default=True)
 @click.option("--judge-noise", type=click.FloatRange(0), default=0.2, show_default=True)
 @click.option("--judge-usd-per-day-max", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True)
 def main(
     file: Path,
     rows: int | None,
-    seed: int,
+    seeds: tuple[int, ...],
     given: tuple[float, ...],
+    frontier: bool,
+    wanted: tuple[str, ...],
     judge_share: float,
     judge_noise: float,
     judge_usd_per_day_max: float,
@@ -52,24 +74,29 @@ def main(
     except ReplayFileError as error:
         raise click.UsageError(str(error)) from error
     spaced = budgets(replay, 7)
-    found = given or (spaced[2], spaced[4])
+    found = given or (spaced if frontier else (spaced[2], spaced[4]))
     judged = Feeding(judge_share, judge_noise, judge_usd_per_day_max)
+    feedings = {"feedback": Feeding(), "judge": judged}
     console = Console(stderr=True)
     click.echo(
-        "| budget | rewards | quality | of replay | USD a request | lift | of replay | judged | judge's USD |"
+        "| budget | seed | rewards | quality | of replay | USD a request | lift | of replay | judged "
+        "| judge's USD | seconds |"
     )
-    click.echo("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    click.echo("| --- " * 11 + "|")
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        playing = progress.add_task("playing", total=2 * len(found) * len(replay.rows))
-        for budget in found:
+        rounds = len(seeds) * len(wanted) * len(found) * len(replay.rows)
+        playing = progress.add_task("playing", total=rounds)
+        for budget, seed in itertools.product(found, seeds):
             alone = replayed(replay, budget, seed, _DRAWS)
             known = mean([each.quality for each in alone]), mean([each.lift for each in alone])
-            for name, feeding in (("feedback", Feeding()), (f"judge of {judge_share:.0%}", judged)):
-                one = asyncio.run(played(replay, budget, seed, feeding, lambda: progress.advance(playing)))
-                click.echo(_row(budget, name, one, known))
+            for name in wanted:
+                started = time.monotonic()
+                one = asyncio.run(played(replay, budget, seed, feedings[name], lambda: progress.advance(playing)))
+                shown = f"judge of {judge_share:.0%}" if name == "judge" else name
+                click.echo(_row(budget, seed, shown, one, known, time.monotonic() - started))
 
 
-def _row(budget: float, name: str, one: Played, known: tuple[float, float]) -> str:
+def _row(budget: float, seed: int, name: str, one: Played, known: tuple[float, float], seconds: float) -> str:
     quality, lift = known
     of_judge = ("", "")
     if one.judge:
@@ -77,6 +104,7 @@ def _row(budget: float, name: str, one: Played, known: tuple[float, float]) -> s
         of_judge = (str(one.judge["outcomes"].get("judged", 0)), f"{spent:.4f} of {most:g}")
     cells = (
         f"{budget:.3g}",
+        str(seed),
         name,
         f"{one.measured.quality:.4f}",
         f"{quality:.4f}",
@@ -84,6 +112,7 @@ def _row(budget: float, name: str, one: Played, known: tuple[float, float]) -> s
         f"{one.measured.lift:+.4f}",
         f"{lift:+.4f}",
         *of_judge,
+        f"{seconds:.0f}",
     )
     return f"| {' | '.join(cells)} |"
 

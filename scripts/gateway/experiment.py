@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import re
-import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc
 import openai
 import yaml
-from pointsman.v1 import registry_service_pb2 as registry_pb
-from pointsman.v1 import registry_service_pb2_grpc as registry_grpc
 
 from policy.domain import Objective, RewardRule, RouterSpec
 from policy.simulation import Measured, measure
+from scripts.gateway.processes import create_router, pointsman, serving_environment, started
 from scripts.gateway.providers import JUDGE, JUDGE_USD_PER_MILLION, Providers, serving
 from server.replay.file import ReplayFile
 from server.replay.run import featurised, plan_of, play_here, table
-from server.services.specs import router_spec_to_proto
 
-_START_SECONDS = 60.0
 _ROUTER = "played"
 # A machine with other work may make a server wait for its disk.
 _RETRIES = 5
-
-
-class ProcessError(Exception):
-    """A process did not start."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +70,17 @@ async def played(
         folder = Path(place)
         async with (
             serving(providers.app()) as url,
-            _process("serve", "--port", "0", "--database-url", f"sqlite:///{folder / 'p.db'}") as port,
+            started(
+                *pointsman("serve", "--port", "0", "--database-url", f"sqlite:///{folder / 'p.db'}"),
+                environment=serving_environment(),
+            ) as server,
         ):
-            await _create_router(file, f"127.0.0.1:{port}", spec_of(budget_usd))
+            target = f"127.0.0.1:{server.port}"
+            await create_router(target, _ROUTER, spec_of(budget_usd), file.models)
             config = _gateway_file(file, folder, url, feeding)
-            target = ("--config", str(config), "--target", f"127.0.0.1:{port}")
-            async with _process("gateway", "--port", "0", *target) as gate:
-                base = f"http://127.0.0.1:{gate}/v1"
+            gateway = pointsman("gateway", "--port", "0", "--config", str(config), "--target", target)
+            async with started(*gateway) as gate:
+                base = f"http://127.0.0.1:{gate.port}/v1"
                 async with openai.AsyncOpenAI(base_url=base, api_key="unused", max_retries=_RETRIES) as client:
                     chosen = [await _ask(client, file, row, feeding, on_round) for row in plan.order.tolist()]
                     shown: Any = await client.get("/judges", cast_to=object)
@@ -131,51 +122,6 @@ def _gateway_file(file: ReplayFile, folder: Path, url: str, feeding: Feeding) ->
     path = folder / "gateway.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
-
-
-async def _create_router(file: ReplayFile, target: str, spec: RouterSpec) -> None:
-    async with grpc.aio.insecure_channel(target) as channel:
-        registry = registry_grpc.RegistryServiceStub(channel)
-        await registry.CreateRouter(
-            registry_pb.CreateRouterRequest(router_id=_ROUTER, router=router_spec_to_proto(spec))
-        )
-        for model in file.models:
-            await registry.CreateModel(registry_pb.CreateModelRequest(parent=f"routers/{_ROUTER}", model_id=model))
-
-
-@asynccontextmanager
-async def _process(*command: str) -> AsyncIterator[int]:
-    """A command of Pointsman's, and the port that it says it listens on; ended at the end."""
-    process = await asyncio.create_subprocess_exec(
-        str(Path(sys.executable).parent / "pointsman"),
-        *command,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "POINTSMAN_HTTP_PORT": "off", "POINTSMAN_STORAGE_WAIT_SECONDS": "30"},
-    )
-    said = process.stderr or asyncio.StreamReader()
-    try:
-        async with asyncio.timeout(_START_SECONDS):
-            port = await _port(said)
-        drained = asyncio.create_task(said.read())
-        yield port
-        process.terminate()
-        await process.wait()
-        await drained
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-async def _port(said: asyncio.StreamReader) -> int:
-    lines: list[str] = []
-    async for line in said:
-        lines.append(line.decode(errors="replace"))
-        found = re.search(r"listens on [^ ]*:(\d+)\s*$", lines[-1])
-        if found:
-            return int(found.group(1))
-    raise ProcessError("".join(lines))
 
 
 def mean(values: Sequence[float]) -> float:

@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from server.replay.file import ReplayFile
 
@@ -77,9 +78,11 @@ def _completion(model: str, text: str, usage: dict[str, Any]) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def serving(app: Starlette) -> AsyncIterator[str]:
+async def serving(app: ASGIApp) -> AsyncIterator[str]:
     """The application on a free port of loopback; its address."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
+        # As providers have it: an answer does not wait for the word that its headers are there.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None, timeout_graceful_shutdown=1))
         task = asyncio.create_task(server.serve(sockets=[listening]))
         try:

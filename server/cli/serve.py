@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import signal
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,9 @@ from pydantic import ValidationError
 
 from server.app import App
 from server.config_file import read_config
+from server.garbage import settle_memory
 from server.logs import set_up_logs, tell
 from server.settings import Role, Settings
-
-# Python's own are 700, 10 and 10.
-_GARBAGE_THRESHOLDS = (20_000, 10, 10)
 
 
 @click.command()
@@ -53,15 +50,6 @@ def load_settings(given: dict[str, Any]) -> Settings:
         raise click.UsageError(f"setting {name} (POINTSMAN_{name.upper()}): {first['msg']}") from error
 
 
-def _settle_memory() -> None:
-    """What a server has when it starts stays: looking through it for garbage again and again stops all threads for
-    a tenth of a second each time. What comes after that is looked through more rarely: little of it is in cycles.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GARBAGE_THRESHOLDS)
-
-
 async def _serve(settings: Settings) -> None:
     declared = read_config(settings.config, settings.window_seconds_max) if settings.config else []
     app = App(settings)
@@ -72,7 +60,7 @@ async def _serve(settings: Settings) -> None:
             loop.add_signal_handler(number, stopping.set)
     try:
         await app.start(declared)
-        _settle_memory()
+        settle_memory()
         if app.http_port:
             scheme = "https" if settings.tls_certificate else "http"
             tell(f"Console and JSON over HTTP on {scheme}://{settings.http_host}:{app.http_port}")

@@ -158,7 +158,11 @@ class _Server(uvicorn.Server):
 def listen(settings: GatewaySettings) -> socket.socket:
     """The socket that is served on. Raises OSError."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    return socket.create_server((settings.host.strip("[]"), settings.port), family=family, backlog=_BACKLOG)
+    listening = socket.create_server((settings.host.strip("[]"), settings.port), family=family, backlog=_BACKLOG)
+    # Connections inherit it. asyncio leaves it out for a socket made without its protocol's number, and the body
+    # of an answer then waits up to 40 ms for the client's word that the headers are there.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -17,6 +19,8 @@ from server.gateway.settings import ModelConfig
 # How many connections are tried before a provider counts as one that hangs up.
 _CONNECTIONS_MAX = 3
 _CLOSED = frozenset(("RemoteProtocolError", "ReadError", "WriteError", "ServerDisconnectedError"))
+# Set in the task that calls, which is the request's or a judge's own.
+_OWN_CALL: ContextVar[bool] = ContextVar("own_call", default=False)
 
 
 class Failure(Enum):
@@ -131,6 +135,7 @@ class Providers:
                     await close()
 
     async def _call(self, api: Api, model: str, parameters: dict[str, Any], seconds: float) -> Any:
+        _OWN_CALL.set(True)
         target = self.target(model)
         ask = self._litellm.aresponses if api == "responses" else self._litellm.acompletion
         given = {
@@ -239,7 +244,33 @@ def _load() -> Any:
         quiet = logging.getLogger(name)
         quiet.handlers.clear()
         quiet.setLevel(logging.CRITICAL)
+    _leave_out_books()
     return litellm
+
+
+@functools.cache
+def _leave_out_books() -> None:
+    """Takes LiteLLM's own books out of the calls made here: it looks up the price of each answer several times,
+    and writes a record of it for callbacks, which nobody can register in a gateway. That is a third of what a
+    call costs, and Pointsman keeps books itself. Who else calls LiteLLM in the process has them as always.
+    """
+    from litellm.litellm_core_utils.litellm_logging import Logging  # noqa: PLC0415
+
+    async def nothing_soon() -> None:
+        return None
+
+    def leave_out(name: str, instead: Callable[[], Any]) -> None:
+        whole = getattr(Logging, name)
+
+        @functools.wraps(whole)
+        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return instead() if _OWN_CALL.get() else whole(self, *args, **kwargs)
+
+        setattr(Logging, name, method)
+
+    leave_out("response_cost_calculator", lambda: None)
+    leave_out("async_success_handler", nothing_soon)
+    leave_out("dispatch_success_handlers", nothing_soon)
 
 
 def _plain(message: Any) -> dict[str, Any]:

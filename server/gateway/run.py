@@ -9,6 +9,7 @@ from typing import Any
 from pointsman.client import Connection
 from pydantic import ValidationError
 
+from server.garbage import settle_memory
 from server.gateway.app import Gateway, listen
 from server.gateway.settings import GatewaySettings, SettingError, first_problem, read_gateway_config
 from server.logs import set_up_logs, tell
@@ -27,6 +28,7 @@ async def run_gateway(target: str | None, given: dict[str, Any]) -> None:
     except ValueError as error:
         raise SettingError(str(error)) from error
     gateway = Gateway(settings, read_gateway_config(settings.config), connection)
+    settle_memory()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, gateway.stop)

@@ -121,7 +121,7 @@ class HttpDoor:
         host, port = self._settings.http_host.strip("[]"), self._settings.http_port or 0
         try:
             family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            return socket.create_server(
+            listening = socket.create_server(
                 address[:2], family=family, backlog=_BACKLOG, reuse_port=self._settings.share_port
             )
         except OSError as error:
@@ -130,6 +130,10 @@ class HttpDoor:
                 raise OSError(f"cannot listen for HTTP on {told}") from error
             logger.warning("no JSON over HTTP on %s: POINTSMAN_HTTP_PORT sets another", told)
             return None
+        # Connections inherit it. asyncio leaves it out for a socket made without its protocol's number, and the
+        # body of an answer then waits up to 40 ms for the client's word that the headers are there.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listening
 
 
 class _Server(uvicorn.Server):
