@@ -12,7 +12,7 @@ from policy.array_state import ArrayState
 from policy.domain import FloatArray
 from policy.quality import Parts, Predictor, QualityLearner
 
-_SLOPE_PRECISION = 40.0
+_SLOPE_PRECISION = 30.0
 _INTERCEPT_PRECISION = 1.0
 _SHARED_PRECISION = 120.0
 _DIFFICULTY_PRECISION = 0.5
