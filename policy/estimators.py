@@ -32,7 +32,8 @@ LEVEL = 0.95
 WEIGHT_LEVELS = (10.0, 100.0, 1000.0)
 # Over how many events "lately" goes. From 50 to 200 it makes no difference on the logs that it was tried on.
 _MEMORY = 100
-# The central limit theorem says nothing of fewer decisions of the candidate's own.
+# The central limit theorem says nothing of fewer decisions of the candidate's own, nor where the variance rests on
+# fewer: then it is not known itself.
 _EFFECTIVE_MIN = 20.0
 
 
@@ -79,6 +80,7 @@ class _Total(IntEnum):
     UNSUPPORTED_EVENTS = 4
     HW = 5
     HHWW = 6
+    HHHHWWWW = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,8 @@ class Comparison:
 class MetricEstimates:
     """All that the events say of one metric, in its own unit.
 
-    `adr` has no interval where the events are worth fewer than 20 decisions of the candidate's own.
+    `adr` has no interval where the events are worth fewer than 20 decisions of the candidate's own, or the squared
+    weights fewer than 20: where (sum w^2)^2 / sum w^4 is less.
     Where a candidate's probability is on models that the live policy never draws, IPS counts them as 0,
     SNIPS as the others, and DR as predicted.
     """
@@ -196,7 +199,10 @@ class Estimators:
         require_number("level", level, 0.0, 1.0 - 1e-12, above=True)
         sums = self._sums[self.metrics.index(metric)].tolist()
         deviations = NormalDist().inv_cdf((1.0 + level) / 2.0)
-        few = self.support().effective_sample_size < _EFFECTIVE_MIN
+        totals = self._totals.tolist()
+        own = _effective(totals[_Total.HW], totals[_Total.HHWW])
+        # Of a candidate that shares its calls evenly the first can be large, and the variance a few heavy events'.
+        few = min(own, _effective(totals[_Total.HHWW], totals[_Total.HHHHWWWW])) < _EFFECTIVE_MIN
         return MetricEstimates(
             metric=metric,
             events=round(sums[_Sum.COUNT]),
@@ -295,7 +301,7 @@ def _total_terms(events: Events, weights: FloatArray, counted: FloatArray) -> Fl
     above = weights[:, None] > np.array(WEIGHT_LEVELS)
     unsupported = events.unsupported
     hw = counted * weights
-    columns = (np.ones(len(events)), weights, weights * weights, unsupported, unsupported > 0.0, hw, hw * hw)
+    columns = (np.ones(len(events)), weights, weights * weights, unsupported, unsupported > 0.0, hw, hw * hw, hw**4)
     return np.concatenate([np.stack(columns, axis=1), above, above * weights[:, None]], axis=1)
 
 

@@ -29,7 +29,7 @@ from policy.standing import Standing
 from policy.verdict import Requirements
 from policy.view import PolicyView
 
-STATE_VERSION = 5
+STATE_VERSION = 6
 EVENTS_IN_A_BATCH = 512
 
 _COUNTS = ("decisions", "settled", "evicted", "abandoned", "shadow", "incumbents", "revised")

@@ -276,6 +276,23 @@ def test_one_event_gives_a_value_and_no_interval() -> None:
     assert found.ips.candidate.interval == found.snips.difference.interval == found.dr.live.interval == Interval()
 
 
+@pytest.mark.parametrize(("heavy", "known"), [(0, True), (5, False), (30, True)])
+def test_there_is_no_interval_whose_variance_rests_on_a_few_heavy_events(heavy: int, known: bool) -> None:
+    count = 300
+    probability = np.where(np.arange(count) < heavy, 1.0, 0.025)
+    events = replace(
+        random_events(14, count, (QUALITY,)),
+        propensity=np.full(count, 0.05),
+        probability=probability,
+        observed=np.random.default_rng(15).normal(size=(count, 1)),
+    )
+    made = estimators(events)
+    assert made.support().effective_sample_size > 20.0
+    found = made.estimates(QUALITY)
+    assert math.isfinite(found.adr.candidate.interval.width) == known
+    assert math.isfinite(found.dr.candidate.interval.width)
+
+
 def test_a_candidate_that_would_never_have_done_so_leaves_snips_unknown() -> None:
     events = bandit_logs.log(10, 5, EVEN, GOOD).events
     found = estimators(replace(events, probability=np.zeros(5))).estimates(QUALITY)
