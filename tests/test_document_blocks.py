@@ -274,7 +274,7 @@ CHECKS: dict[str, dict[str, Check]] = {
     "docs/from-shadow-to-live.md": {"# shadow.yaml": routers_file},
     "docs/gateway.md": {
         "pip install ": installs,
-        "client = ": Elsewhere(SDKS, ("openai.OpenAI(",)),
+        "client = ": Elsewhere(SDKS, ("anthropic.Anthropic(",)),
         '{"error"': Elsewhere(SDKS, ("x-pointsman-max-latency",)),
         "judge_books_file": gateway_file,
         "scripts/benchmark_": commands_exist,

@@ -20,7 +20,7 @@ from servers import Running, eventually
 from standins import running_gateway, running_standin
 
 litellm = pytest.importorskip("litellm", reason="the extra gateway is not installed")
-openai = pytest.importorskip("openai", reason="the extra sdks is not installed")
+anthropic = pytest.importorskip("anthropic", reason="the extra sdks is not installed")
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -38,12 +38,12 @@ async def run(text: str, names: dict[str, Any]) -> None:
         await made
 
 
-async def test_the_openai_sdk_is_pointed_at_the_gateway(server: Running, tmp_path: Path) -> None:
+async def test_anthropics_sdk_is_pointed_at_the_gateway(server: Running, tmp_path: Path) -> None:
     await server.create_models(small={}, large={})
-    block = the_block("docs/gateway.md", "client = openai.OpenAI(")
+    block = the_block("docs/gateway.md", "client = anthropic.Anthropic(")
     async with running_standin() as provider, running_gateway(server, provider, tmp_path) as gate:
         program = block.text.replace("http://127.0.0.1:8080", gate.url)
-        names: dict[str, Any] = {"openai": openai}
+        names: dict[str, Any] = {"anthropic": anthropic}
         await asyncio.to_thread(exec, program, names)
         assert len(provider.calls) == 1
         await asyncio.to_thread(names["client"].close)
