@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -55,6 +56,9 @@ class Learning:
         self._find_stored = find_stored
         self._clock_us = clock_us
         self._turn: _Turn | None = None
+        # A turn begins and ends in other threads than the one that stops the server.
+        self._lock = threading.Lock()
+        self._stopped = False
         self.died = False
 
     @property
@@ -99,7 +103,7 @@ class Learning:
         return None if turn is None else turn.evaluation.position
 
     def begin(self) -> None:
-        """It is this server's turn."""
+        """It is this server's turn, unless it has been stopped."""
         said = _Said()
         learner = self._make_learner(partial(self._hear, said, "learns"))
         evaluation = self._make_evaluation(
@@ -107,22 +111,28 @@ class Learning:
             partial(self._hear, said, "satisfied"),
             partial(self._pass_on, said),
         )
-        self._turn = _Turn(learner, evaluation, said, self._clock_us())
-        learner.start()
-        evaluation.start()
+        with self._lock:
+            if self._stopped:
+                return
+            self._turn = _Turn(learner, evaluation, said, self._clock_us())
+            learner.start()
+            evaluation.start()
         self._on_change()
 
     def abandon(self) -> None:
         """It is another server's turn: nothing more is saved or published. Does not wait."""
-        turn, self._turn = self._turn, None
+        with self._lock:
+            turn, self._turn = self._turn, None
+            if turn is not None:
+                turn.learner.abandon()
+                turn.evaluation.abandon()
         if turn is not None:
-            turn.learner.abandon()
-            turn.evaluation.abandon()
             self._on_change()
 
     def stop(self) -> None:
         """Learns what is in the log, saves all, and ends the turn. Waits, not to be called in the event loop."""
-        turn = self._turn
+        with self._lock:
+            self._stopped, turn = True, self._turn
         if turn is not None:
             # The learner first: what the evaluation saves is a position that a snapshot need not know.
             turn.learner.stop()
