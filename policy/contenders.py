@@ -51,6 +51,7 @@ class Sight:
             costs_usd=[0.0 if math.isnan(each.cost_usd) else each.cost_usd for each in candidates],
             costs_known=(True,) * count,
             rewards=(0,) * count,
+            tried=(0,) * count,
             fallen=nothing,
             retrial=nothing,
             doubts=nothing,

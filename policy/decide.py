@@ -233,6 +233,7 @@ def _outlook(
         costs_usd=forecast.cost_usd,
         costs_known=forecast.aligned.costs_known,
         rewards=forecast.aligned.rewards,
+        tried=forecast.aligned.tried,
         fallen=forecast.aligned.fallen,
         retrial=forecast.aligned.retrial,
         doubts=forecast.aligned.doubts,

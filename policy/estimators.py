@@ -301,7 +301,8 @@ def _total_terms(events: Events, weights: FloatArray, counted: FloatArray) -> Fl
     above = weights[:, None] > np.array(WEIGHT_LEVELS)
     unsupported = events.unsupported
     hw = counted * weights
-    columns = (np.ones(len(events)), weights, weights * weights, unsupported, unsupported > 0.0, hw, hw * hw, hw**4)
+    lacking = unsupported > 0.0
+    columns = (np.ones(len(events)), weights, weights * weights, unsupported, lacking, hw, hw * hw, hw**4)
     return np.concatenate([np.stack(columns, axis=1), above, above * weights[:, None]], axis=1)
 
 

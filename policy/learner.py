@@ -314,6 +314,7 @@ class RouterLearner:
             costs_usd=cost,
             costs_known=terms.known,
             rewards=[each.rewards for each in records],
+            tried=[each.tried for each in records],
             fallen=np.array([each.fallen for each in records]),
             retrial=np.array([each.retrial(self._record.decisions) for each in records]),
             doubts=np.array([each.doubt for each in records]),

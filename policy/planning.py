@@ -33,6 +33,7 @@ class Outlooks:
     costs_usd: FloatArray
     costs_known: npt.NDArray[np.bool_]
     rewards: Sequence[int]
+    tried: Sequence[int]
     fallen: FloatArray
     retrial: FloatArray
     doubts: FloatArray
@@ -77,8 +78,8 @@ def _retrials(outlooks: Outlooks, scores: FloatArray) -> FloatArray | None:
 
 
 def _trials(outlooks: Outlooks, scores: FloatArray, money: float) -> FloatArray | None:
-    exploration, rewards = outlooks.exploration, np.asarray(outlooks.rewards)
-    few = (rewards >= exploration.burn_in_rewards) & (rewards < exploration.trial_rewards) & outlooks.costs_known
+    exploration, rewards, tried = outlooks.exploration, np.asarray(outlooks.rewards), np.asarray(outlooks.tried)
+    few = (rewards >= exploration.burn_in_rewards) & (tried < exploration.trial_rewards) & outlooks.costs_known
     eagerness = min(1.0, exploration.strength)
     if not few.any() or not eagerness:
         return None

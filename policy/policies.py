@@ -24,7 +24,8 @@ class Outlook:
     """What a policy chooses by, for one query. Sequences are (models,).
 
     `scores` are utilities with the pacer's price in them; -inf marks an excluded model, and one at
-    least is not. `fallen` is how much of its quality each has lost and not regained, `retrial` how
+    least is not. `rewards` is how many each has had, `tried` that or half of its calls, whichever is more.
+    `fallen` is how much of its quality each has lost and not regained, `retrial` how
     probable it is to be tried for its return, `doubts` how much better than it looks one may well be that
     joined late. `money` is the price of money in utility per USD,
     `unit_usd` what a usual request may cost, `loss_max` the most utility that exploring may give up on
@@ -36,6 +37,7 @@ class Outlook:
     costs_usd: Sequence[float]
     costs_known: Sequence[bool]
     rewards: Sequence[int]
+    tried: Sequence[int]
     fallen: Sequence[float]
     retrial: Sequence[float]
     doubts: Sequence[float]
@@ -111,13 +113,16 @@ def trials(outlook: Outlook) -> list[float] | None:
     """Extra probability for models that have had their burn-in and few rewards after it.
 
     Inverse gap weighting alone would soon draw a model that looks worse so rarely that nobody could tell by how
-    much it is: neither an off-policy estimate, nor a person who asks what it would have done. So until a model has
-    `trial_rewards` it is drawn at a known rate, a fifth of the requests for all such models together, and for
-    an expected cost of at most 4 % of a usual request; only where it would be the best if it were perfect. Less
-    than usual exploration makes trials rarer, none turns them off. None where there is nothing to try.
+    much it is: neither an off-policy estimate, nor a person who asks what it would have done. So until a model
+    has `trial_rewards`, or twice as many calls where rewards are missing, it is drawn at a known rate, a fifth of
+    the requests for all such models together, and for an expected cost of at most 4 % of a usual request; only
+    where it would be the best if it were perfect. Less than usual exploration makes trials rarer, none turns them
+    off. None where there is nothing to try.
     """
     exploration = outlook.exploration
-    few = [exploration.burn_in_rewards <= rewards < exploration.trial_rewards for rewards in outlook.rewards]
+    burn_in_rewards, trial_rewards = exploration.burn_in_rewards, exploration.trial_rewards
+    counts = zip(outlook.rewards, outlook.tried, strict=True)
+    few = [rewards >= burn_in_rewards and tried < trial_rewards for rewards, tried in counts]
     eagerness = min(1.0, exploration.strength)
     if not any(few) or not eagerness:
         return None

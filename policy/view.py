@@ -61,6 +61,13 @@ class ModelRecord:
         self.offset, self.fallen = level.offset, level.fallen
         self.return_evidence, self.variance = level.return_evidence, level.variance
 
+    @property
+    def tried(self) -> int:
+        """Its rewards, or half of its calls where they are more: where most rewards never come, trials would go on
+        for long, each at the cost of a worse answer.
+        """
+        return max(self.rewards, self.decisions // 2)
+
     def retrial(self, decisions: int) -> float:
         """How probable it is to be tried for its return, when the router has made so many decisions.
 
@@ -129,6 +136,7 @@ class Aligned:
     costs_known: list[bool]
     latency_seconds: list[float]
     rewards: list[int]
+    tried: list[int]
     offsets: list[float]
     fallen: list[float]
     retrial: list[float]
@@ -184,6 +192,7 @@ class PolicyView:
             costs_known=costs.known.tolist(),
             latency_seconds=[each.latency_seconds for each in records],
             rewards=[each.rewards for each in records],
+            tried=[each.tried for each in records],
             offsets=[each.offset for each in records],
             fallen=[each.fallen for each in records],
             retrial=[each.retrial(self.router.decisions) for each in records],

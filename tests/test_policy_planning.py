@@ -39,13 +39,14 @@ def test_planned_shares_are_the_policy_of_each_query(
     queries, models = int(draw.integers(1, 6)), int(draw.integers(1, 12))
     known = draw.uniform(size=models) >= unknown
     rewards = draw.integers(0, 60, models).tolist()
+    tried = draw.integers(0, 60, models).tolist()
     lost = draw.uniform(size=models) * (draw.uniform(size=models) < fallen)
     retrial = draw.uniform(0, 0.1, models)
     doubts = draw.uniform(size=models) * (draw.uniform(size=models) < late)
     exploration = Exploration(strength, burn_in, trial_rewards=trial)
     quality, costs = draw.uniform(size=(queries, models)), draw.uniform(0, 0.1, (queries, models))
     found = learned_shares(
-        Outlooks(quality, costs, known, rewards, lost, retrial, doubts, 0.01, 500, cap, exploration), money
+        Outlooks(quality, costs, known, rewards, tried, lost, retrial, doubts, 0.01, 500, cap, exploration), money
     )
     for row in range(queries):
         scores = (quality[row] - money * costs[row]).tolist()
@@ -56,6 +57,7 @@ def test_planned_shares_are_the_policy_of_each_query(
             costs_usd=costs[row].tolist(),
             costs_known=known.tolist(),
             rewards=rewards,
+            tried=tried,
             fallen=lost.tolist(),
             retrial=retrial.tolist(),
             doubts=doubts.tolist(),

@@ -23,6 +23,7 @@ from policy.policies import (
     trials,
     uniform,
 )
+from policy.view import ModelRecord
 
 
 def outlook(scores: list[float], **changes: Any) -> Outlook:
@@ -43,6 +44,7 @@ def outlook(scores: list[float], **changes: Any) -> Outlook:
         "loss_max": math.inf,
         "exploration": Exploration(),
     }
+    fields["tried"] = changes.get("rewards", fields["rewards"])
     return Outlook(**{**fields, **changes})
 
 
@@ -65,6 +67,7 @@ def outlooks(draw: st.DrawFn) -> Outlook:
         costs_usd=column(st.floats(0, 10)),
         costs_known=column(st.booleans()),
         rewards=column(st.integers(0, 60)),
+        tried=column(st.integers(0, 60)),
         fallen=column(st.floats(0, 1)),
         retrial=column(st.floats(0, 0.1)),
         money=draw(st.floats(0, 100)),
@@ -210,6 +213,16 @@ def test_a_model_that_looks_worse_is_drawn_at_a_known_rate_until_it_has_the_rewa
         which = outlook([0.9, 0.5], rewards=[1000, rewards], unit_usd=0.01, exploration=exploration)
         assert trials_of(which) == [0.0, expected]
     assert learned(outlook([0.9, 0.5], rewards=[1000, 10], unit_usd=0.01))[1] >= 0.2
+
+
+def test_a_model_most_of_whose_rewards_never_come_is_not_on_trial_for_longer_than_twice_as_many_calls() -> None:
+    exploration = Exploration(burn_in_rewards=10, trial_rewards=50)
+    for decisions, expected in ((99, 0.2), (100, 0.0)):
+        tried = ModelRecord(decisions=decisions, rewards=12).tried
+        which = outlook(
+            [0.9, 0.5], rewards=[1000, 12], tried=[1000, tried], unit_usd=0.01, exploration=exploration
+        )
+        assert trials_of(which) == [0.0, expected]
 
 
 def test_models_on_trial_share_a_fifth_of_the_requests_and_4_percent_of_a_usual_requests_cost() -> None:

@@ -485,8 +485,9 @@ class Exploration(_message.Message):
     decisions in a row give up at most n + 500 times this in expectation. 0: nothing is ever tried.
     """
     trial_rewards: _builtins.int
-    """Until how many rewards a model is then drawn at a known rate, so that one can tell by how much it is worse: 60
-    by default. A fifth of the requests at most for all such models, and 4 % of a usual request's cost.
+    """Until how many rewards, or twice as many calls, a model is then drawn at a known rate, so that one can tell by how
+    much it is worse: 60 by default. A fifth of the requests at most for all such models, and 4 % of a usual request's
+    cost.
     """
     def __init__(
         self,
