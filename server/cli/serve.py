@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from server.config_file import read_config
 from server.garbage import settle_memory
 from server.logs import set_up_logs, tell
 from server.settings import Role, Settings
+
+# A request waits for the learner or the evaluation to let go of the interpreter: Python's own 5 ms are long.
+_SWITCH_SECONDS = 0.001
 
 
 @click.command()
@@ -51,6 +55,7 @@ def load_settings(given: dict[str, Any]) -> Settings:
 
 
 async def _serve(settings: Settings) -> None:
+    sys.setswitchinterval(_SWITCH_SECONDS)
     declared = read_config(settings.config, settings.window_seconds_max) if settings.config else []
     app = App(settings)
     stopping = asyncio.Event()

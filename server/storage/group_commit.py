@@ -23,8 +23,8 @@ from server.storage.writes import Catalogue, Write, write_batch
 logger = logging.getLogger(__name__)
 
 _BATCH_MAX = 512
-_GATHER_SECONDS = 0.002
-_GATHER_SECONDS_MAX = 0.01
+_GATHER_SECONDS = 0.001
+_GATHER_SECONDS_MAX = 0.003
 # An event loop that was held up this long hears late what the writer has done, which is then not storage's fault.
 _LATE_SECONDS = 0.05
 _SECOND_LOOK_SECONDS = 0.25
