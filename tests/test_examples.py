@@ -92,6 +92,7 @@ def serve(shell: Shell, config: str) -> None:
 
 
 def prepare_readme(shell: Shell) -> None:
+    shell.environment["POINTSMAN_HTTP_PORT"] = "0"
     serve(shell, (ROOT / "examples/models.yaml").read_text())
     (shell.folder / "examples").mkdir()
     program = (ROOT / "examples/quickstart.py").read_text()
@@ -188,7 +189,11 @@ def prepare_console(shell: Shell) -> None:
 SCENES = {
     "README.md": Scene(
         prepare_readme,
-        learned={"pmk_459f...": r"(pmk_\w+)", "459fef4bc986": r"pmk_([0-9a-f]+)_"},
+        learned={
+            "pmk_459f...": r"(pmk_\w+)",
+            "459fef4bc986": r"pmk_([0-9a-f]+)_",
+            "01a22aa517f51c522440e6abe22fb0ab": r'"decisionId":"(\w+)"',
+        },
         shorter={"pointsman bench": "pointsman bench --seconds 0.5"},
     ),
     "docs/from-shadow-to-live.md": Scene(
