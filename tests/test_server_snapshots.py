@@ -21,6 +21,7 @@ import policy.learner
 from policy.domain import LearnerKind, Model, ModelSpec, RewardJoin
 from policy.features import Featuriser
 from policy.learner import RouterLearner
+from policy.log import Usage
 from server.audit import Audit, audit
 from server.errors import SnapshotMisfitError
 from server.learner_fold import LearnerFold
@@ -105,6 +106,8 @@ def test_just_after_a_return_the_learner_knows_what_it_knew(disk: Disk) -> None:
     then = folded(disk, 1000).view("default")
     snapshot = save(disk)
     more(disk, random, 100, 30)
+    paid = draft_decision(hex_id(200), "default", seed=200)
+    disk.write(DecisionWrite(paid, DAY_US), ReportWrite(draft_report(hex_id(200), usage=Usage(cost_usd=0.01))))
     before = folded(disk, 1000).view("default")
     restore(disk, snapshot)
     after = folded(disk, 1000).view("default")
