@@ -28,7 +28,7 @@ from policy.ridge import RidgeQuality
 from policy.view import ModelRecord, PolicyView, RouterRecord
 from policy.vowpal import VowpalQuality
 
-STATE_VERSION = 13
+STATE_VERSION = 14
 
 _PLAN_EVERY = 32
 _PLAN_EVERY_EARLY = 4
@@ -292,6 +292,7 @@ class RouterLearner:
             record.rewards, record.reward_sum = 0, 0.0
             record.follow(level)
             record.changed_at = record.joined_at = 0
+            record.decisions_before = record.decisions
 
     def _plan(self) -> None:
         """Solves for the price of money on the recent queries, at today's prices."""
@@ -382,10 +383,7 @@ class RouterLearner:
         for key, state_of_level in part_of(arrays, "level").items():
             learner._levels[key].restore(state_of_level)
         window = learner._window
-        window.features, window.cost_features = (
-            arrays["window features"],
-            arrays["window cost_features"],
-        )
+        window.features, window.cost_features = arrays["window features"], arrays["window cost_features"]
         window.input_tokens, window.added = arrays["window input_tokens"], meta["added"]
         learner._pacing.restore(meta["pacing"], part_of(arrays, "pacing"))
         learner._told_seq = meta["told_seq"]

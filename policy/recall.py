@@ -102,6 +102,7 @@ def _went_back(now: ModelRecord, then: ModelRecord, shift: int) -> ModelRecord:
         variance=then.variance,
         changed_at=then.changed_at + shift,
         joined_at=then.joined_at,
+        decisions_before=now.decisions - (then.decisions - then.decisions_before),
     )
 
 

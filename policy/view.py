@@ -27,7 +27,8 @@ class ModelRecord:
     """What a model has done. `decisions` are the router's own, `imported` those made elsewhere; rewards,
     costs and latencies are of both. `offset`, `fallen`, `return_evidence` and `variance` are those of its
     `drift.Level`, which last changed when the router had made `changed_at` decisions. `joined_at` is how many
-    rewards the router had learned from when the model was added.
+    rewards the router had learned from when the model was added, `decisions_before` how many decisions the model
+    had when what is known of it began: a new learner, or one that went back, has to try it anew.
     """
 
     decisions: int = 0
@@ -47,6 +48,7 @@ class ModelRecord:
     variance: float = FIRST_VARIANCE
     changed_at: int = 0
     joined_at: int = 0
+    decisions_before: int = 0
     explored: Explored = Explored()
     imported: int = 0
 
@@ -63,10 +65,10 @@ class ModelRecord:
 
     @property
     def tried(self) -> int:
-        """Its rewards, or half of its calls where they are more: where most rewards never come, trials would go on
-        for long, each at the cost of a worse answer.
+        """The rewards that are known, or half of the calls since where they are more: where most rewards never
+        come, trials would go on for long, each at the cost of a worse answer.
         """
-        return max(self.rewards, self.decisions // 2)
+        return max(self.rewards, (self.decisions - self.decisions_before) // 2)
 
     def retrial(self, decisions: int) -> float:
         """How probable it is to be tried for its return, when the router has made so many decisions.

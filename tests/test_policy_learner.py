@@ -257,6 +257,8 @@ def test_another_kind_of_learner_starts_from_nothing_and_learns() -> None:
     spec = replace(learner.router.spec, learner=LearnerKind.VOWPAL_WABBIT)
     learner.on_registry(replace(learner.router, spec=spec))
     assert quality(learner, A) == pytest.approx(1.0)
+    assert record(learner, A).decisions > 1
+    assert record(learner, A).tried == 0
     for seq in range(3000, 3040, 4):
         teach(learner, "a", seq, reward=0.0)
     assert quality(learner, A) < 1.0

@@ -42,7 +42,16 @@ def test_what_was_learned_goes_back_and_what_happened_stays(kind: LearnerKind) -
     keys = [each.key for each in of.models]
     assert qualities(learner, *keys) == qualities(restored(of, state), *keys)
     for key in keys:
-        for name in ("rewards", "reward_sum", "latencies", "latency_seconds", "offset", "fallen", "variance"):
+        for name in (
+            "rewards",
+            "reward_sum",
+            "latencies",
+            "latency_seconds",
+            "offset",
+            "fallen",
+            "variance",
+            "tried",
+        ):
             assert getattr(after.models[key], name) == getattr(then.models[key], name), name
         for name in ("decisions", "calls_charged", "cost_sum_usd", "closed", "errors", "circuit", "explored"):
             assert getattr(after.models[key], name) == getattr(now.models[key], name), name
