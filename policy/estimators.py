@@ -301,8 +301,11 @@ def _total_terms(events: Events, weights: FloatArray, counted: FloatArray) -> Fl
     above = weights[:, None] > np.array(WEIGHT_LEVELS)
     unsupported = events.unsupported
     hw = counted * weights
-    lacking = unsupported > 0.0
-    columns = (np.ones(len(events)), weights, weights * weights, unsupported, lacking, hw, hw * hw, hw**4)
+    squares = hw * hw
+    columns = (
+        *(np.ones(len(events)), weights, weights * weights, unsupported, unsupported > 0.0),
+        *(hw, squares, squares * squares),
+    )
     return np.concatenate([np.stack(columns, axis=1), above, above * weights[:, None]], axis=1)
 
 

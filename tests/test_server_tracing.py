@@ -17,7 +17,7 @@ from locks import add_key, bearer
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 from pointsman.v1 import registry_service_pb2 as registry_pb
 from pointsman.v1 import router_service_pb2 as pb
-from servers import NOT_STORED, POINTSMAN, prices, refusal, running_app, storing_no_decisions
+from servers import NOT_STORED, POINTSMAN, Running, prices, refusal, running_app, storing_no_decisions
 from standins import running_gateway, running_standin
 from test_server_http import ROUTE, post
 
@@ -121,6 +121,19 @@ async def test_neither_prompts_nor_features_nor_keys_are_in_a_span_even_of_a_cal
         assert text.encode() not in everything
 
 
+def hang_writes(running: Running, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Lets no write end; the event says that one has begun."""
+    stuck = asyncio.Event()
+
+    async def hang(*_: object) -> None:
+        stuck.set()
+        await asyncio.Event().wait()
+
+    assert running.app is not None
+    monkeypatch.setattr(running.app._log, "submit", hang)
+    return stuck
+
+
 @pytest.mark.parametrize(
     ("seconds", "code"), [(0.3, grpc.StatusCode.DEADLINE_EXCEEDED), (None, grpc.StatusCode.CANCELLED)]
 )
@@ -134,14 +147,7 @@ async def test_a_call_that_its_caller_gave_up_shows_so_and_the_stage_it_was_in(
 ) -> None:
     async with running_app(url, featuriser) as running:
         await running.create_models(only={})
-        stuck = asyncio.Event()
-
-        async def hang(*_: object) -> None:
-            stuck.set()
-            await asyncio.Event().wait()
-
-        assert running.app is not None
-        monkeypatch.setattr(running.app._log, "submit", hang)
+        stuck = hang_writes(running, monkeypatch)
         call = running.router.Route(pb.RouteRequest(), timeout=seconds)
         await stuck.wait()
         if seconds is None:
@@ -163,14 +169,7 @@ async def test_a_report_that_its_caller_gave_up_shows_so_too(
     async with running_app(url, featuriser) as running:
         await running.create_models(only={})
         decision = await running.route()
-        stuck = asyncio.Event()
-
-        async def hang(*_: object) -> None:
-            stuck.set()
-            await asyncio.Event().wait()
-
-        assert running.app is not None
-        monkeypatch.setattr(running.app._log, "submit", hang)
+        stuck = hang_writes(running, monkeypatch)
         call = running.router.ReportReward(pb.ReportRewardRequest(decision_id=decision.decision_id, reward=1.0))
         await stuck.wait()
         call.cancel()
