@@ -40,6 +40,7 @@ from server.settings import Settings
 from server.storage import registry_store
 from server.storage.engine import migrate, open_engine
 from server.storage.reader import LogReader
+from server.storage.recent import RecentDecisions
 from server.storage.schema import changes, decisions, reports
 from server.storage.writes import (
     DecisionWrite,
@@ -284,6 +285,8 @@ class Disk:
         migrate(self.engine)
         self.reader = LogReader(self.engine)
         self.registry = Registry()
+        self.recent = RecentDecisions()
+        self.remembers = False
         self.now_us = 1_700_000_000_000_000
 
     def close(self) -> None:
@@ -293,7 +296,10 @@ class Disk:
         """Writes one batch; gives its results."""
         writes = tuple(self._of_router(each) for each in writes)
         with self.engine.begin() as connection:
-            return write_batch(connection, writes, self.now_us, self.registry).results
+            results = write_batch(connection, writes, self.now_us, self.registry, self.recent).results
+        if self.remembers:
+            self.recent.put(each for each in results if isinstance(each, DecisionRecord))
+        return results
 
     def _of_router(self, write: Write) -> Write:
         """The write with its decisions as those of the routers that have their names now."""

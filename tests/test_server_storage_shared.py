@@ -20,6 +20,7 @@ from sqlalchemy import text
 from policy.domain import RouterSpec
 from policy.log import DecisionRecord, LogRecord
 from server.storage.engine import open_engine
+from server.storage.recent import RecentDecisions
 from server.storage.writes import DecisionWrite, Disposition, ReportWrite, write_batch
 
 pytestmark = BOTH_ENGINES
@@ -81,7 +82,7 @@ def test_a_record_is_not_seen_before_one_that_has_an_earlier_position(disks: lis
     drafts = [DecisionWrite(slow._owned(draft_decision(hex_id(number))), DAY_US) for number in (1, 2)]
     with ThreadPoolExecutor(1) as pool:
         with slow.engine.begin() as connection:
-            first = write_batch(connection, drafts[:1], slow.now_us, slow.registry).results[0]
+            first = write_batch(connection, drafts[:1], slow.now_us, slow.registry, RecentDecisions()).results[0]
             second = pool.submit(fast.one, drafts[1])
             until_someone_waits(reader)
             assert reader.reader.page(head, 100).upto == head, "a gap would be read over and never learned"
@@ -93,7 +94,7 @@ def test_a_position_whose_transaction_fails_is_given_out_again(disks: list[Disk]
     head = disks[0].reader.head()
     with disks[0].engine.connect() as connection:
         draft = DecisionWrite(disks[0]._owned(draft_decision(hex_id(1))), DAY_US)
-        (lost,) = write_batch(connection, [draft], disks[0].now_us, disks[0].registry).results
+        (lost,) = write_batch(connection, [draft], disks[0].now_us, disks[0].registry, RecentDecisions()).results
         connection.rollback()
     assert lost.seq == head + 1
     assert disks[1].decide(draft_decision(hex_id(2))).seq == head + 1

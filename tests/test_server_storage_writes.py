@@ -19,9 +19,10 @@ from server.storage.writes import DecisionWrite, Disposition, ImportWrite, Repor
 pytestmark = BOTH_ENGINES
 
 
-@pytest.fixture
-def log(disk: Disk) -> Disk:
-    """A log with a router of two models whose rule weighs a signal."""
+@pytest.fixture(params=[True, False], ids=["remembered", "read back"])
+def log(disk: Disk, request: pytest.FixtureRequest) -> Disk:
+    """A router of two models whose rule weighs a signal, in a log whose writer remembers decisions or does not."""
+    disk.remembers = request.param
     spec = RouterSpec(
         objective=Objective(quality_value_usd=1.0), reward_rule=RewardRule(signal_weights={"thumbs": 1.0})
     )
@@ -51,6 +52,18 @@ def test_the_same_request_id_in_a_later_batch_gives_the_first_decision(log: Disk
     again = log.decide(draft_decision(hex_id(2), request_id="r", seed=2))
     assert (again.decision_id, again.seq, again.choice) == (hex_id(1), first.seq, first.choice)
     assert count(log, decisions) == 1
+
+
+def test_a_batch_of_any_size_is_written_whole_and_in_order(log: Disk) -> None:
+    for size in (1, 2, 63, 64, 65, 200):
+        before = count(log, decisions)
+        made = log.write(*(DecisionWrite(draft_decision(hex_id(before + i)), DAY_US) for i in range(size)))
+        log.write(*(ReportWrite(draft_report(each.decision_id, reward=0.5)) for each in made))
+        stored = [log.reader.decision(each.decision_id) for each in made]
+        assert [each and (each.seq, each.features.tolist()) for each in stored] == [
+            (each.seq, each.features.tolist()) for each in made
+        ]
+        assert count(log, decisions) == count(log, reports) == before + size
 
 
 def test_a_request_id_belongs_to_its_router(log: Disk) -> None:

@@ -14,6 +14,7 @@ from policy.log import ReportRecord
 from server.registry import Registry
 from server.storage.engine import open_engine
 from server.storage.reader import LogReader
+from server.storage.recent import RecentDecisions
 from server.storage.writes import DecisionWrite, ReportWrite, write_batch
 
 _HOUR_US = 3_600_000_000
@@ -36,7 +37,7 @@ def _statements(engine: Engine, decision_id: str) -> Iterator[tuple[str, list[tu
     report = ReportRecord(0, 0, decision_id, report_id="new", reward=1.0)
     for name, write in (("Route", DecisionWrite(fresh, _HOUR_US)), ("ReportReward", ReportWrite(report))):
         with _heard(engine) as statements, engine.connect() as connection:
-            write_batch(connection, [write], known.time_us, Registry())
+            write_batch(connection, [write], known.time_us, Registry(), RecentDecisions())
             connection.rollback()
         yield name, statements
     reads: dict[str, Callable[[], object]] = {

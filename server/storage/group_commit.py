@@ -16,7 +16,9 @@ from typing import Any
 from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
+from policy.log import DecisionRecord
 from server.errors import QueueFullError, StorageUnavailableError
+from server.storage.recent import RecentDecisions
 from server.storage.tail import LogTail
 from server.storage.writes import Catalogue, Write, write_batch
 
@@ -72,6 +74,7 @@ class GroupCommit:
         self._on_time = on_time
         self._queue_max = queue_max
         self._tails = tails
+        self._recent = RecentDecisions()
         self.wait_seconds = wait_seconds
         self._pending: OrderedDict[_Pending, None] = OrderedDict()
         self._wake = asyncio.Event()
@@ -247,7 +250,9 @@ class GroupCommit:
             wanted = self._begin(batch)
             if not wanted:
                 return [None] * len(batch)
-            written = write_batch(connection, [each.write for each in wanted], self._clock_us(), self._catalogue)
+            writes = [each.write for each in wanted]
+            written = write_batch(connection, writes, self._clock_us(), self._catalogue, self._recent)
+        self._recent.put(each for each in written.results if isinstance(each, DecisionRecord))
         self._on_time(written.time_us)
         if written.page is not None:
             for tail in self._tails:

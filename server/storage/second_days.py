@@ -10,7 +10,7 @@ from dataclasses import replace
 from sqlalchemy import Connection, insert, select, tuple_, update
 
 from policy.log import DecisionRecord, ReportRecord
-from server.storage.codec import AnyRow
+from server.storage.recent import Subject
 from server.storage.schema import second_days
 
 DAY_US = 86_400_000_000
@@ -60,10 +60,10 @@ class SecondDays:
             self._add(day, draft.choice.second_cost_usd)
         return draft
 
-    def settle(self, decision: AnyRow, report: ReportRecord) -> None:
+    def settle(self, decision: Subject, report: ReportRecord) -> None:
         """Takes what a report says of a second call's cost, in the place of its prediction the first time."""
         if report.second and report.charged_usd is not None:
-            predicted = decision.second_cost_usd if report.settles else 0.0
+            predicted = (decision.second_cost_usd or 0.0) if report.settles else 0.0
             self._add(day_of(decision.router_uid, decision.time_us), report.charged_usd - predicted)
 
     def _add(self, day: Day, usd: float) -> None:

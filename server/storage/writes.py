@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from itertools import accumulate
 from operator import attrgetter
@@ -23,13 +23,8 @@ from server.errors import (
 )
 from server.storage import partitions
 from server.storage.bulk import insert_rows
-from server.storage.codec import (
-    AnyRow,
-    decision_row,
-    load_decision,
-    load_report,
-    report_row,
-)
+from server.storage.codec import decision_row, load_decision, load_report, report_row
+from server.storage.recent import RecentDecisions, Subject
 from server.storage.schema import decisions, log_head, reports
 from server.storage.second_days import SecondDays, day_of
 from server.storage.tail import LogPage
@@ -46,17 +41,9 @@ _RESERVE = (
     .returning(log_head.c.seq, log_head.c.time_us, log_head.c.partitioned_until)
 )
 _IDS: BindParameter[Any] = bindparam("ids", expanding=True)
-_SUBJECTS = select(
-    decisions.c.decision_id,
-    decisions.c.router,
-    decisions.c.model,
-    decisions.c.expire_us,
-    decisions.c.deferred,
-    decisions.c.router_uid,
-    decisions.c.time_us,
-    decisions.c.second_model,
-    decisions.c.second_cost_usd,
-).where(decisions.c.decision_id.in_(_IDS))
+_SUBJECTS = select(decisions.c.decision_id, *(decisions.c[each.name] for each in fields(Subject))).where(
+    decisions.c.decision_id.in_(_IDS)
+)
 _EARLIER = select(reports).where(reports.c.decision_id.in_(_IDS)).order_by(reports.c.seq)
 _OF_REQUESTS = select(decisions).where(
     decisions.c.router_uid == bindparam("router_uid"), decisions.c.request_id.in_(_IDS)
@@ -151,9 +138,13 @@ class WrittenBatch:
 
 
 def write_batch(
-    connection: Connection, writes: Sequence[Write], now_us: int, catalogue: Catalogue
+    connection: Connection,
+    writes: Sequence[Write],
+    now_us: int,
+    catalogue: Catalogue,
+    recent: RecentDecisions,
 ) -> WrittenBatch:
-    """Writes the batch.
+    """Writes the batch. Decisions that are among the `recent` ones are not read back for their reports.
 
     The update of `log_head` comes first: it holds off every other writer until the commit, so that
     positions become visible in their order, and the log's time never runs backwards.
@@ -184,7 +175,7 @@ def write_batch(
     if decision_drafts:
         records += _write_decisions(connection, decision_drafts, results)
     if report_drafts:
-        records += _write_reports(connection, report_drafts, catalogue, results)
+        records += _write_reports(connection, report_drafts, catalogue, recent, results)
     for index, seq, write in imports:
         results[index], imported = _write_import(connection, write, seq, time_us, catalogue)
         records += imported
@@ -303,11 +294,13 @@ def _write_reports(
     connection: Connection,
     writes: Sequence[tuple[int, ReportRecord, ReportWrite]],
     catalogue: Catalogue,
+    recent: RecentDecisions,
     results: list[Any],
 ) -> list[ReportRecord]:
     """Fills in the results; gives the records that are new."""
     decision_ids = sorted({draft.decision_id for _, draft, _ in writes})
-    subjects = _report_subjects(connection, decision_ids)
+    subjects = recent.find(decision_ids, writes[0][1].time_us)
+    subjects |= _report_subjects(connection, [each for each in decision_ids if each not in subjects])
     earlier = _earlier_reports(connection, decision_ids)
     days = SecondDays(connection)
     seconds = {draft.decision_id for _, draft, _ in writes if draft.second}
@@ -338,7 +331,7 @@ def _write_reports(
 def _judge(
     draft: ReportRecord,
     served_router: str,
-    decision: AnyRow,
+    decision: Subject,
     siblings: Sequence[ReportRecord],
     catalogue: Catalogue,
 ) -> tuple[ReportRecord, Disposition]:
@@ -347,7 +340,7 @@ def _judge(
         return draft, Disposition.DUPLICATE
     if draft.second and not decision.second_model:
         raise InvalidFieldError("second", f"must not be set: {draft.decision_id} names no second_model")
-    called = decision.second_model if draft.second else decision.model
+    called = (decision.second_model or "") if draft.second else decision.model
     state = joined(decision.deferred, siblings)
     if draft.activation and state.active:
         return draft, Disposition.DUPLICATE
@@ -370,9 +363,9 @@ def _judge(
     return report, Disposition.LATE if late else Disposition.RECORDED
 
 
-def _report_subjects(connection: Connection, decision_ids: Sequence[str]) -> dict[str, AnyRow]:
+def _report_subjects(connection: Connection, decision_ids: Sequence[str]) -> dict[str, Subject]:
     return {
-        row.decision_id: row
+        row[0]: Subject(*row[1:])
         for keys in _chunks(decision_ids)
         for row in connection.execute(_SUBJECTS, {"ids": keys})
     }
