@@ -28,7 +28,7 @@ from policy.ridge import RidgeQuality
 from policy.view import ModelRecord, PolicyView, RouterRecord
 from policy.vowpal import VowpalQuality
 
-STATE_VERSION = 14
+STATE_VERSION = 15
 
 _PLAN_EVERY = 32
 _PLAN_EVERY_EARLY = 4
@@ -302,13 +302,14 @@ class RouterLearner:
             return
         terms = self._cost.predictor().terms(models)
         cost = terms.predict(self._window.cost_features[:rows], self._window.input_tokens[:rows])
-        means = cost.mean(axis=0)
+        cost = np.ascontiguousarray(cost.T)
+        means = cost.mean(axis=1)
         budget = self._pacing.renew(float(means.min()), float(means.max()))
         if not budget:
             return
         quality = self._quality.predict(self._window.features[:rows], [model.key for model in models])
         records = [self._models[model.key] for model in models]
-        quality = quality + np.array([each.offset for each in records])
+        quality = np.ascontiguousarray(quality.T) + np.array([[each.offset] for each in records])
         objective = self._router.spec.objective
         outlooks = Outlooks(
             quality=quality,
@@ -324,7 +325,7 @@ class RouterLearner:
             loss_max=loss_limit(self._record.exploration_owed, self._router.spec.exploration.max_utility_loss),
             exploration=self._router.spec.exploration,
         )
-        self._pacing.plan(spend_curve(outlooks, objective.value_usd), float((cost / budget).mean(axis=0).max()))
+        self._pacing.plan(spend_curve(outlooks, objective.value_usd), float((cost / budget).mean(axis=1).max()))
 
     @property
     def router(self) -> Router:

@@ -62,7 +62,7 @@ def learned(outlook: Outlook) -> list[float]:
     """Inverse gap weighting on the scores; burn-in of models that nothing is known of, trials of those that
     little is known of, retrials of fallen ones.
 
-    All of it within what exploring may give up. `policy.planning.learned_shares` is the same for many
+    All of it within what exploring may give up. `policy.planning.LearnedShares` is the same for many
     queries at once.
     """
     gamma = gap_weight(outlook.rewards_total, outlook.exploration.strength)

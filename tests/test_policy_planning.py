@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policy.domain import Exploration
-from policy.planning import Outlooks, learned_shares
+from policy.planning import LearnedShares, Outlooks
 from policy.policies import Outlook, learned
 
 
@@ -44,17 +44,20 @@ def test_planned_shares_are_the_policy_of_each_query(
     retrial = draw.uniform(0, 0.1, models)
     doubts = draw.uniform(size=models) * (draw.uniform(size=models) < late)
     exploration = Exploration(strength, burn_in, trial_rewards=trial)
-    quality, costs = draw.uniform(size=(queries, models)), draw.uniform(0, 0.1, (queries, models))
-    found = learned_shares(
-        Outlooks(quality, costs, known, rewards, tried, lost, retrial, doubts, 0.01, 500, cap, exploration), money
+    quality, costs = draw.uniform(size=(models, queries)), draw.uniform(0, 0.1, (models, queries))
+    planned = LearnedShares(
+        Outlooks(quality, costs, known, rewards, tried, lost, retrial, doubts, 0.01, 500, cap, exploration)
     )
+    found = planned(money)
+    assert (planned(2.0 * money + 1.0) >= 0.0).all()
+    assert found.tolist() == planned(money).tolist()
     for row in range(queries):
-        scores = (quality[row] - money * costs[row]).tolist()
+        scores = (quality[:, row] - money * costs[:, row]).tolist()
         ids = tuple(str(each) for each in range(models))
         one = Outlook(
             ids=ids,
             scores=scores,
-            costs_usd=costs[row].tolist(),
+            costs_usd=costs[:, row].tolist(),
             costs_known=known.tolist(),
             rewards=rewards,
             tried=tried,
@@ -67,4 +70,4 @@ def test_planned_shares_are_the_policy_of_each_query(
             loss_max=cap,
             exploration=exploration,
         )
-        assert found[row].tolist() == pytest.approx(learned(one), abs=1e-12)
+        assert found[:, row].tolist() == pytest.approx(learned(one), abs=1e-12)
