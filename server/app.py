@@ -36,6 +36,7 @@ from server.history_loop import HistoryLoop
 from server.http.door import HttpDoor
 from server.key_watch import KeyWatch
 from server.keys import KeyRing
+from server.learner_process import LearnerProcess
 from server.learning import Learning
 from server.loops import Loops
 from server.metrics.endpoint import Metrics
@@ -51,8 +52,10 @@ from server.services.policy_service import PolicyService
 from server.services.registry_service import RegistryService
 from server.services.router_service import RouterService
 from server.settings import Role, Settings
+from server.statuses import Statuses
 from server.storage import registry_store
 from server.storage.bounded_reads import BoundedReads
+from server.storage.checkpoints import Checkpoints
 from server.storage.engine import hurry, migrate, open_engine
 from server.storage.group_commit import GroupCommit
 from server.storage.policy_store import read_transitions
@@ -76,10 +79,6 @@ from server.views import CandidateViews, Views
 
 logger = logging.getLogger(__name__)
 
-LEARNER_HEALTH = "pointsman.v1.learner"
-EVALUATION_HEALTH = "pointsman.v1.evaluation"
-LIVE_POLICY_HEALTH = "pointsman.v1.live_policy"
-
 _DESCRIPTORS = (
     router_service_pb2.DESCRIPTOR.services_by_name["RouterService"],
     registry_service_pb2.DESCRIPTOR.services_by_name["RegistryService"],
@@ -99,11 +98,10 @@ class App:
         self._clock = clock or LogClock()
         self._tracing = open_tracing(os.environ)
         self._engine: Engine = open_engine(settings.database_url, settings.durability)
-        self._shared = self._engine.dialect.name == "postgresql"
-        if not self._shared:
-            settings.require_alone()
+        self._shared = self._engine.dialect.name == "postgresql" or settings.several
+        self._checkpoints = Checkpoints(self._engine) if self._engine.dialect.name == "sqlite" else None
         tails = LogTail(), LogTail()
-        self._reader = LogReader(self._engine, tails[0])
+        self._reader = LogReader(self._engine, tails[0], tails[1])
         self._registry = Registry()
         self._views = Views()
         self._candidate_views = CandidateViews()
@@ -122,12 +120,12 @@ class App:
         self._change = ChangeRegistry(self._registry, self._log, settings.window_seconds_max)
         self._history = HistoryLoop(self._engine, self._log, self._clock, lambda: self._learning.learns)
         self._health = HealthService()
-        self._ready = False
         self._loop = asyncio.get_running_loop()
         self._learning = self._make_learning(LogReader(self._engine, tails[1]))
         self._election = Election(
             self._engine, self._learning.begin, self._learning.abandon, lambda: not self._learning.died
         )
+        self._learner_process = LearnerProcess(settings, self._tell_health) if settings.learner_process else None
         self._watch = ViewWatch(
             self._engine,
             self._views,
@@ -152,6 +150,15 @@ class App:
             self._add_services(self._server, featuriser or Featuriser())
         self._http = HttpDoor(
             settings, self._gatekeeper, (*answered, health_pb2.DESCRIPTOR.services_by_name["Health"])
+        )
+        self._statuses = Statuses(
+            settings.role,
+            self._services,
+            self._registry,
+            self._learning,
+            self._watch if self._shared else None,
+            self._learner_process,
+            self._metrics,
         )
         self._tasks: set[asyncio.Task[Any]] = set()
         self._metrics.follow(self._following(), self._roles())
@@ -180,6 +187,8 @@ class App:
         for entry in await asyncio.to_thread(registry_store.load_entries, self._engine):
             self._registry.replace(entry.router.id, entry)
         self._spawn(self._log.run())
+        if self._checkpoints is not None:
+            self._checkpoints.start()
         await self._retention.prepare()
         self._spawn(self._key_watch.run())
         await apply_declared(self._engine, self._registry, self._change, declared)
@@ -217,11 +226,15 @@ class App:
         await asyncio.to_thread(self._learning.stop)
         # Only now may another server learn: it goes on from what was saved.
         await asyncio.to_thread(self._election.stop)
+        if self._learner_process is not None:
+            await self._learner_process.stop()
         await asyncio.to_thread(self._watch.stop)
         await asyncio.to_thread(self._metrics.stop)
         self._retention.close()
         self._history.close()
         self._key_watch.stop()
+        if self._checkpoints is not None:
+            await asyncio.to_thread(self._checkpoints.stop)
         self._reads.close()
         self._log.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -338,7 +351,9 @@ class App:
             self._learning.begin()
             return
         self._watch.start(head)
-        if self._settings.role is not Role.ROUTER:
+        if self._learner_process is not None:
+            self._spawn(self._learner_process.run())
+        elif self._settings.role is not Role.ROUTER:
             self._election.start()
 
     def _notify_followers(self) -> None:
@@ -368,30 +383,6 @@ class App:
 
     async def _report_health(self) -> None:
         await self._health.tell(self._statuses())
-
-    def _statuses(self) -> dict[str, bool]:
-        """A server that shares its database serves once it knows what was learned, here or elsewhere, and goes on
-        with that when nothing more comes; one that has its own, as long as it learns.
-        """
-        learning = self._learning
-        if not learning.active:
-            self._metrics.forget()
-        if not self._ready and (learning.learns or self._knows_all_views()):
-            self._ready = True
-            self._metrics.level()
-        serves = learning.learns
-        if self._shared:
-            serves = not learning.died and (self._ready or self._settings.role is Role.LEARNER)
-        return {
-            **dict.fromkeys(("", *self._services), serves),
-            LEARNER_HEALTH: learning.learns,
-            # Of a server that has no turn to evaluate there is nothing to complain of.
-            EVALUATION_HEALTH: learning.evaluates or (serves and self._shared and not learning.active),
-            LIVE_POLICY_HEALTH: learning.satisfied,
-        }
-
-    def _knows_all_views(self) -> bool:
-        return self._shared and self._watch.knows(each.router.id for each in self._registry.entries())
 
     def _spawn(self, coroutine: Any) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)

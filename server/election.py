@@ -1,4 +1,4 @@
-"""Which of the servers on one PostgreSQL learns: the one that holds a lock, for as long as its session lives."""
+"""Which of the servers on one database learns: the one that holds a lock, for as long as its session lives."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 from sqlalchemy import Engine
 
-from server.storage.session import Session, SessionLostError
+from server.storage.session import Session, SessionLostError, open_session
 
 logger = logging.getLogger(__name__)
 
-_LOCK = 0x6C6561726E  # Any number that nobody else takes in the same database: "learn".
+_LOCK = "learn"
 _BEAT_SECONDS = 0.5
 _STOP_SECONDS = 5.0
 
@@ -55,7 +55,7 @@ class Election:
     def _run(self) -> None:
         while self._takes_part():
             try:
-                session = Session(self._engine)
+                session = open_session(self._engine)
                 try:
                     self._compete(session)
                 finally:
@@ -74,8 +74,8 @@ class Election:
     def _compete(self, session: Session) -> None:
         while self._takes_part():
             if self._won:
-                session.ask("SELECT 1")
-            elif session.ask("SELECT pg_try_advisory_lock(%s)", _LOCK):
+                session.check()
+            elif session.try_lock(_LOCK):
                 self._won = True
                 logger.info("this server learns")
                 self._on_won()

@@ -27,6 +27,8 @@ _SNAPSHOT_GAP_MAX = 100_000
 _REFRESH_US = 3_600_000_000
 _RETRY_SECONDS = 1.0
 _GATHER_SECONDS = 0.08
+_SAVE_SHARE = 0.005
+_SAVE_GAP_SECONDS_MAX = 60.0
 
 Submit = Callable[[Transact], object]
 """Hands a write to the log's writer from the learner's thread and waits for it."""
@@ -35,10 +37,11 @@ Submit = Callable[[Transact], object]
 class LearnerLoop:
     """Runs in a thread of its own. `notify` wakes it when something was committed.
 
-    Views are published after every page of the log, snapshots at most every `snapshot_seconds`,
-    each with its position in one transaction. `on_health` hears whether the learner works, `on_views` what it
-    has published. `position` is up to where the log is learned, and `died` whether a fault of ours has ended it.
-    Whatever others write is seen after at most `idle_seconds_max`.
+    Views are published after every page of the log. Snapshots are saved every `snapshot_seconds` at most, and more
+    rarely, up to once a minute, where saving would take more than a two-hundredth of the time, each with its
+    position in one transaction. `on_health` hears whether the learner works, `on_views` what it has published.
+    `position` is up to where the log is learned, and `died` whether a fault of ours has ended it. Whatever others
+    write is seen after at most `idle_seconds_max`.
     """
 
     def __init__(
@@ -136,9 +139,12 @@ class LearnerLoop:
                 if now_us >= refresh_us:  # The log that a router's last snapshot needs is not dropped.
                     unsaved |= {each for each in fold.routers if fold.seq > saved.get(each, 0)}
                     refresh_us = now_us + _REFRESH_US
+                began = time.perf_counter()
                 self._save(fold, unsaved, saved)
                 unsaved = set()
-                due_us = now_us + self._snapshot_us
+                # Whoever writes meanwhile waits for it: after a slow one the next comes later.
+                gap_seconds = min((time.perf_counter() - began) / _SAVE_SHARE, _SAVE_GAP_SECONDS_MAX)
+                due_us = now_us + max(self._snapshot_us, round(gap_seconds * 1e6))
             if finished:
                 return
             if advanced == 0:

@@ -6,17 +6,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from policy.domain import InvalidFieldError
 from server.logs import LogFormat
 from server.storage.engine import Durability
 
 
 class Role(StrEnum):
-    """What a server does. Of those that may learn, on one PostgreSQL, one does, and the others stand by."""
+    """What a server does. Of those that may learn, on one database, one does, and the others stand by."""
 
     ALL = "all"
     ROUTER = "router"
@@ -42,12 +41,17 @@ class Settings(BaseSettings):
     )
     role: Role = Field(
         Role.ALL,
-        description="all, or where several servers share a PostgreSQL: router answers and never learns, "
-        "learner learns or stands by to, and answers nothing but health",
+        description="all, or where several servers share a PostgreSQL, or on one machine an SQLite file: router "
+        "answers and never learns, learner learns or stands by to, and answers nothing but health",
+    )
+    learner_process: bool = Field(
+        False,
+        description="learn and evaluate in a process of its own, which this server starts, watches and stops: "
+        "more answers a second, and sooner, where there is a processor for it",
     )
     share_port: bool = Field(
         False,
-        description="let other servers on this machine, which share the PostgreSQL, listen on the same port",
+        description="let other servers on this machine, which share the database, listen on the same port",
     )
     config: Path | None = Field(None, description="YAML file of routers and models to apply at the start")
     write_queue_max: int = Field(
@@ -66,7 +70,8 @@ class Settings(BaseSettings):
         5.0,
         gt=0,
         le=86_400,
-        description="how often the learner saves its state; a restart reads the log from there",
+        description="how often the learner saves its state, from which a restart reads the log; more rarely, "
+        "up to once a minute, where saving would take more than a two-hundredth of the time",
     )
     evaluation_seconds: float = Field(
         30.0,
@@ -80,6 +85,9 @@ class Settings(BaseSettings):
     )
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="port of /metrics for Prometheus; 0 takes a free one, none is no metrics"
+    )
+    learner_metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="the same of the learner's process, where learner_process is set"
     )
     retention_days: float | None = Field(
         None,
@@ -122,14 +130,10 @@ class Settings(BaseSettings):
         """How long a join window may be; None: as long as one likes."""
         return None if self.retention_days is None else self.retention_days * 86_400.0
 
-    def require_alone(self) -> None:
-        """Raises InvalidFieldError for what only servers that share a database can be told."""
-        for name, alone in (("role", Role.ALL), ("share_port", False)):
-            if getattr(self, name) is not alone:
-                raise InvalidFieldError(
-                    f"POINTSMAN_{name.upper()}",
-                    "needs a PostgreSQL (POINTSMAN_DATABASE_URL): an SQLite file has one server, which does all",
-                )
+    @property
+    def several(self) -> bool:
+        """Whether other processes are to use the database too, even where it is an SQLite file."""
+        return self.role is not Role.ALL or self.share_port or self.learner_process
 
     @field_validator("*", mode="before")
     @classmethod
@@ -139,6 +143,13 @@ class Settings(BaseSettings):
         """
         if isinstance(value, str | Path) and str(value).strip() in ("", "."):
             raise PydanticCustomError("empty", "must not be empty; leave it out to have its default")
+        return value
+
+    @field_validator("learner_process")
+    @classmethod
+    def _of_all(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("role") is not Role.ALL:
+            raise PydanticCustomError("role", "is for the role all: other servers have their learner elsewhere")
         return value
 
     @field_validator("http_port", mode="before")

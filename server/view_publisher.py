@@ -18,6 +18,11 @@ _GAP_SECONDS = 0.1
 _HOLDER_LENGTH_MAX = 256
 
 
+def holder(pid: int) -> str:
+    """What a process of this machine is called in what it publishes."""
+    return f"{socket.gethostname()}:{pid}"[:_HOLDER_LENGTH_MAX]
+
+
 class ViewPublisher:
     """What the learner publishes, or the evaluation, of canaries: each has one of its own, in its own thread."""
 
@@ -25,7 +30,7 @@ class ViewPublisher:
         self._engine = engine
         self._clock_us = clock_us
         self._canaries = canaries
-        self._holder = f"{socket.gethostname()}:{os.getpid()}"[:_HOLDER_LENGTH_MAX]
+        self._holder = holder(os.getpid())
         self._waiting: dict[str, tuple[str, int, PolicyView | None]] = {}
         self._absent: set[str] = set()
         self._published_upto = -1

@@ -1,4 +1,4 @@
-"""Follows what other servers on one PostgreSQL publish: views, and changes of the registry."""
+"""Follows what other servers on one database publish: views, and changes of the registry."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from policy.view_state import ViewVersionError, load_view
 from server.errors import PointsmanError
 from server.storage.notices import LEARNED
-from server.storage.session import Session, SessionLostError
+from server.storage.session import Session, SessionLostError, open_session
 from server.storage.view_store import Board, StoredView, ViewKey, read_board, read_views
 from server.views import CandidateViews, Views
 
@@ -78,6 +78,11 @@ class ViewWatch:
         learner = self._board.learner
         return max(0, self._board.head - (learner.seq if learner else 0))
 
+    @property
+    def learner(self) -> str:
+        """Which process has published last how far it has learned; empty before any."""
+        return self._board.learner.holder if self._board.learner else ""
+
     def knows(self, routers: Iterable[str]) -> bool:
         """Whether of each of these routers a view was published, and is taken."""
         keys = [(router, False) for router in routers]
@@ -86,7 +91,7 @@ class ViewWatch:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                session = Session(self._engine)
+                session = open_session(self._engine)
                 try:
                     session.listen(LEARNED)
                     self._listen(session)
@@ -99,7 +104,7 @@ class ViewWatch:
 
     def _listen(self, session: Session) -> None:
         while not self._stopping.is_set():
-            session.ask("SELECT 1")
+            session.check()
             self._look()
             if session.heard(_LOOK_SECONDS):
                 self._stopping.wait(_GATHER_SECONDS)  # What is told together is looked for together.

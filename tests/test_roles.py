@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
-from engines import POSTGRESQL
+from engines import BOTH_ENGINES, POSTGRESQL
 from grpc_health.v1 import health_pb2
 from pointsman.v1 import registry_service_pb2 as registry_pb
 from pointsman.v1 import router_service_pb2 as pb
@@ -24,7 +24,7 @@ from server.audit import audit
 from server.storage.engine import open_engine
 from server.storage.reader import LogReader
 
-pytestmark = POSTGRESQL
+pytestmark = BOTH_ENGINES
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -54,7 +54,8 @@ async def join(url: str) -> AsyncIterator[Join]:
 
         async def start(role: str, *arguments: str, **environment: str) -> Member:
             given = {"POINTSMAN_DATABASE_URL": url, "POINTSMAN_SNAPSHOT_SECONDS": "1", **environment}
-            context = serving_process("--role", role, *arguments, **given)
+            several = ("--share-port",) if url.startswith("sqlite") else ()
+            context = serving_process("--role", role, *several, *arguments, **given)
             process, port = await asyncio.to_thread(stack.enter_context, context)
             target = f"127.0.0.1:{port}"
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(target))
@@ -138,6 +139,8 @@ async def test_when_the_learner_is_killed_a_standby_goes_on_where_it_was(join: J
     await asyncio.to_thread(require_sound, url, 40)
 
 
+# A lock of the operating system is kept by a process that is paused, for as long as it is there.
+@POSTGRESQL
 async def test_a_learner_that_was_paused_does_no_harm_when_it_goes_on(join: Join, url: str) -> None:
     one, other = await join("all"), await join("all")
     await one.asked.create_models(**MODELS)
@@ -196,7 +199,7 @@ async def test_a_router_goes_on_with_what_it_knew_while_nobody_learns(join: Join
 
 async def test_a_model_that_fails_on_one_router_is_not_called_by_another(url: str, featuriser: Featuriser) -> None:
     async with (
-        running_app(url, featuriser) as learner,
+        running_app(url, featuriser, share_port=True) as learner,
         running_app(url, featuriser, role="router") as one,
         running_app(url, featuriser, role="router") as other,
     ):

@@ -104,8 +104,10 @@ def bad_inputs() -> dict[str, tuple[tuple[object, ...], str]]:
         "seed": (("replay", "good.jsonl", "--seed", "-1"), "--seed"),
         "missing config": (("serve", "--config", "none.yaml"), "none.yaml"),
         "bad config": (("serve", "--port", "0", "--config", "bad.yaml"), "bad.yaml:1: routers.default.colour"),
-        "a role of one server": (("serve", "--port", "0", "--role", "router"), "POINTSMAN_ROLE"),
-        "a port shared with nobody": (("serve", "--port", "0", "--share-port"), "POINTSMAN_SHARE_PORT"),
+        "a learner of who never learns": (
+            ("serve", "--role", "router", "--learner-process"),
+            "POINTSMAN_LEARNER_PROCESS",
+        ),
         "bad port": (("serve", "--port", "99999"), "POINTSMAN_PORT"),
         "bad address": (("serve", "--port", "0", "--host", "256.1.1.1"), "256.1.1.1"),
         "bad database url": (("serve", "--port", "0", "--database-url", "nonsense"), "nonsense"),

@@ -24,6 +24,7 @@ READ: dict[str, tuple[str, Any]] = {
     "database_url": ("sqlite:///other.db", "sqlite:///other.db"),
     "durability": ("process_crash", Durability.PROCESS_CRASH),
     "role": ("learner", Role.LEARNER),
+    "learner_process": ("true", True),
     "share_port": ("true", True),
     "config": ("some/models.yaml", Path("some/models.yaml")),
     "write_queue_max": ("7", 7),
@@ -32,6 +33,7 @@ READ: dict[str, tuple[str, Any]] = {
     "evaluation_seconds": ("0.25", 0.25),
     "metrics_host": ("0.0.0.0", "0.0.0.0"),
     "metrics_port": ("9464", 9464),
+    "learner_metrics_port": ("9465", 9465),
     "retention_days": ("1.5", 1.5),
     "http_host": ("0.0.0.0", "0.0.0.0"),
     "http_port": ("off", None),
@@ -53,10 +55,14 @@ BAD = [
     *(("storage_wait_seconds", each) for each in ("0", "-1", "61", "nan", "soon", "")),
     *(("snapshot_seconds", each) for each in ("0", "-1", "nan", "soon", "")),
     *(("evaluation_seconds", each) for each in ("0", "-1", "nan", "soon", "")),
-    *(("metrics_port", each) for each in ("-1", "65536", "on", "")),
+    *((name, each) for name in ("metrics_port", "learner_metrics_port") for each in ("-1", "65536", "on", "")),
     *(("http_port", each) for each in ("-1", "65536", "on", "none", "")),
     *(("retention_days", each) for each in ("0", "-1", "nan", "36501", "ever", "")),
-    *((each, text) for each in ("tls_ends_elsewhere", "insecure", "share_port") for text in ("perhaps", "2", "")),
+    *(
+        (each, text)
+        for each in ("tls_ends_elsewhere", "insecure", "share_port", "learner_process")
+        for text in ("perhaps", "2", "")
+    ),
     *(("message_bytes_max", each) for each in ("65535", "-1", "4MB")),
     *(("grace_seconds", each) for each in ("-0.1", "nan", "-inf", "long")),
     *(("log_level", each) for each in ("info", "TRACE", "INFO\n", "XINFO", "")),
@@ -101,6 +107,7 @@ def test_the_defaults_are_safe_on_one_machine() -> None:
         "database_url": "sqlite:///pointsman.db",
         "durability": Durability.POWER_LOSS,
         "role": Role.ALL,
+        "learner_process": False,
         "share_port": False,
         "config": None,
         "write_queue_max": 4096,
@@ -109,6 +116,7 @@ def test_the_defaults_are_safe_on_one_machine() -> None:
         "evaluation_seconds": 30.0,
         "metrics_host": "127.0.0.1",
         "metrics_port": None,
+        "learner_metrics_port": None,
         "retention_days": None,
         "http_host": "127.0.0.1",
         "http_port": 50080,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from policy.log import LogRecord, TickRecord
 from server.storage.tail import LogPage, LogTail
 
@@ -60,3 +63,19 @@ def test_the_oldest_pages_go_when_there_are_too_many() -> None:
         tail.put(page(number * 1000, number * 1000 + 1000))
     assert tail.take(0, 100) is None
     assert seqs(tail.take(92_000, 1)) == list(range(92_001, 93_001))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.integers(1, 20)), max_size=30),
+    st.integers(0, 10),
+    st.integers(1, 60),
+)
+def test_pages_that_overlap_give_each_record_once_and_in_order(
+    made: list[tuple[int, int]], after: int, limit: int
+) -> None:
+    tail = LogTail()
+    for start, length in made:
+        tail.put(page(start, start + length))
+    while (found := tail.take(after, limit)) is not None:
+        assert (found.after, seqs(found)) == (after, list(range(after + 1, found.upto + 1)))
+        after = found.upto

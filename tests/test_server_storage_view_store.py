@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random as randomness
 
-from engines import POSTGRESQL
+from engines import BOTH_ENGINES
 from servers import Disk, seeded
 
 from server.storage.view_store import LearnerHead, StoredView, publish_views, read_board, read_views
 
-pytestmark = POSTGRESQL
+pytestmark = BOTH_ENGINES
 
 
 def test_an_older_view_never_replaces_a_newer_one(disk: Disk) -> None:

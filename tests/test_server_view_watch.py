@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from engines import POSTGRESQL
+from engines import BOTH_ENGINES
 from servers import DEADLINE_SECONDS, Disk
 
 import policy.view_state
@@ -19,7 +19,7 @@ from server.storage.view_store import LearnerHead, StoredView, publish_views
 from server.view_watch import ViewWatch
 from server.views import CandidateViews, Views
 
-pytestmark = POSTGRESQL
+pytestmark = BOTH_ENGINES
 
 
 class Watched:

@@ -1,4 +1,4 @@
-"""Several servers on one PostgreSQL: one log, one registry, and the same answer whoever is asked."""
+"""Several servers on one database: one log, one registry, and the same answer whoever is asked."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import grpc
 import pytest
-from engines import POSTGRESQL
+from engines import BOTH_ENGINES, POSTGRESQL
 from pointsman.v1 import registry_service_pb2 as registry_pb
 from pointsman.v1 import router_service_pb2 as pb
 from servers import Running, eventually, running_app, seeded
@@ -19,13 +19,13 @@ from server.audit import audit
 from server.storage.engine import open_engine
 from server.storage.reader import LogReader
 
-pytestmark = POSTGRESQL
+pytestmark = BOTH_ENGINES
 
 
 @pytest.fixture
 async def servers(url: str, featuriser: Featuriser) -> AsyncIterator[list[Running]]:
     """Two servers, both of which know two models."""
-    settings = {"snapshot_seconds": 0.2, "evaluation_seconds": 0.2}
+    settings = {"snapshot_seconds": 0.2, "evaluation_seconds": 0.2, "share_port": True}
     async with running_app(url, featuriser, **settings) as one, running_app(url, featuriser, **settings) as other:
         await one.create_models(a={"prices": (0.0, 0.0, 0.001)}, b={"prices": (0.0, 0.0, 0.01)})
         await eventually(lambda: knows(other, "b"))
@@ -74,8 +74,8 @@ async def test_a_session_goes_on_where_another_server_has_taken_it(servers: list
 
 async def test_metrics_tell_who_learns_and_how_far_the_others_are(url: str, featuriser: Featuriser) -> None:
     async with (
-        running_app(url, featuriser, metrics_port=0) as one,
-        running_app(url, featuriser, metrics_port=0) as other,
+        running_app(url, featuriser, metrics_port=0, share_port=True) as one,
+        running_app(url, featuriser, metrics_port=0, share_port=True) as other,
         running_app(url, featuriser, metrics_port=0, role="router") as router,
     ):
         await router.create_models(a={})
@@ -116,6 +116,7 @@ async def test_each_learns_what_the_other_was_told_once(servers: list[Running], 
     assert (result.passed, result.examples, result.decisions) == (True, [], 40)
 
 
+@POSTGRESQL
 async def test_a_server_goes_on_by_itself_when_its_connections_are_cut(
     servers: list[Running], url: str, postgresql: object
 ) -> None:

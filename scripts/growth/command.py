@@ -19,7 +19,7 @@ from scripts.growth.fill import BYTES_A_DECISION, fill, open_decisions, write_te
 from scripts.growth.memory import watch
 from scripts.growth.plans import plans
 from server.bench.load import Load, Result
-from server.bench.run import Plan, Target, compare, side_by_side
+from server.bench.run import Plan, Setup, Target, compare, side_by_side
 
 _GROWN = ", grown"
 _REPORT = "/pointsman.v1.RouterService/ReportReward"
@@ -102,7 +102,7 @@ async def _measured(few: Path, many: Path, old: Sequence[str], plan: Plan) -> li
         ]
         return await side_by_side("ReportReward again", loads, targets, 2, plan)
 
-    return await compare({"": (f"sqlite:///{few}", 1), _GROWN: (f"sqlite:///{many}", 1)}, plan, on_old)
+    return await compare({"": Setup(f"sqlite:///{few}"), _GROWN: Setup(f"sqlite:///{many}")}, plan, on_old)
 
 
 def lines(results: Sequence[Result]) -> list[str]:

@@ -22,12 +22,13 @@ class Server:
     pid: int
 
     def processor_seconds(self) -> float | None:
-        """What the process has used so far, of all processors; None where there is no /proc."""
+        """What the process and those that it has started have used so far, of all processors; None where there is
+        no /proc.
+        """
         try:
-            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+            return sum(_ticks(pid) for pid in (self.pid, *_children(self.pid))) / os.sysconf("SC_CLK_TCK")
         except OSError:
             return None
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def resident_bytes(self) -> int | None:
         """What the process has in memory; None where there is no /proc."""
@@ -36,6 +37,17 @@ class Server:
         except OSError:
             return None
         return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def _children(pid: int) -> list[int]:
+    return [
+        int(each) for file in Path(f"/proc/{pid}/task").glob("*/children") for each in file.read_text().split()
+    ]
 
 
 @dataclass(frozen=True, slots=True)

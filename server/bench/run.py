@@ -28,6 +28,7 @@ _CALLS_A_SECOND_MAX = 4
 _WARM_UP_SECONDS = 1.0
 _TURNS = 5
 _DISTINCT_REQUESTS = 500
+_REST_LOOKS_MAX, _REST_LOOK_SECONDS, _REST_SHARE = 20, 0.3, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,17 @@ class Plan:
     importing: bool = False
     database_url: str = ""
     processes: int = 1
+    learner_process: bool = False
     open_rate: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Servers on one database, each with a learner in a process of its own if so wanted."""
+
+    url: str
+    processes: int = 1
+    learner_process: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +68,23 @@ class Target:
 
 async def run_bench(folder: Path, plan: Plan) -> list[Result]:
     """Loads a server on SQLite, and beside it those on the database given. Raises OSError if none starts."""
-    urls = {"": (f"sqlite:///{folder / 'bench.db'}", 1)}
+    setups = {"": Setup(f"sqlite:///{folder / 'bench.db'}")}
+    if plan.learner_process:
+        setups[", learner process"] = Setup(f"sqlite:///{folder / 'beside.db'}", learner_process=True)
     if plan.database_url:
         suffix = ", database given" if plan.processes == 1 else f", {plan.processes} processes"
-        urls[suffix] = (plan.database_url, plan.processes)
-    return await compare(urls, plan)
+        setups[suffix] = Setup(plan.database_url, plan.processes)
+    return await compare(setups, plan)
 
 
 async def compare(
-    urls: Mapping[str, tuple[str, int]],
+    setups: Mapping[str, Setup],
     plan: Plan,
     more: Callable[[Sequence[Target]], Awaitable[list[Result]]] | None = None,
 ) -> list[Result]:
     """Loads Route, then ReportReward, then what there is more, of all servers in turns with an echo.
 
-    `urls` is by what their results are called after: the database and how many servers it has.
+    `setups` are by what their results are called after.
     """
     router_id = f"bench-{secrets.token_hex(4)}"
     requests = [
@@ -80,8 +93,8 @@ async def compare(
     ]
     async with AsyncExitStack() as stack:
         targets = []
-        for suffix, (url, count) in urls.items():
-            servers = await stack.enter_async_context(_served(url, count, plan, router_id, requests[0]))
+        for suffix, setup in setups.items():
+            servers = await stack.enter_async_context(_served(setup, plan, router_id, requests[0]))
             targets.append(Target(suffix, servers, []))
         for target in targets:
             await Load(target.servers.channels, _ROUTE, requests, target.answers).run(
@@ -103,11 +116,12 @@ async def compare(
 
 
 @asynccontextmanager
-async def _served(url: str, count: int, plan: Plan, router_id: str, request: bytes) -> AsyncIterator[Servers]:
-    command = ("-m", "server.cli.main", "serve", "--port", "0", "--http-port", "off", "--database-url", url)
+async def _served(setup: Setup, plan: Plan, router_id: str, request: bytes) -> AsyncIterator[Servers]:
+    wanted = ("--learner-process",) if setup.learner_process else ()
+    command = ("-m", "server.cli.main", "serve", "--port", "0", "--http-port", "off", "--database-url", setup.url)
     # A machine that stands still for a moment is seen in the latencies, and does not end the benchmark.
     settings = {"POINTSMAN_DURABILITY": plan.durability, "POINTSMAN_STORAGE_WAIT_SECONDS": "30"}
-    async with running(command, settings, count) as servers:
+    async with running((*command, *wanted), settings, setup.processes) as servers:
         await create_router(servers.channels[0], router_id, plan.models, plan.embedding)
         for channel in servers.channels:
             await wait_until_known(channel, plan.models, request)
@@ -128,6 +142,7 @@ async def side_by_side(
         for _ in range(_TURNS):
             for load in (echo, *loads):
                 await load.run(plan.callers, plan.seconds / _TURNS)
+                await _at_rest(everyone)
         spent = [_difference(each, before) for each, before in zip(everyone, began, strict=True)]
         results = [echo.result(f"{name}, echo", processor_seconds=spent[0])]
         results += [
@@ -140,6 +155,18 @@ async def side_by_side(
     return results
 
 
+async def _at_rest(everyone: Sequence[Servers]) -> None:
+    """Waits until all have learned what they were told, for some seconds at most: it is not another's turn to be
+    slowed down by that.
+    """
+    for _ in range(_REST_LOOKS_MAX):
+        before = [each.processor_seconds() for each in everyone]
+        await asyncio.sleep(_REST_LOOK_SECONDS)
+        spent = [_difference(each, began) or 0.0 for each, began in zip(everyone, before, strict=True)]
+        if sum(spent) <= _REST_SHARE * _REST_LOOK_SECONDS:
+            return
+
+
 async def _open_loop(
     name: str, loads: Sequence[Load], targets: Sequence[Target], echo_server: Servers, rate: float, seconds: float
 ) -> list[Result]:
@@ -148,6 +175,7 @@ async def _open_loop(
     for _ in range(_TURNS):
         for load in (echo, *again):
             await load.run_open(rate, seconds / _TURNS)
+            await _at_rest([echo_server, *(each.servers for each in targets)])
     results = [echo.result(f"{name}, echo, open loop")]
     return results + [
         load.result(f"{name}{target.suffix}, open loop", echo) for load, target in zip(again, targets, strict=True)

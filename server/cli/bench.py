@@ -67,6 +67,7 @@ def _rate(_context: click.Context, _parameter: click.Parameter, value: str | Non
     show_default=True,
     help="Servers on that database, on PostgreSQL.",
 )
+@click.option("--learner-process", is_flag=True, help="Also load a server whose learner is a process of its own.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def bench(as_json: bool, **given: Any) -> None:
     """Measure requests a second through real gRPC, against a bare echo of the same message sizes.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 from pathlib import Path
@@ -33,15 +34,19 @@ _SWITCH_SECONDS = 0.001
     type=click.Choice([each.value for each in Role]),
     help="Whether to answer, to learn, or both.  [default: all]",
 )
+@click.option(
+    "--learner-process", is_flag=True, default=None, help="Learn in a process of its own, started with this one."
+)
+@click.option("--until-input-ends", is_flag=True, hidden=True, help="Say nothing; end with the standard input.")
 @click.option("--share-port", is_flag=True, default=None, help="Let other servers here listen on the port too.")
-def serve(**given: Any) -> None:
+def serve(*, until_input_ends: bool, **given: Any) -> None:
     """Serve Route and ReportReward over gRPC, and learn.
 
     Every setting can also be given in the environment, as POINTSMAN_PORT and so on; the README lists them.
     """
     settings = load_settings({key: value for key, value in given.items() if value is not None})
     set_up_logs(settings.log_level, settings.log_format)
-    asyncio.run(_serve(settings))
+    asyncio.run(_serve(settings, until_input_ends))
 
 
 def load_settings(given: dict[str, Any]) -> Settings:
@@ -54,7 +59,7 @@ def load_settings(given: dict[str, Any]) -> Settings:
         raise click.UsageError(f"setting {name} (POINTSMAN_{name.upper()}): {first['msg']}") from error
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, until_input_ends: bool) -> None:
     sys.setswitchinterval(_SWITCH_SECONDS)
     declared = read_config(settings.config, settings.window_seconds_max) if settings.config else []
     app = App(settings)
@@ -63,9 +68,14 @@ async def _serve(settings: Settings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, stopping.set)
+    if until_input_ends:
+        loop.add_reader(sys.stdin.fileno(), _read, stopping)
     try:
         await app.start(declared)
         settle_memory()
+        if until_input_ends:
+            await stopping.wait()
+            return
         if app.http_port:
             scheme = "https" if settings.tls_certificate else "http"
             tell(f"Console and JSON over HTTP on {scheme}://{settings.http_host}:{app.http_port}")
@@ -73,3 +83,10 @@ async def _serve(settings: Settings) -> None:
         await stopping.wait()
     finally:
         await app.stop()
+
+
+def _read(stopping: asyncio.Event) -> None:
+    """Whoever has started this process says nothing, and ends when it does."""
+    if not os.read(sys.stdin.fileno(), 1024):
+        stopping.set()
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())

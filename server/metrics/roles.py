@@ -44,7 +44,7 @@ class Roles(Collector):
         yield since
         lag = GaugeMetricFamily(
             "pointsman_views_lag_records",
-            "On PostgreSQL: records of the log that are not in what the learner has published.",
+            "Where several processes use the database: records of the log not in what the learner has published.",
             labels=(),
         )
         unlearned = self._unlearned()

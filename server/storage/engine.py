@@ -27,6 +27,8 @@ _POSTGRESQL_CONNECTION = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
+WAL_PAGES_MAX = 8000
+"""Pages of 4 KiB in SQLite's write-ahead log from which on a commit copies what is left of them to be copied."""
 _POSTGRESQL = ("postgresql", "postgresql+psycopg", "postgres")
 
 
@@ -88,6 +90,7 @@ def _open_sqlite(url: URL, durability: Durability, create: bool) -> Engine:
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute(f"PRAGMA synchronous={synchronous}")
+        cursor.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES_MAX}")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()
 

@@ -61,11 +61,15 @@ class LogDroppedError(OSError):
 
 
 class LogReader:
-    """Reads what has been committed. Safe to use from any thread."""
+    """Reads what has been committed. Safe to use from any thread.
 
-    def __init__(self, engine: Engine, tail: LogTail | None = None) -> None:
+    Pages that are read back are handed on to the tail of another follower, if given, to be read once for both.
+    """
+
+    def __init__(self, engine: Engine, tail: LogTail | None = None, hand_on: LogTail | None = None) -> None:
         self._engine = engine.execution_options(read_only=True)
         self._tail = tail
+        self._hand_on = hand_on
 
     def without_tail(self) -> LogReader:
         """Another that reads from the database alone, and so takes nothing away from who follows the tail."""
@@ -88,7 +92,10 @@ class LogReader:
             # At last, so that it tells what was dropped while they were read.
             floor = connection.execute(select(log_head.c.floor_seq)).scalar_one()
         records.sort(key=attrgetter("seq"))
-        return LogPage(after, records, upto, floor)
+        page = LogPage(after, records, upto, floor)
+        if self._hand_on is not None and floor <= after:
+            self._hand_on.put(page)
+        return page
 
     def dropped(self) -> tuple[int, int]:
         """Up to which position decisions and reports were dropped, and the position at which they were."""

@@ -1,77 +1,47 @@
-"""A connection to PostgreSQL of its own, outside the pool: for a lock that lasts, and to hear what others say."""
+"""What a server has of the database for itself beside the pool: a lock that lasts, and word of what others do."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Protocol
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
-
-# After so much silence, in seconds, the other side is taken to be dead. The database then drops the session with
-# its locks, and our side raises.
-_LOST_SECONDS = 3
-# How the database watches over the session. `idle_session_timeout`, which is new in version 14, also ends the
-# session of a process that hangs, or of one behind a proxy.
-_WATCHED = {
-    "tcp_keepalives_idle": "1",
-    "tcp_keepalives_interval": "1",
-    "tcp_keepalives_count": "2",
-    "tcp_user_timeout": f"{_LOST_SECONDS}s",
-    "idle_session_timeout": f"{_LOST_SECONDS}s",
-}
-_SET = "SELECT set_config(name, %s, false) FROM pg_settings WHERE name = %s"
 
 
 class SessionLostError(OSError):
     """The connection is gone, and all that went with it."""
 
 
-class Session:
-    """Every statement commits by itself. It has to be asked something every second, or the database ends it.
+class Session(Protocol):
+    """Not safe to use from two threads."""
 
-    Not safe to use from two threads.
-    """
+    def check(self) -> None:
+        """Raises SessionLostError if it is gone."""
+        ...
 
-    def __init__(self, engine: Engine) -> None:
-        """Connects as the engine does. Raises SessionLostError."""
-        self._error: type[Exception] = engine.dialect.import_dbapi().Error
-        try:
-            pooled = engine.raw_connection()
-        except (SQLAlchemyError, self._error) as error:
-            raise SessionLostError(str(error)) from error
-        self._connection = cast("Any", pooled.driver_connection)
-        pooled.detach()
-        self._connection.autocommit = True
-        self._connection.answer_seconds = _LOST_SECONDS
-        try:
-            for setting, value in _WATCHED.items():
-                self.ask(_SET, value, setting)
-        except SessionLostError:
-            self.close()
-            raise
-
-    def ask(self, statement: str, *values: object) -> Any:
-        """The first column of the first row, None if there is no row. Raises SessionLostError."""
-        try:
-            row = self._connection.execute(statement, values or None).fetchone()
-        except self._error as error:
-            raise SessionLostError(str(error)) from error
-        return None if row is None else row[0]
+    def try_lock(self, name: str) -> bool:
+        """Whether the lock of this short name is its own now, until it ends. Raises SessionLostError."""
+        ...
 
     def listen(self, channel: str) -> None:
         """Hears what is said on this channel from now on. Raises SessionLostError."""
-        try:
-            self._connection.execute(f"LISTEN {channel}")
-        except self._error as error:
-            raise SessionLostError(str(error)) from error
+        ...
 
     def heard(self, seconds: float) -> bool:
         """Whether anything was said: waits so long for it. Raises SessionLostError."""
-        try:
-            return bool(list(self._connection.notifies(timeout=seconds, stop_after=1)))
-        except self._error as error:
-            raise SessionLostError(str(error)) from error
+        ...
 
     def close(self) -> None:
         """Ends it, and lets go of its locks."""
-        self._connection.close()
+        ...
+
+
+def open_session(engine: Engine) -> Session:
+    """One on the engine's database. Raises SessionLostError."""
+    # Each needs what need not be there: psycopg, and the locks of a Unix.
+    if engine.dialect.name == "postgresql":
+        from server.storage.session_postgresql import PostgreSQLSession  # noqa: PLC0415
+
+        return PostgreSQLSession(engine)
+    from server.storage.session_sqlite import SQLiteSession  # noqa: PLC0415
+
+    return SQLiteSession(engine)

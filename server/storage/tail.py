@@ -1,4 +1,4 @@
-"""The end of the log in memory: what this process wrote, for who follows the log beside it."""
+"""The end of the log in memory: what this process wrote, or read for another, for who follows the log."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class LogTail:
     """The newest pages, as committed. Saves one follower of the log from reading back what was just written.
 
     Only a shortcut: where a page is not here, because another process wrote it or it was pushed
-    out, the reader goes to the database. Safe to use from any thread.
+    out, the reader goes to the database. What one follower has read there may be put here for another, beside what
+    was written, so that pages may overlap. Safe to use from any thread.
     """
 
     def __init__(self) -> None:
@@ -59,7 +60,7 @@ class LogTail:
                 records += (
                     [each for each in page.records if each.seq > upto] if page.after < upto else page.records
                 )
-                upto = page.upto
+                upto = max(upto, page.upto)
         return None if upto == after else LogPage(after, records, upto)
 
     def _drop(self) -> LogPage:

@@ -1,12 +1,13 @@
-"""The published views in PostgreSQL, and how far the learner has come: newer is never replaced by older."""
+"""The published views in the database, and how far the learner has come: newer is never replaced by older."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, Engine, or_, select, text, tuple_
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects import postgresql, sqlite
 
 from server.storage.notices import LEARNED, notify
 from server.storage.schema import changes, learner_head, log_head, views
@@ -69,13 +70,15 @@ def publish_views(engine: Engine, found: Iterable[StoredView], learner: LearnerH
         }
         for each in sorted(found, key=lambda each: each.key)  # In one order: no deadlock.
     ]
+    put_view, put_head = _PUTS[engine.dialect.name]
     with engine.begin() as connection:
-        connection.execute(text("SET LOCAL synchronous_commit = off"))
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("SET LOCAL synchronous_commit = off"))
         if rows:
-            connection.execute(_PUT_VIEW, rows)
+            connection.execute(put_view, rows)
         if learner is not None:
             head = {"id": _HEAD_ID, "seq": learner.seq, "time_us": time_us, "holder": learner.holder}
-            connection.execute(_PUT_HEAD, head)
+            connection.execute(put_head, head)
         notify(connection, LEARNED)
 
 
@@ -112,28 +115,26 @@ def _learner(connection: Connection) -> LearnerHead | None:
 
 
 _POSITIONS = select(views.c.router, views.c.canary, views.c.seq)
-_NEW_VIEW = insert(views)
-_PUT_VIEW = _NEW_VIEW.on_conflict_do_update(
-    index_elements=[views.c.router, views.c.canary],
-    set_={
-        "candidate": _NEW_VIEW.excluded.candidate,
-        "seq": _NEW_VIEW.excluded.seq,
-        "time_us": _NEW_VIEW.excluded.time_us,
-        "state": _NEW_VIEW.excluded.state,
-    },
-    where=views.c.seq < _NEW_VIEW.excluded.seq,
-)
-_NEW_HEAD = insert(learner_head)
-_PUT_HEAD = _NEW_HEAD.on_conflict_do_update(
-    index_elements=[learner_head.c.id],
-    set_={
-        "seq": _NEW_HEAD.excluded.seq,
-        "time_us": _NEW_HEAD.excluded.time_us,
-        "holder": _NEW_HEAD.excluded.holder,
-    },
-    # The same position by another holder: it has taken over, and there is nothing to learn yet.
-    where=or_(
-        learner_head.c.seq < _NEW_HEAD.excluded.seq,
-        (learner_head.c.seq == _NEW_HEAD.excluded.seq) & (learner_head.c.holder != _NEW_HEAD.excluded.holder),
-    ),
-)
+
+
+def _putting(insert: Any) -> tuple[Any, Any]:
+    """What puts a view and the learner's head in the place of older ones."""
+    view, head = insert(views), insert(learner_head)
+    put_view = view.on_conflict_do_update(
+        index_elements=[views.c.router, views.c.canary],
+        set_={name: view.excluded[name] for name in ("candidate", "seq", "time_us", "state")},
+        where=views.c.seq < view.excluded.seq,
+    )
+    put_head = head.on_conflict_do_update(
+        index_elements=[learner_head.c.id],
+        set_={name: head.excluded[name] for name in ("seq", "time_us", "holder")},
+        # The same position by another holder: it has taken over, and there is nothing to learn yet.
+        where=or_(
+            learner_head.c.seq < head.excluded.seq,
+            (learner_head.c.seq == head.excluded.seq) & (learner_head.c.holder != head.excluded.holder),
+        ),
+    )
+    return put_view, put_head
+
+
+_PUTS = {"postgresql": _putting(postgresql.insert), "sqlite": _putting(sqlite.insert)}

@@ -1,0 +1,150 @@
+"""A server whose learner is a process of its own, which is watched over, and ends with the server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from engines import BOTH_ENGINES
+from grpc_health.v1 import health_pb2
+from pointsman.v1 import router_service_pb2 as pb
+from servers import Running, eventually, serving_process
+
+from server.audit import audit
+from server.storage.engine import open_engine
+from server.storage.reader import LogReader
+
+pytestmark = [
+    BOTH_ENGINES,
+    pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc, which tells a process's children"),
+]
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+LEARNER = "pointsman.v1.learner"
+MODELS = {"good": {"prices": (0.0, 0.0, 0.001)}, "bad": {"prices": (0.0, 0.0, 0.001)}}
+
+Serve = Callable[[], Any]
+
+
+@pytest.fixture
+async def begin(url: str) -> AsyncIterator[Serve]:
+    """Starts a server, one after the other on the test's database."""
+    async with AsyncExitStack() as stack:
+
+        async def start() -> tuple[subprocess.Popen[bytes], Running]:
+            given = {"POINTSMAN_DATABASE_URL": url, "POINTSMAN_SNAPSHOT_SECONDS": "1"}
+            context = serving_process("--learner-process", **given)
+            process, port = await asyncio.to_thread(stack.enter_context, context)
+            target = f"127.0.0.1:{port}"
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(target))
+            return process, Running(url, target, channel)
+
+        yield start
+
+
+def child_of(process: subprocess.Popen[bytes]) -> int | None:
+    """The learner's process, None while there is none."""
+    files = Path(f"/proc/{process.pid}/task").glob("*/children")
+    found = [int(each) for file in files for each in file.read_text().split()]
+    return found[0] if found else None
+
+
+def lives(pid: int) -> bool:
+    """Whether there is such a process, and it has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+async def traffic(server: Running, count: int, name: str) -> None:
+    """Decisions with a reward each."""
+    for number in range(count):
+        decision = await server.route(prompt=f"{name} {number}")
+        report = {"report_id": "r", "reward": 1.0 if decision.model == "good" else 0.0}
+        assert await server.report(decision, **report) == pb.DISPOSITION_RECORDED
+
+
+async def learned(server: Running) -> tuple[int, int]:
+    """How many decisions and rewards the server knows of, once all are learned."""
+    statistics = (await server.settled()).statistics
+    return statistics.decision_count, statistics.reward_count
+
+
+def require_sound(url: str, decisions: int) -> None:
+    """The log gives the same decisions, rewards and snapshots again."""
+    engine = open_engine(url)
+    try:
+        result = audit(LogReader(engine), lambda _: None)
+    finally:
+        engine.dispose()
+    assert (result.passed, result.examples, result.decisions) == (True, [], decisions)
+
+
+async def test_a_learner_that_is_killed_is_started_again_and_goes_on_where_it_was(begin: Serve, url: str) -> None:
+    process, server = await begin()
+    await server.create_models(**MODELS)
+    await server.health_is(SERVING)
+    await server.health_is(SERVING, LEARNER)
+    await traffic(server, 20, "before")
+    assert await learned(server) == (20, 20)
+    killed = child_of(process)
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    await server.health_is(NOT_SERVING, LEARNER)
+    await server.health_is(SERVING)
+    await traffic(server, 20, "after")
+    await server.health_is(SERVING, LEARNER)
+    assert child_of(process) not in (None, killed)
+    assert await learned(server) == (40, 40)
+    await asyncio.to_thread(require_sound, url, 40)
+
+
+async def test_it_ends_with_a_server_that_is_killed_and_the_next_one_learns_the_rest(
+    begin: Serve, url: str
+) -> None:
+    process, server = await begin()
+    await server.create_models(**MODELS)
+    await server.health_is(SERVING)
+    await traffic(server, 30, "before")
+    child = child_of(process)
+    assert child is not None
+    process.send_signal(signal.SIGKILL)
+    await asyncio.to_thread(process.wait)
+
+    async def ended() -> bool:
+        return not lives(child)
+
+    await eventually(ended)
+    _, again = await begin()
+    await again.health_is(SERVING)
+    assert await learned(again) == (30, 30)
+    await asyncio.to_thread(require_sound, url, 30)
+
+
+async def test_a_server_that_is_stopped_lets_it_save_what_it_has_learned(begin: Serve, url: str) -> None:
+    process, server = await begin()
+    await server.create_models(**MODELS)
+    await server.health_is(SERVING)
+    await traffic(server, 10, "before")
+    child = child_of(process)
+    assert child is not None
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(process.wait) == 0
+    assert not lives(child)
+    engine = open_engine(url)
+    reader = LogReader(engine)
+    (snapshot,) = reader.latest_snapshots()
+    head = reader.head()
+    engine.dispose()
+    assert head - snapshot.seq <= 2  # But for the snapshot's own record, and that of the evaluation.
+    await asyncio.to_thread(require_sound, url, 10)
