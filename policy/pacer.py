@@ -89,8 +89,9 @@ class Pacer:
             self.predicted = keep * self.predicted + predicted
 
     def charge(self, real: float) -> None:
-        """A further call of a settled decision has cost this."""
+        """A further call of a settled decision has cost this. Where such calls are usual they are planned for."""
         self._owe(self.debt + real)
+        self.realised += min(real, _OUTLIER)
 
     def rescale(self, factor: float) -> None:
         """The budget has become `factor` times what it was: the amounts stay the same in USD."""

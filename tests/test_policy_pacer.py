@@ -30,8 +30,12 @@ def mean_at(price: float) -> float:
     return spend_at(price)[0]
 
 
-def play(pacer: Pacer, rounds: int, seed: int, real_over_predicted: float = 1.0, delay: int = 0) -> list[float]:
-    """Spends for so many requests, planning every 16; real costs come `delay` requests later."""
+def play(
+    pacer: Pacer, rounds: int, seed: int, real_over_predicted: float = 1.0, delay: int = 0, again: float = 0.0
+) -> list[float]:
+    """Spends for so many requests, planning every 16; real costs come `delay` requests later. The share `again` is
+    called once more, at the same cost.
+    """
     generator = np.random.default_rng(seed)
     spent: list[float] = []
     flying: list[tuple[float, float]] = []
@@ -44,7 +48,11 @@ def play(pacer: Pacer, rounds: int, seed: int, real_over_predicted: float = 1.0,
         flying.append((predicted, real))
         spent.append(real)
         if len(flying) > delay:
-            pacer.settle(*flying.pop(0))
+            predicted, real = flying.pop(0)
+            pacer.settle(predicted, real)
+            if generator.uniform() < again:
+                pacer.charge(real)
+                spent[-1] += real
     return spent
 
 
@@ -56,6 +64,16 @@ def test_average_spend_meets_the_budget_though_predictions_are_off(seed: int, bi
     debt does correct it, and a bound of 0.1 is passed by chance less than once in 10,000 seeds.
     """
     spent = play(Pacer(), 6000, seed, bias, delay)
+    assert np.mean(spent[2000:]) == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("again", [0.3, 0.8])
+def test_average_spend_meets_the_budget_though_many_decisions_are_called_more_than_once(
+    seed: int, again: float
+) -> None:
+    """What such calls add is more than the debt would repay."""
+    spent = play(Pacer(), 6000, seed, again=again)
     assert np.mean(spent[2000:]) == pytest.approx(1.0, abs=0.1)
 
 
@@ -186,7 +204,7 @@ def test_debts_stay_within_their_bounds_and_plans_stay_sane_whatever_happens(
 
 def test_the_worst_debt_is_repaid_while_most_of_the_budget_goes_on_being_spent() -> None:
     pacer, fresh = Pacer(), Pacer()
-    pacer.charge(1e12)
+    pacer.settle(0.0, 1e12)
     assert 0.5 * fresh.target < pacer.target < fresh.target
 
 
