@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from policy.domain import Candidate, Choice
+from policy.choices import Candidate, Choice
 
 _CREDIT_DECISIONS = 500.0
 _SPREAD_DECISIONS = 50.0

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from policy.candidates import INCUMBENT, CandidateSpec, Request
+from policy.choices import Query
 from policy.contenders import learned_answer, plain_answer
 from policy.decide import NoCandidateError, reconsider
-from policy.domain import Query, Router
+from policy.domain import Router
 from policy.policies import Outlook, parse_policy
 from policy.view import PolicyView
 

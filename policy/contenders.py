@@ -13,8 +13,9 @@ from typing import Protocol
 import numpy as np
 
 from policy.candidates import INCUMBENT, CandidateSpec, Request, Threshold
+from policy.choices import Candidate, Choice
 from policy.decide import NoCandidateError, reconsider
-from policy.domain import Candidate, Choice, Exploration, Router
+from policy.domain import Exploration, Router
 from policy.exploration import draw
 from policy.features import HASHED, STRUCTURE
 from policy.join import Joined

@@ -9,20 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from policy.books import loss_limit
+from policy.choices import Candidate, Choice, Constraints, Exclusion, Preference, Query, Shadow, Turn
 from policy.circuit import Circuit, Phase
-from policy.domain import (
-    Candidate,
-    Choice,
-    Constraints,
-    Exclusion,
-    Model,
-    ModelState,
-    Preference,
-    Query,
-    Router,
-    Shadow,
-    Turn,
-)
+from policy.domain import Model, ModelState, Router
 from policy.exploration import draw
 from policy.features import cost_features
 from policy.policies import Outlook, greedy, parse_policy

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from policy.domain import Choice, Features, ModelError, Query, Router
+from policy.choices import Choice, Query
+from policy.domain import Features, ModelError, Router
 
 
 @dataclass(frozen=True, slots=True)

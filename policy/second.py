@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import blake2b
 
+from policy.choices import Candidate, Choice, Query, Second
 from policy.circuit import Phase
-from policy.domain import Candidate, Choice, Query, Router, Second
+from policy.domain import Router
 from policy.exploration import picked
 from policy.view import PolicyView
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from policy.domain import Choice
+from policy.choices import Choice
 from policy.log import ReportRecord
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from policy.choices import Candidate
 from policy.confidence import Bounds
-from policy.domain import Candidate, FloatArray, Router, RouterSpec, require_number
+from policy.domain import FloatArray, Router, RouterSpec, require_number
 from policy.evidence import Events, LeftOut, Metric, settled
 from policy.log import DecisionRecord, ReportRecord
 from policy.standing import Block, Standing

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
-from policy.domain import Candidate
+from policy.choices import Candidate
 from policy.log import DecisionRecord, ReportRecord
 
 

@@ -10,8 +10,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from policy.choices import Choice, Query
 from policy.decide import decide
-from policy.domain import Choice, Features, FloatArray, InvalidFieldError, ModelError, Query, Router
+from policy.domain import Features, FloatArray, InvalidFieldError, ModelError, Router
 from policy.features import FEATURE_VERSION
 from policy.join import Joined, joined, resolve
 from policy.learner import RouterLearner

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from zipfile import BadZipFile
 
-from policy.domain import Choice
+from policy.choices import Choice
 from policy.exploration import draw
 from policy.join import joined
 from policy.learner import RouterLearner, StateVersionError

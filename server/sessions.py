@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from policy.domain import Turn
+from policy.choices import Turn
 
 
 @dataclass(frozen=True, slots=True)

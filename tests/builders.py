@@ -8,19 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from policy.choices import Candidate, Choice, Constraints, Preference, Query
 from policy.domain import (
-    Candidate,
-    Choice,
-    Constraints,
     Exploration,
     Features,
     FloatArray,
     Model,
     ModelSpec,
     Objective,
-    Preference,
     Prices,
-    Query,
     Router,
     RouterSpec,
 )

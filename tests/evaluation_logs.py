@@ -11,8 +11,9 @@ from builders import DAY_US, SECOND_US, model, vector
 from builders import router as build_router
 
 from policy.candidates import CandidateSpec, Rule, Threshold
+from policy.choices import Candidate, Choice, Exclusion
 from policy.contenders import Build, contender
-from policy.domain import Candidate, Choice, Exclusion, FloatArray, LearnerKind, Router
+from policy.domain import FloatArray, LearnerKind, Router
 from policy.evaluation import Evaluation, EvaluationSettings
 from policy.evidence import Metric
 from policy.join import joined

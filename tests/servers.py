@@ -28,7 +28,8 @@ from pointsman.v1 import router_service_pb2 as pb
 from pointsman.v1 import router_service_pb2_grpc as router_grpc
 from sqlalchemy import func, select
 
-from policy.domain import IMPORTED, Candidate, Choice, ModelSpec, RouterSpec
+from policy.choices import IMPORTED, Candidate, Choice
+from policy.domain import ModelSpec, RouterSpec
 from policy.features import HASHED, STRUCTURE, Featuriser
 from policy.log import DecisionRecord, ReportRecord
 from server.app import App

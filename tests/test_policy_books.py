@@ -8,21 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.books import Explored, expected_loss, loss_limit, owed_after
+from policy.choices import Candidate, Choice, Exclusion, Query
 from policy.decide import decide
-from policy.domain import (
-    Candidate,
-    Choice,
-    Exclusion,
-    Exploration,
-    Model,
-    ModelSpec,
-    Objective,
-    Prices,
-    Query,
-    Router,
-    RouterMode,
-    RouterSpec,
-)
+from policy.domain import Exploration, Model, ModelSpec, Objective, Prices, Router, RouterMode, RouterSpec
 from policy.learner import RouterLearner
 from policy.log import DecisionRecord, ReportRecord, Usage
 

@@ -10,8 +10,9 @@ from builders import models, query, router, vector, view
 
 from policy.canary import Canary, RouteRequest
 from policy.candidates import CandidateSpec, FeaturePart, Rule, Threshold
+from policy.choices import Choice
 from policy.decide import decide
-from policy.domain import Choice, Router, RouterSpec
+from policy.domain import Router, RouterSpec
 from policy.exploration import draw
 from policy.learner import RouterLearner
 from policy.view import PolicyView

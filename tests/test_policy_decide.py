@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from builders import KnownQuality, decision, model, models, query, report, router, view
 
+from policy.choices import Choice, Exclusion, Turn
 from policy.circuit import BACK_OFF_US, FAILURES_TO_OPEN
 from policy.decide import NoCandidateError, decide, reconsider
-from policy.domain import Choice, Exclusion, Model, ModelError, ModelState, Router, Turn
+from policy.domain import Model, ModelError, ModelState, Router
 from policy.exploration import draw
 from policy.learner import RouterLearner
 from policy.view import PolicyView

@@ -9,7 +9,8 @@ import pytest
 from builders import choice, decision, models, router
 
 from policy.candidates import CandidateSpec
-from policy.domain import IMPORTED, ModelError
+from policy.choices import IMPORTED
+from policy.domain import ModelError
 from policy.evaluation import Evaluation
 from policy.evidence import Metric
 from policy.guard import Guard

@@ -24,9 +24,10 @@ from builders import (
     vector,
 )
 
+from policy.choices import Exclusion
 from policy.circuit import BACK_OFF_US, FAILURES_TO_OPEN, Circuit
 from policy.decide import decide
-from policy.domain import Exclusion, LearnerKind, ModelError, Objective, RewardRule, Router
+from policy.domain import LearnerKind, ModelError, Objective, RewardRule, Router
 from policy.drift import FIRST_VARIANCE
 from policy.join import Joined
 from policy.learner import RouterLearner

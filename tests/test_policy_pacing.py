@@ -13,8 +13,9 @@ import numpy.typing as npt
 import pytest
 from builders import DAY_US, SECOND_US, choice, close, decision, model, query, random_vector, report, router, teach
 
+from policy.choices import Choice
 from policy.decide import decide
-from policy.domain import Choice, FloatArray, Objective, Router
+from policy.domain import FloatArray, Objective, Router
 from policy.learner import RouterLearner
 from policy.log import DecisionRecord, Usage
 from policy.simulation import Outcome, Round, World, simulate

@@ -10,9 +10,10 @@ import pytest
 from evaluation_logs import COSTS, MODELS, Record, bits, close, log, means_of, play, router, told, with_choice
 
 from policy.candidates import CandidateSpec
+from policy.choices import Second
 from policy.confidence import ConfidenceSequence
 from policy.crosscheck import FALSE_ALARMS, Agreement
-from policy.domain import FloatArray, Second
+from policy.domain import FloatArray
 from policy.evaluation import Evaluation
 from policy.evidence import Metric
 from policy.log import ReportRecord

@@ -12,9 +12,10 @@ from builders import choice, close, decision, model, models, query, report, rout
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policy.choices import Choice, Second
 from policy.circuit import Circuit
 from policy.decide import decide
-from policy.domain import Choice, InvalidFieldError, PaidShadow, Router, Second
+from policy.domain import InvalidFieldError, PaidShadow, Router
 from policy.exploration import unit_draw
 from policy.join import joined
 from policy.learner import RouterLearner

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from builders import model, query, router, view
 
+from policy.choices import Candidate, Choice, Turn
 from policy.decide import decide
-from policy.domain import Candidate, Choice, InvalidFieldError, Prices, Router, Turn
+from policy.domain import InvalidFieldError, Prices, Router
 
 MILLION = 1_000_000
 """Input tokens in a long conversation; at a price of p USD for a million, it costs p."""

@@ -24,7 +24,8 @@ from evaluation_logs import (
 )
 
 from policy.candidates import CandidateSpec
-from policy.domain import IMPORTED, Candidate, InvalidFieldError, LearnerKind, ModelError, RewardJoin, RewardRule
+from policy.choices import IMPORTED, Candidate
+from policy.domain import InvalidFieldError, LearnerKind, ModelError, RewardJoin, RewardRule
 from policy.evaluation import Evaluation, EvaluationSettings
 from policy.evidence import LeftOut, Metric
 from policy.settlement import Limits

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.books import Explored, expected_loss
+from policy.choices import Choice
 from policy.decide import decide
-from policy.domain import Choice, Exploration, Router
+from policy.domain import Exploration, Router
 from policy.exploration import draw, unit_draw
 from policy.learner import RouterLearner
 from policy.log import DecisionRecord, Usage

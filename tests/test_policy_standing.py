@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policy.candidates import CandidateSpec, comparators
+from policy.choices import IMPORTED, Candidate, Exclusion
 from policy.contenders import Plain, Sight
-from policy.domain import IMPORTED, Candidate, Exclusion
 from policy.evaluation import Evaluation
 
 SPECS = (*comparators(router()), CandidateSpec("other", policy="fixed:elsewhere"))

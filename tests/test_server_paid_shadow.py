@@ -34,7 +34,8 @@ from sqlalchemy import select, text
 from test_server_evaluation_loop import evaluated
 from test_server_shadow import audited
 
-from policy.domain import ModelSpec, PaidShadow, Prices, RouterSpec, Second
+from policy.choices import Second
+from policy.domain import ModelSpec, PaidShadow, Prices, RouterSpec
 from policy.features import Featuriser
 from policy.league import Results
 from policy.log import DecisionRecord, Usage

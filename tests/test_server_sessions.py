@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pointsman.v1.registry_service_pb2 import DeleteRouterRequest
 from servers import Running, refusal, storing_no_decisions
 
-from policy.domain import Turn
+from policy.choices import Turn
 from server.sessions import LastTurn, Sessions
 
 

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 from servers import draft_decision, draft_report, hex_id
 
+from policy.choices import Candidate, Choice, Exclusion, Shadow
 from policy.domain import (
-    Candidate,
-    Choice,
-    Exclusion,
     Exploration,
     InvalidFieldError,
     LearnerKind,
@@ -26,7 +24,6 @@ from policy.domain import (
     Router,
     RouterMode,
     RouterSpec,
-    Shadow,
 )
 from policy.log import DecisionRecord, Usage
 from server.storage.codec import (

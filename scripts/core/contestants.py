@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from policy.choices import Query
 from policy.decide import decide
-from policy.domain import FloatArray, Model, ModelSpec, Objective, Query, Router, RouterSpec
+from policy.domain import FloatArray, Model, ModelSpec, Objective, Router, RouterSpec
 from policy.features import HASHED, STRUCTURE
 from policy.learner import RouterLearner
 from policy.log import DecisionRecord, ReportRecord, Usage

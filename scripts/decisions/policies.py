@@ -7,7 +7,8 @@ from functools import partial
 
 import numpy as np
 
-from policy.domain import Choice, FloatArray
+from policy.choices import Choice
+from policy.domain import FloatArray
 from policy.simulation import simulate
 from scripts.decisions import pareto
 from scripts.decisions.linear import EpsilonGreedy, LinTs, LinUcb

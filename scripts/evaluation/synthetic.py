@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from policy.candidates import CandidateSpec
-from policy.domain import Candidate, Choice, Features, Model, ModelSpec, Prices, Router, RouterSpec
+from policy.choices import Candidate, Choice
+from policy.domain import Features, Model, ModelSpec, Prices, Router, RouterSpec
 from policy.evaluation import Evaluation
 from policy.features import Featuriser
 from policy.log import DecisionRecord, ReportRecord, Usage

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from policy.candidates import CandidateSpec
-from policy.domain import Candidate, Choice, Model, ModelError, ModelSpec, Prices, Router, RouterSpec
+from policy.choices import Candidate, Choice
+from policy.domain import Model, ModelError, ModelSpec, Prices, Router, RouterSpec
 from policy.evaluation import Evaluation
 from policy.guard import Guard
 from policy.log import DecisionRecord, ReportRecord, Usage

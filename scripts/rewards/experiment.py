@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from policy.domain import Choice, Model, ModelSpec, Objective, RewardJoin, RewardRule, Router, RouterSpec
+from policy.choices import Choice
+from policy.domain import Model, ModelSpec, Objective, RewardJoin, RewardRule, Router, RouterSpec
 from policy.simulation import Round, World, measure, simulate
 from scripts.rewards.world import JUDGE, THUMBS, Feedback, SignalWorld
 from server.replay.file import ReplayFile

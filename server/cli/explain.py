@@ -13,7 +13,7 @@ from pointsman.v1 import router_service_pb2_grpc as pb_grpc
 from rich.table import Table
 from rich.text import Text
 
-from policy.domain import IMPORTED
+from policy.choices import IMPORTED
 from server.cli.remote import DEADLINE_SECONDS, connected, console, target_option, tls_options
 
 _SHOWN_FROM = 0.0005

@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from policy.choices import Candidate, Choice, Exclusion
 from policy.domain import (
     MODELS_PER_ROUTER_MAX,
-    Candidate,
-    Choice,
-    Exclusion,
     Features,
     InvalidFieldError,
     Model,

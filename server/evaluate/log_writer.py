@@ -7,7 +7,8 @@ from typing import BinaryIO
 
 import msgspec
 
-from policy.domain import Candidate, Router
+from policy.choices import Candidate
+from policy.domain import Router
 from policy.join import Joined
 from policy.log import DecisionRecord, ReportRecord
 from server.rows.row import CandidateRow, Row

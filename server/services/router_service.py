@@ -7,7 +7,8 @@ from typing import Any
 from pointsman.v1 import router_service_pb2 as pb
 from pointsman.v1 import router_service_pb2_grpc as pb_grpc
 
-from policy.domain import Candidate, Choice, Exclusion, InvalidFieldError, Preference
+from policy.choices import Candidate, Choice, Exclusion, Preference
+from policy.domain import InvalidFieldError
 from policy.explanation import Explanation, Source, Term
 from policy.log import DecisionRecord, ReportRecord
 from server.keys import permitted_routers

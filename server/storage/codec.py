@@ -11,18 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from policy.candidates import CandidateSpec
-from policy.domain import (
-    Candidate,
-    Choice,
-    Exclusion,
-    InvalidFieldError,
-    ModelError,
-    ModelSpec,
-    Router,
-    RouterSpec,
-    Second,
-    Shadow,
-)
+from policy.choices import Candidate, Choice, Exclusion, Second, Shadow
+from policy.domain import InvalidFieldError, ModelError, ModelSpec, Router, RouterSpec
 from policy.log import DecisionRecord, ReportRecord, Usage
 from policy.promotion import Promotion, Restored
 from policy.verdict import Requirements

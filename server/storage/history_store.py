@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert as insert_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 
 from policy.books import Explored
-from policy.domain import IMPORTED
+from policy.choices import IMPORTED
 from server.storage.codec import AnyRow, load_choice
 from server.storage.schema import decisions, history, history_cursor, log_head, reports
 

@@ -10,7 +10,8 @@ from operator import attrgetter
 
 from sqlalchemy import Engine, Table, func, select
 
-from policy.domain import IMPORTED, Router
+from policy.choices import IMPORTED
+from policy.domain import Router
 from policy.log import (
     DecisionRecord,
     LogRecord,

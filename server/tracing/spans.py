@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import INVALID_SPAN, StatusCode, Tracer, format_trace_id, get_current_span, use_span
 from opentelemetry.util.types import AttributeValue
 
-from policy.domain import Turn
+from policy.choices import Turn
 from policy.features import QueryFeatures
 from policy.log import DecisionRecord, ReportRecord
 from server.registry import RouterEntry

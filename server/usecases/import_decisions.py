@@ -10,16 +10,8 @@ from math import fsum
 
 import numpy as np
 
-from policy.domain import (
-    IMPORTED,
-    MODELS_PER_ROUTER_MAX,
-    Candidate,
-    Choice,
-    InvalidFieldError,
-    ModelError,
-    require_number,
-    require_text,
-)
+from policy.choices import IMPORTED, Candidate, Choice
+from policy.domain import MODELS_PER_ROUTER_MAX, InvalidFieldError, ModelError, require_number, require_text
 from policy.features import FEATURE_VERSION, HASHED, STRUCTURE, Featuriser, QueryFeatures
 from policy.log import DecisionRecord, ReportRecord, Usage
 from server.errors import ModelNotFoundError, PointsmanError, RouterNotFoundError

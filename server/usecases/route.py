@@ -8,18 +8,15 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from policy.canary import RouteRequest
+from policy.choices import Constraints, Preference, Query, Turn
 from policy.decide import Blend, NoCandidateError, decide
 from policy.domain import (
     TOKENS_MAX,
     WORTH_USD_MAX,
     WORTH_USD_MIN,
-    Constraints,
     InvalidFieldError,
-    Preference,
-    Query,
     RouterMode,
     StorageAway,
-    Turn,
     require_number,
     require_text,
 )
