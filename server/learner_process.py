@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 _AGAIN_SECONDS = 1.0
 # One that ends sooner than this is started again more and more rarely: it may be for a reason that stays.
 _SOON_SECONDS = 60.0
-_AGAIN_SECONDS_MAX = 30.0
+_AGAIN_SECONDS_MAX = 10.0
 _STOP_SECONDS = 5.0
 _CODE = Path(__file__).resolve().parents[1]
 # What is the answering server's alone: the other learns, and answers nobody.
