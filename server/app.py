@@ -163,6 +163,8 @@ class App:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._metrics.follow(self._following(), self._roles())
         self.port = 0
+        self.died = asyncio.Event()
+        """Set once a fault of ours has ended the learner of this server."""
 
     @property
     def http_port(self) -> int:
@@ -221,6 +223,8 @@ class App:
         ends about when the time of grace does.
         """
         hurry(self._engine, self._settings.grace_seconds)
+        if self._learner_process is not None:
+            self._learner_process.let_end()
         await self._health.enter_graceful_shutdown()
         await asyncio.gather(self._http.stop(), self._server.stop(self._settings.grace_seconds))
         await asyncio.to_thread(self._learning.stop)
@@ -383,6 +387,8 @@ class App:
 
     async def _report_health(self) -> None:
         await self._health.tell(self._statuses())
+        if self._learning.died:
+            self.died.set()
 
     def _spawn(self, coroutine: Any) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from server.settings import Role, Settings
 
 logger = logging.getLogger(__name__)
 
 _AGAIN_SECONDS = 1.0
+# One that ends sooner than this is started again more and more rarely: it may be for a reason that stays.
+_SOON_SECONDS = 60.0
+_AGAIN_SECONDS_MAX = 10.0
 _STOP_SECONDS = 5.0
+_CODE = Path(__file__).resolve().parents[1]
 # What is the answering server's alone: the other learns, and answers nobody.
 _OWN = {
     "role": Role.LEARNER.value,
@@ -35,7 +41,8 @@ class LearnerProcess:
         self._settings = settings
         self._on_change = on_change
         self._process: asyncio.subprocess.Process | None = None
-        self._stopping = False
+        self._stopping = asyncio.Event()
+        self._starting = asyncio.Lock()
 
     @property
     def pid(self) -> int | None:
@@ -44,26 +51,58 @@ class LearnerProcess:
 
     async def run(self) -> None:
         """Watches over it."""
-        while not self._stopping:
+        loop = asyncio.get_running_loop()
+        pause = _AGAIN_SECONDS
+        while not self._stopping.is_set():
+            began = loop.time()
+            why = await self._live()
+            if self._stopping.is_set():
+                return
+            if loop.time() - began >= _SOON_SECONDS:
+                pause = _AGAIN_SECONDS
+            logger.error("the learner's process %s, and is started again in %.0f s", why, pause)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+            pause = min(2 * pause, _AGAIN_SECONDS_MAX)
+
+    async def _live(self) -> str:
+        """Starts it and waits for its end; says what became of it."""
+        try:
+            process = await self._start()
+        except OSError as error:
+            return f"cannot be started: {error}"
+        if process is None:
+            return "was not to be started any more"
+        self._on_change()
+        code = await process.wait()
+        self._process = None
+        self._on_change()
+        return f"has ended with {code}"
+
+    async def _start(self) -> asyncio.subprocess.Process | None:
+        """None if it has been stopped: a stop waits for a start, or the process would be left behind."""
+        async with self._starting:
+            if self._stopping.is_set():
+                return None
             # Signals of the terminal are for this process, which lets the other end when it has answered all.
-            process = self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "server.cli.main", "serve", "--until-input-ends"),
+            # Its code is what runs here, and not, by -P, what is called the same in the folder that we are in.
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "server.cli.main", "serve", "--until-input-ends"),
                 stdin=asyncio.subprocess.PIPE,
                 env=_environment(self._settings),
                 start_new_session=True,
             )
-            self._on_change()
-            code = await process.wait()
-            self._process = None
-            self._on_change()
-            if not self._stopping:
-                logger.error("the learner's process has ended with %d, and is started again", code)
-                await asyncio.sleep(_AGAIN_SECONDS)
+            return self._process
+
+    def let_end(self) -> None:
+        """Does not start it again when it ends: whoever stops this server may have told both, as systemd does."""
+        self._stopping.set()
 
     async def stop(self) -> None:
         """Lets it learn what is in the log, save it, and end."""
-        self._stopping = True
-        process = self._process
+        self.let_end()
+        async with self._starting:
+            process = self._process
         if process is None:
             return
         if process.stdin is not None:
@@ -72,7 +111,8 @@ class LearnerProcess:
             await asyncio.wait_for(process.wait(), self._settings.grace_seconds + _STOP_SECONDS)
         except TimeoutError:
             logger.warning("the learner's process does not end, and is killed: it will learn the rest again")
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
             await process.wait()
 
 
@@ -84,4 +124,5 @@ def _environment(settings: Settings) -> Mapping[str, str]:
         passed["metrics_port"] = settings.learner_metrics_port
     given = {f"POINTSMAN_{name.upper()}": str(value) for name, value in passed.items()}
     others = {name: value for name, value in os.environ.items() if not name.upper().startswith("POINTSMAN_")}
-    return others | given
+    paths = [str(_CODE), *filter(None, [others.get("PYTHONPATH")])]
+    return others | given | {"PYTHONPATH": os.pathsep.join(paths)}

@@ -152,6 +152,13 @@ class Settings(BaseSettings):
             raise PydanticCustomError("role", "is for the role all: other servers have their learner elsewhere")
         return value
 
+    @field_validator("learner_metrics_port")
+    @classmethod
+    def _of_its_own(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value and info.data.get("learner_process") and value == info.data.get("metrics_port"):
+            raise PydanticCustomError("port", "must be another than metrics_port: two processes answer there")
+        return value
+
     @field_validator("http_port", mode="before")
     @classmethod
     def _turned_off(cls, value: Any) -> Any:

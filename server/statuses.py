@@ -61,10 +61,15 @@ class Statuses:
         }
 
     def _learns_beside(self) -> bool:
-        """Whether the learner's process has published what it knows, and this server has taken it."""
+        """Whether the learner's process has published what it knows, and still learns, and this server has views.
+
+        A router that was created a moment ago has none yet, which is no failure of the learner's.
+        """
         pid = self._learner_process.pid if self._learner_process else None
         watch = self._watch
-        return pid is not None and watch is not None and watch.learner == holder(pid) and self._knows_all_views()
+        if pid is None or watch is None:
+            return False
+        return watch.learner == holder(pid) and not watch.late and self._ready
 
     def _knows_all_views(self) -> bool:
         watch = self._watch

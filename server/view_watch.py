@@ -83,6 +83,11 @@ class ViewWatch:
         """Which process has published last how far it has learned; empty before any."""
         return self._board.learner.holder if self._board.learner else ""
 
+    @property
+    def late(self) -> bool:
+        """Whether the log has grown, and nothing of it has been learned for some seconds."""
+        return self._late
+
     def knows(self, routers: Iterable[str]) -> bool:
         """Whether of each of these routers a view was published, and is taken."""
         keys = [(router, False) for router in routers]

@@ -200,12 +200,15 @@ async def running_app(
 
 
 @contextmanager
-def serving_process(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def serving_process(
+    *arguments: str, cwd: Path | None = None, **environment: str
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """`pointsman serve` in a process of its own, and its port; killed with SIGKILL at the end."""
     process = subprocess.Popen(
         [str(POINTSMAN), "serve", "--port", "0", *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        cwd=cwd,
         env={
             **os.environ,
             "POINTSMAN_LOG_LEVEL": "ERROR",

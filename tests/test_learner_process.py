@@ -32,7 +32,24 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 LEARNER = "pointsman.v1.learner"
 MODELS = {"good": {"prices": (0.0, 0.0, 0.001)}, "bad": {"prices": (0.0, 0.0, 0.001)}}
 
-Serve = Callable[[], Any]
+SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+Serve = Callable[..., Any]
+# While the file "faulty" is there, the learner dies of the next record that it learns.
+FAULT = """
+import pathlib, sys
+
+if "--until-input-ends" in sys.orig_argv:
+    from server.learner_fold import LearnerFold
+
+    faulty, advance = pathlib.Path(__file__).with_name("faulty"), LearnerFold.advance
+
+    def advance_or_fail(*given):
+        if (advanced := advance(*given)) and faulty.exists():
+            raise RuntimeError("a fault of ours")
+        return advanced
+
+    LearnerFold.advance = advance_or_fail
+"""
 
 
 @pytest.fixture
@@ -40,9 +57,9 @@ async def begin(url: str) -> AsyncIterator[Serve]:
     """Starts a server, one after the other on the test's database."""
     async with AsyncExitStack() as stack:
 
-        async def start() -> tuple[subprocess.Popen[bytes], Running]:
-            given = {"POINTSMAN_DATABASE_URL": url, "POINTSMAN_SNAPSHOT_SECONDS": "1"}
-            context = serving_process("--learner-process", **given)
+        async def start(cwd: Path | None = None, **more: str) -> tuple[subprocess.Popen[bytes], Running]:
+            given = {"POINTSMAN_DATABASE_URL": url, "POINTSMAN_SNAPSHOT_SECONDS": "1", **more}
+            context = serving_process("--learner-process", cwd=cwd, **given)
             process, port = await asyncio.to_thread(stack.enter_context, context)
             target = f"127.0.0.1:{port}"
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(target))
@@ -148,3 +165,46 @@ async def test_a_server_that_is_stopped_lets_it_save_what_it_has_learned(begin: 
     engine.dispose()
     assert head - snapshot.seq <= 2  # But for the snapshot's own record, and that of the evaluation.
     await asyncio.to_thread(require_sound, url, 10)
+
+
+async def test_a_learner_that_died_of_a_fault_of_ours_ends_and_is_started_again(
+    begin: Serve, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(FAULT)
+    paths = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    _, server = await begin(PYTHONPATH=paths)
+    await server.create_models(**MODELS)
+    await server.health_is(SERVING, LEARNER)
+    (tmp_path / "faulty").touch()
+    await traffic(server, 5, "of it")
+    await server.health_is(NOT_SERVING, LEARNER)
+    await server.health_is(SERVING)
+    (tmp_path / "faulty").unlink()
+    assert await learned(server) == (5, 5)
+    await server.health_is(SERVING, LEARNER)
+
+
+async def test_it_is_our_code_that_it_runs_whatever_is_in_the_folder_where_it_is_started(
+    begin: Serve, tmp_path: Path
+) -> None:
+    (tmp_path / "server.py").write_text("raise RuntimeError('the code of someone else')")
+    _, server = await begin(cwd=tmp_path)
+    await server.create_models(**MODELS)
+    await server.health_is(SERVING, LEARNER)
+
+
+@SIGNALS
+async def test_told_to_stop_together_with_its_server_it_is_not_started_again(begin: Serve, number: int) -> None:
+    process, server = await begin(POINTSMAN_GRACE_SECONDS="2")
+    await server.health_is(SERVING, LEARNER)
+    child = child_of(process)
+    assert child is not None
+    in_flight = server.health.Watch(health_pb2.HealthCheckRequest())
+    await in_flight.read()
+    process.send_signal(number)
+    os.kill(child, number)
+    assert await asyncio.to_thread(process.wait) == 0
+    assert not lives(child)
+    assert process.stderr is not None
+    assert await asyncio.to_thread(process.stderr.read) == b""
+    in_flight.cancel()

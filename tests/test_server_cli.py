@@ -111,6 +111,8 @@ def bad_inputs() -> dict[str, tuple[tuple[object, ...], str]]:
         "bad port": (("serve", "--port", "99999"), "POINTSMAN_PORT"),
         "bad address": (("serve", "--port", "0", "--host", "256.1.1.1"), "256.1.1.1"),
         "bad database url": (("serve", "--port", "0", "--database-url", "nonsense"), "nonsense"),
+        "a database in memory": (("serve", "--database-url", "sqlite:///:memory:"), "must name a file"),
+        "a database without a name": (("serve", "--database-url", "sqlite://"), "must name a file"),
         "database that is none": (("serve", "--port", "0", "--database-url", "sqlite:///bad.yaml"), "bad.yaml"),
         "missing database": (("verify", "--database-url", "sqlite:///none.db"), "none.db"),
         "verify of no database": (("verify", "--database-url", "sqlite:///bad.yaml"), "bad.yaml"),

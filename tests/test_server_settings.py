@@ -227,3 +227,18 @@ def test_a_variable_that_expands_to_nothing_is_named(
 @pytest.mark.parametrize("given", [{"config": Path()}, {"host": ""}])
 def test_nor_is_nothing_taken_from_the_command_line(given: dict[str, Any]) -> None:
     assert refused(**given).endswith("must not be empty; leave it out to have its default")
+
+
+@pytest.mark.parametrize(
+    ("port", "other", "right"), [("9464", "9464", False), ("9464", "9465", True), ("0", "0", True)]
+)
+def test_two_processes_have_their_metrics_on_two_ports(
+    monkeypatch: pytest.MonkeyPatch, port: str, other: str, right: bool
+) -> None:
+    for name, value in (("METRICS_PORT", port), ("LEARNER_METRICS_PORT", other), ("LEARNER_PROCESS", "true")):
+        monkeypatch.setenv(f"POINTSMAN_{name}", value)
+    if right:
+        assert Settings().learner_metrics_port == int(other)
+    else:
+        with pytest.raises(ValidationError, match="another than metrics_port"):
+            Settings()

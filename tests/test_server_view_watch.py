@@ -12,6 +12,7 @@ from engines import BOTH_ENGINES
 from servers import DEADLINE_SECONDS, Disk
 
 import policy.view_state
+import server.view_watch
 from policy.domain import RouterSpec
 from policy.learner import RouterLearner
 from policy.view_state import dump_view
@@ -132,3 +133,20 @@ def test_changes_of_the_registry_that_could_not_be_taken_over_are_given_again(lo
         found.look()
     assert asked[:2] == [{"other"}, {"other"}]
     assert len(asked) == 2
+
+
+def test_that_nobody_learns_is_known_after_a_while_and_until_someone_does(
+    log: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server.view_watch, "_LATE_SECONDS", 0.05)
+    publish(log, log.reader.head())
+    with watched(log) as made:
+        made.look()
+        assert not made.watch.late
+        log.put_router("other", RouterSpec(embedding_dimensions=8), "a")
+        made.look()
+        made.look()
+        assert made.watch.late
+        publish(log, log.reader.head())
+        made.look()
+        assert not made.watch.late

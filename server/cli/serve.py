@@ -74,7 +74,9 @@ async def _serve(settings: Settings, until_input_ends: bool) -> None:
         await app.start(declared)
         settle_memory()
         if until_input_ends:
-            await stopping.wait()
+            await _first(stopping, app.died)
+            if app.died.is_set():  # Nobody asks this process how it is: it ends, and whoever started it sees that.
+                raise OSError("the learner has died")
             return
         if app.http_port:
             scheme = "https" if settings.tls_certificate else "http"
@@ -83,6 +85,13 @@ async def _serve(settings: Settings, until_input_ends: bool) -> None:
         await stopping.wait()
     finally:
         await app.stop()
+
+
+async def _first(*events: asyncio.Event) -> None:
+    tasks = [asyncio.create_task(each.wait()) for each in events]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for each in tasks:
+        each.cancel()
 
 
 def _read(stopping: asyncio.Event) -> None:

@@ -73,11 +73,13 @@ def _parsed(url: str) -> URL:
 
 def _open_sqlite(url: URL, durability: Durability, create: bool) -> Engine:
     """In WAL mode, so that readers and the one writer do not wait for each other."""
-    if url.database and url.database != ":memory:":
-        path = Path(url.database)
-        if not create and not path.exists():
-            raise FileNotFoundError(f"{url.render_as_string()}: there is no such database")
-        path.parent.mkdir(parents=True, exist_ok=True)
+    if not url.database or url.database == ":memory:":
+        # Each connection would have one of its own.
+        raise InvalidFieldError("database_url", "must name a file: an SQLite in memory cannot be shared")
+    path = Path(url.database)
+    if not create and not path.exists():
+        raise FileNotFoundError(f"{url.render_as_string()}: there is no such database")
+    path.parent.mkdir(parents=True, exist_ok=True)
     # What was to be written may be private, and has no place in a log of errors.
     connect = {"timeout": _BUSY_SECONDS, "check_same_thread": False}
     engine = create_engine(url, connect_args=connect, hide_parameters=True)

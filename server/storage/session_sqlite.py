@@ -23,15 +23,21 @@ class SQLiteSession:
 
     def __init__(self, engine: Engine) -> None:
         """Connects as the engine does. Raises SessionLostError."""
-        self._database = Path(str(engine.url.database)).resolve()
+        self._error: type[Exception] = engine.dialect.import_dbapi().Error
         self._locks: dict[str, int] = {}
         try:
             pooled = engine.raw_connection()
-            self._connection = cast("Any", pooled.driver_connection)
-            pooled.detach()
-            self._version = self._committed()
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, self._error, OSError) as error:
             raise SessionLostError(str(error)) from error
+        self._connection = cast("Any", pooled.driver_connection)
+        pooled.detach()
+        try:
+            # As SQLite has found it, whatever the URL and the folder that a process was started in.
+            self._database = Path(self._ask("PRAGMA database_list")[2])
+            self._version = self._committed()
+        except SessionLostError:
+            self.close()
+            raise
 
     def check(self) -> None:
         """There is no connection that could be lost."""
@@ -41,7 +47,7 @@ class SQLiteSession:
         if name in self._locks:
             return True
         try:
-            file = os.open(f"{self._database}-{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            file = self._open(Path(f"{self._database}-{name}.lock"))
         except OSError as error:
             raise SessionLostError(str(error)) from error
         try:
@@ -78,7 +84,24 @@ class SQLiteSession:
 
     def _committed(self) -> int:
         """A number that changes when another connection commits."""
+        return int(self._ask("PRAGMA data_version")[0])
+
+    def _ask(self, statement: str) -> Any:
         try:
-            return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
-        except self._connection.Error as error:
+            return self._connection.execute(statement).fetchone()
+        except self._error as error:
             raise SessionLostError(str(error)) from error
+
+    def _open(self, path: Path) -> int:
+        """Whoever may use the database may use its locks: a new one is given its owner and mode, as SQLite does
+        it with its files beside it. Root may have been the first to start a server.
+        """
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        found = self._database.stat()
+        if os.geteuid() == 0:
+            os.fchown(file, found.st_uid, found.st_gid)
+        os.fchmod(file, found.st_mode & 0o666)
+        return file
