@@ -28,7 +28,10 @@ LAST = 100
 # A look at all objects stops every other thread: between two looks the learner and the evaluation have their turn.
 PAUSE_SECONDS = 0.5
 # The last records of the log are remembered, up to so many, whosever they are.
-OF_THE_LOG = {"DecisionRecord", "ReportRecord", "RegistryRecord", "PolicyRecord", "LogPage", "Choice", "Candidate"}
+OF_THE_LOG = {
+    *("DecisionRecord", "ReportRecord", "RegistryRecord", "PolicyRecord", "LogPage", "Choice", "Candidate"),
+    "Subject",
+}
 
 
 def held() -> Counter[str]:
@@ -145,6 +148,7 @@ async def test_requests_leave_nothing_behind_but_the_last_ones(
 ) -> None:
     monkeypatch.setattr("server.learner_fold._RECENT_DECISIONS", LAST)
     monkeypatch.setattr("server.storage.tail._SIZE_MAX", LAST)
+    monkeypatch.setattr("server.storage.recent._KEPT", LAST)
     settings = {"metrics_port": 0, "evaluation_seconds": 0.05, "snapshot_seconds": 0.05}
     async with running_app(url, featuriser, **settings) as server:
         await server.create_models(a={}, b={})
