@@ -117,8 +117,9 @@ async def test_a_snapshot_is_saved_when_the_server_stops(url: str, featuriser: F
 
 
 async def test_snapshots_are_saved_while_serving_and_only_a_few_kept(
-    url: str, featuriser: Featuriser, disk: Disk
+    url: str, featuriser: Featuriser, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("server.learner_loop._SAVE_SHARE", 1.0)
     seen: set[int] = set()
     async with running_app(url, featuriser, snapshot_seconds=0.01) as server:
         await server.create_models(a={}, b={})
@@ -134,6 +135,25 @@ async def test_snapshots_are_saved_while_serving_and_only_a_few_kept(
     assert [each.seq for each in disk.reader.latest_snapshots()] == [
         max(list(disk.reader.all_snapshots()), key=seq).seq
     ]
+
+
+async def test_snapshots_are_saved_more_rarely_where_saving_takes_long(
+    url: str, featuriser: Featuriser, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.learner_loop._SAVE_SHARE", 1e-9)
+    async with running_app(url, featuriser, snapshot_seconds=0.01) as server:
+        await server.create_models(a={}, b={})
+
+        async def saved() -> list[int]:
+            await server.route(prompt="hello")
+            return [each.seq for each in disk.reader.all_snapshots()]
+
+        first = await eventually(saved)
+        for _ in range(20):
+            assert await saved() == first
+        await server.settled()
+        assert await saved() == first
+    assert max(each.seq for each in disk.reader.all_snapshots()) > max(first)
 
 
 def seq(snapshot: Any) -> int:
