@@ -17,8 +17,8 @@ from engines import BOTH_ENGINES
 from grpc_health.v1 import health_pb2
 from pointsman.v1 import router_service_pb2 as pb
 from servers import Running, eventually, serving_process
+from test_roles import LEARNER, MODELS, NOT_SERVING, SERVING, learned, require_sound
 
-from server.audit import audit
 from server.storage.engine import open_engine
 from server.storage.reader import LogReader
 
@@ -27,10 +27,6 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc, which tells a process's children"),
 ]
 
-SERVING = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-LEARNER = "pointsman.v1.learner"
-MODELS = {"good": {"prices": (0.0, 0.0, 0.001)}, "bad": {"prices": (0.0, 0.0, 0.001)}}
 
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 Serve = Callable[..., Any]
@@ -89,22 +85,6 @@ async def traffic(server: Running, count: int, name: str) -> None:
         decision = await server.route(prompt=f"{name} {number}")
         report = {"report_id": "r", "reward": 1.0 if decision.model == "good" else 0.0}
         assert await server.report(decision, **report) == pb.DISPOSITION_RECORDED
-
-
-async def learned(server: Running) -> tuple[int, int]:
-    """How many decisions and rewards the server knows of, once all are learned."""
-    statistics = (await server.settled()).statistics
-    return statistics.decision_count, statistics.reward_count
-
-
-def require_sound(url: str, decisions: int) -> None:
-    """The log gives the same decisions, rewards and snapshots again."""
-    engine = open_engine(url)
-    try:
-        result = audit(LogReader(engine), lambda _: None)
-    finally:
-        engine.dispose()
-    assert (result.passed, result.examples, result.decisions) == (True, [], decisions)
 
 
 async def test_a_learner_that_is_killed_is_started_again_and_goes_on_where_it_was(begin: Serve, url: str) -> None:
