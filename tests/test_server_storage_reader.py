@@ -9,6 +9,8 @@ from servers import Disk, draft_decision, draft_report, hex_id, seeded
 from policy.domain import RouterSpec
 from policy.log import DecisionRecord, RegistryRecord, ReportRecord
 from server.storage import registry_store
+from server.storage.reader import LogReader
+from server.storage.tail import LogPage, LogTail
 from server.storage.writes import DecisionWrite, ReportWrite
 
 pytestmark = BOTH_ENGINES
@@ -52,6 +54,15 @@ def test_positions_that_hold_nothing_are_passed_over_not_waited_for(log: Disk) -
         log.write(ReportWrite(draft_report(hex_id(404))))
     page = log.reader.page(4, 5)
     assert (page.records, page.upto) == ([], 9)
+
+
+def test_a_page_that_is_read_back_is_handed_on_to_the_other_follower(log: Disk) -> None:
+    for number in range(5):
+        log.decide(draft_decision(hex_id(number)))
+    other = LogTail()
+    page = LogReader(log.engine, LogTail(), other).page(0, 100)
+    assert other.take(0, 100) == LogPage(0, page.records, page.upto)
+    assert other.take(0, 100) is None
 
 
 def test_an_empty_log_has_no_page(disk: Disk) -> None:

@@ -78,7 +78,7 @@ def bench(as_json: bool, **given: Any) -> None:
     """
     plan = Plan(**given)
     if plan.processes > 1 and not plan.database_url.startswith("postgres"):
-        raise click.UsageError("--processes needs the --database-url of a PostgreSQL: SQLite is for one server")
+        raise click.UsageError("--processes needs the --database-url of a PostgreSQL")
     with tempfile.TemporaryDirectory(prefix="pointsman-bench-") as folder:
         results = asyncio.run(run_bench(Path(folder), plan))
     if as_json:

@@ -57,7 +57,7 @@ class Board:
 
 def publish_views(engine: Engine, found: Iterable[StoredView], learner: LearnerHead | None, time_us: int) -> None:
     """Publishes in one small transaction and says so to who listens. Views that are older than what is there
-    change nothing, and what is lost in a crash of the database is soon published again: nobody waits for the disk.
+    change nothing. On PostgreSQL nobody waits for the disk: what is lost in a crash is soon published again.
     """
     rows = [
         {
