@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from pointsman.v1 import (
     policy_service_pb2,
     policy_service_pb2_grpc,
@@ -46,6 +46,7 @@ from server.registry import Registry
 from server.retention_loop import RetentionLoop
 from server.services.access import METHODS
 from server.services.call_meter import CallMeter
+from server.services.entrance import Entrance
 from server.services.gatekeeper import Gatekeeper
 from server.services.health import HealthService
 from server.services.policy_service import PolicyService
@@ -145,9 +146,7 @@ class App:
         self._gatekeeper = Gatekeeper(self._ring, Admission(time.monotonic), METHODS, now_us)
         answered = () if settings.role is Role.LEARNER else _DESCRIPTORS
         self._services = tuple(each.full_name for each in answered)
-        self._server = self._build_server()
-        if answered:
-            self._add_services(self._server, featuriser or Featuriser())
+        self._server = self._build_server(featuriser)
         self._http = HttpDoor(
             settings, self._gatekeeper, (*answered, health_pb2.DESCRIPTOR.services_by_name["Health"])
         )
@@ -249,26 +248,31 @@ class App:
         """Serves until `stop`."""
         await self._server.wait_for_termination()
 
-    def _build_server(self) -> grpc.aio.Server:
+    def _build_server(self, featuriser: Featuriser | None) -> grpc.aio.Server:
+        meter = CallMeter(self._metrics.calls, METHODS, self._tracing.give_up)
+        entrance = Entrance(self._gatekeeper, meter)
+        self._add_services(entrance, featuriser)
         largest = self._settings.message_bytes_max
         server = grpc.aio.server(
-            interceptors=[
-                *self._tracing.interceptors,
-                CallMeter(self._metrics.calls, METHODS, self._tracing.give_up),
-                self._gatekeeper,
-            ],
+            interceptors=self._tracing.interceptors,
             options=[
                 ("grpc.max_receive_message_length", largest),
                 ("grpc.max_send_message_length", largest),
                 ("grpc.so_reuseport", int(self._settings.share_port)),
             ],
         )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+        server.add_generic_rpc_handlers((entrance,))
         return server
 
-    def _add_services(self, server: grpc.aio.Server, featuriser: Featuriser) -> None:
+    def _add_services(self, server: Any, featuriser: Featuriser | None) -> None:
+        """Adds what this server answers to an entrance, which generated code takes for a server."""
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflecting = reflection.aio.ReflectionServicer(names)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflecting, server)  # type: ignore[no-untyped-call]
+        if not self._services:
+            return
+        featuriser = featuriser or Featuriser()
         route = self._tracing.make_route(
             self._registry,
             self._views,

@@ -25,7 +25,10 @@ from policy.features import Featuriser
 from server.admission import Admission
 from server.clock import now_us
 from server.keys import ApiKey, KeyRing, Scope, digest_of, new_key_text
+from server.metrics.calls import Calls
 from server.services.access import ANY_SCOPE, METHODS, Access
+from server.services.call_meter import CallMeter
+from server.services.entrance import Entrance
 from server.services.gatekeeper import Gatekeeper
 from server.storage.engine import open_engine
 from server.storage.key_store import revoke_key
@@ -349,8 +352,10 @@ async def streams() -> AsyncIterator[tuple[grpc.aio.Channel, str]]:
     access = Access(ANY_SCOPE.scopes, "router")
     methods = {f"/test.Streams/{each}": access for each in ("Gather", "Spread", "PassOn")}
     gatekeeper = Gatekeeper(ring, Admission(lambda: 0.0), methods, now_us)
-    server = grpc.aio.server(interceptors=[gatekeeper])
-    server.add_generic_rpc_handlers((Streams(),))
+    entrance = Entrance(gatekeeper, CallMeter(Calls(), methods, lambda _: None))
+    entrance.add_generic_rpc_handlers((Streams(),))
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((entrance,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -1,4 +1,4 @@
-"""Counts every call, how it ends and how long it takes: the interceptor before all others of the server's own.
+"""Counts every call, how it ends and how long it takes, the refused ones included.
 
 At the level of DEBUG the log has a line of each.
 """
@@ -9,7 +9,7 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from typing import Any, TypeAlias
 
 import grpc
@@ -27,7 +27,7 @@ _UNKNOWN = "unknown"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
-class CallMeter(grpc.aio.ServerInterceptor):
+class CallMeter:
     """Health checks are not counted: there are many, and they say nothing. Whatever is not among `methods`, which
     is refused, is counted under one name. `given_up` hears, within the call, how one ends that its caller has not
     waited for.
@@ -41,14 +41,8 @@ class CallMeter(grpc.aio.ServerInterceptor):
         self._given_up = given_up
         self._metered: dict[str, tuple[Handler, Handler]] = {}
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
+    def metered(self, handler: Handler | None, method: str) -> Handler | None:
         """The handler, whose calls are counted."""
-        handler = await continuation(handler_call_details)
-        method = handler_call_details.method
         if handler is None or method.startswith(_HEALTH):
             return handler
         if method not in self._methods:

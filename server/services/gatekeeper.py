@@ -1,9 +1,9 @@
-"""Lets in who has a key: the interceptor that every call but a health check goes through."""
+"""Lets in who has a key: every call but a health check goes through here."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -40,7 +40,7 @@ class _Guarded:
     handler: Handler
 
 
-class Gatekeeper(grpc.aio.ServerInterceptor):
+class Gatekeeper:
     """Key and scope are checked before the message is even parsed, the router and the key's limits after that.
 
     `methods` says what each method asks for. As long as there has never been a key, all calls pass that are of
@@ -56,23 +56,24 @@ class Gatekeeper(grpc.aio.ServerInterceptor):
         self._clock_us = clock_us
         self._guarded: dict[str, _Guarded] = {}
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
+    def admitted(
+        self, details: grpc.HandlerCallDetails, find: Callable[[grpc.HandlerCallDetails], Handler | None]
     ) -> Handler | None:
-        """The handler behind the checks, or one that refuses."""
-        method = handler_call_details.method
+        """The handler behind the checks, or one that refuses; None if `find` finds none.
+
+        To be called in the call's own task.
+        """
+        method = details.method
         if method.startswith(_HEALTH):
-            handler = await continuation(handler_call_details)
+            handler = find(details)
             return None if handler is None else _open(handler)
         try:
-            key = self._key(handler_call_details.invocation_metadata) if self._ring.locked else None
+            key = self._key(details.invocation_metadata) if self._ring.locked else None
             guarded = self._guarded.get(method)
             if guarded is None:
-                handler = await continuation(handler_call_details)
+                handler = find(details)
                 if handler is None:
-                    return None  # Which is answered as UNIMPLEMENTED.
+                    return None
                 guarded = self._guarded[method] = self._guard(handler, method)
             if key is not None:
                 _require_scope(key, method, guarded.access)
