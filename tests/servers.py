@@ -154,8 +154,8 @@ def storing_no_decisions(running: Running, monkeypatch: pytest.MonkeyPatch) -> I
     assert running.app is not None
     submit = running.app._log.submit
 
-    async def refuse(write: Write, wait_seconds: float | None = None) -> Any:
-        if isinstance(write, DecisionWrite):
+    async def refuse(write: Write | Callable[[], Write], wait_seconds: float | None = None) -> Any:
+        if isinstance(write() if callable(write) else write, DecisionWrite):
             raise StorageUnavailableError
         return await submit(write, wait_seconds)
 

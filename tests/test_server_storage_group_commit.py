@@ -7,6 +7,7 @@ import contextlib
 import math
 import threading
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 from engines import BOTH_ENGINES, POSTGRESQL
@@ -93,6 +94,48 @@ async def test_many_submits_share_a_commit(disk: Disk) -> None:
         await asyncio.gather(first, *rest)
         assert (commits.count, commits.heard) == (2, 2)
     assert len(disk.reader.decisions([hex_id(i) for i in range(301)])) == 301
+
+
+async def test_what_makes_writes_is_called_in_one_go_once_their_transaction_begins(disk: Disk) -> None:
+    made: list[int] = []
+
+    def making(number: int) -> DecisionWrite:
+        made.append(number)
+        return write(number)
+
+    async with running(disk) as commits:
+        first = await commits.hold()
+        rest = [asyncio.ensure_future(commits.group.submit(partial(making, each))) for each in range(1, 6)]
+        await asyncio.sleep(0.05)
+        assert made == []
+        rest[2].cancel()
+        commits.held.set()
+        logged = await asyncio.gather(first, *rest[:2], *rest[3:])
+        assert made == [1, 2, 4, 5]
+        assert [each.decision_id for each in logged] == [hex_id(each) for each in (0, 1, 2, 4, 5)]
+        assert commits.count == 2
+    assert disk.reader.decision(hex_id(3)) is None
+
+
+async def test_what_goes_wrong_in_making_a_write_is_its_callers_alone(disk: Disk) -> None:
+    def wrong() -> DecisionWrite:
+        raise ZeroDivisionError
+
+    async with running(disk) as commits:
+        first = await commits.hold()
+        rest = [asyncio.ensure_future(commits.group.submit(each)) for each in (wrong, partial(write, 1), wrong)]
+        await asyncio.sleep(0)
+        commits.held.set()
+        outcomes = await asyncio.gather(first, *rest, return_exceptions=True)
+        assert [type(each) for each in outcomes] == [
+            DecisionRecord,
+            ZeroDivisionError,
+            DecisionRecord,
+            ZeroDivisionError,
+        ]
+        with pytest.raises(ZeroDivisionError):
+            await commits.group.submit(wrong)
+        await commits.group.submit(write(2))
 
 
 async def test_a_write_is_on_disk_when_submit_returns(disk: Disk) -> None:

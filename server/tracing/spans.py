@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -23,9 +24,9 @@ from policy.choices import Turn
 from policy.features import QueryFeatures
 from policy.log import DecisionRecord, ReportRecord
 from server.registry import RouterEntry
-from server.storage.writes import Disposition
+from server.storage.writes import DecisionWrite, Disposition
 from server.usecases.report_reward import ReportReward
-from server.usecases.route import Route, RouteCommand
+from server.usecases.route import Attempt, Route, RouteCommand
 
 _SEND_SECONDS_MAX = 5.0
 """How long a stop waits for a collector."""
@@ -124,9 +125,13 @@ class TracedRoute(Route):
         with self._stage("earlier_decision"):
             return await super()._earlier_decision(command, entry, until)
 
-    async def _store(self, draft: DecisionRecord, entry: RouterEntry, now_us: int, until: float) -> DecisionRecord:
+    async def _store(self, attempt: Attempt, entry: RouterEntry, until: float) -> DecisionRecord:
         with self._stage("store"):
-            return await super()._store(draft, entry, now_us, until)
+            return await super()._store(attempt, entry, until)
+
+    def _making(self, attempt: Attempt) -> Callable[[], DecisionWrite]:
+        # It is called by who writes the log, for whom the call's span is not the current one.
+        return partial(copy_context().run, super()._making(attempt))
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

@@ -29,7 +29,7 @@ from server.errors import (
     RouterNotFoundError,
     StorageUnavailableError,
 )
-from server.probes import Probes
+from server.probes import Probe, Probes
 from server.registry import Registry, RouterEntry
 from server.sessions import LastTurn, Sessions
 from server.storage.bounded_reads import BoundedReads
@@ -73,6 +73,19 @@ class RouteCommand:
     defer_activation: bool = False
 
 
+@dataclass(slots=True)
+class Attempt:
+    """A command on its way, and what has become of it. `probed` is whose probe it has begun: a router's uid, and
+    the key of its model.
+    """
+
+    command: RouteCommand
+    session: Turn | None
+    draft: DecisionRecord | None = None
+    probe: Probe | None = None
+    probed: tuple[int, str] = (0, "")
+
+
 class Route:
     """Decides with the newest view; the decision is on disk when the answer is given, unless the router says that
     it may be given while storage is away.
@@ -112,25 +125,28 @@ class Route:
         QueueFullError, StorageUnavailableError.
         """
         _check(command)
-        entry = self._registry.entry(command.router_id)
-        if entry is None:
-            raise RouterNotFoundError(command.router_id)
-        _check_models(command, entry)
-        features = self._featurise(command, entry)
+        entry = self._entry(command)
         now_us = self._clock_us()
         until = self._until(entry, deadline_seconds)
-        session = await self._session(command, entry, now_us, until)
+        attempt = Attempt(command, await self._session(command, entry, now_us, until))
         try:
-            draft = self._decide(command, entry, features, session, now_us)
+            logged = _own(await self._store(attempt, entry, until))
         except NoCandidateError as error:
             earlier = await self._earlier_decision(command, entry, until)
             if earlier is None:
                 raise NoEligibleModelError(str(error), error.reasons) from error
             return _own(earlier)
-        logged = _own(await self._store(draft, entry, now_us, until))
-        if command.session_id and logged.decision_id == draft.decision_id:
+        if command.session_id and attempt.draft is not None and logged.decision_id == attempt.draft.decision_id:
             self._sessions.put(entry.router.uid, command.session_id, LastTurn(_turn(logged), now_us))
         return logged
+
+    def _entry(self, command: RouteCommand) -> RouterEntry:
+        """The command's router, of which it can be asked. Raises RouterNotFoundError, ModelNotFoundError."""
+        entry = self._registry.entry(command.router_id)
+        if entry is None:
+            raise RouterNotFoundError(command.router_id)
+        _check_models(command, entry)
+        return entry
 
     def _until(self, entry: RouterEntry, deadline_seconds: float | None) -> float:
         """Until when storage is waited for, by the clock of the event loop."""
@@ -139,30 +155,46 @@ class Route:
             seconds = min(seconds, _WAIT_SHARE * deadline_seconds)
         return asyncio.get_running_loop().time() + seconds
 
-    async def _store(self, draft: DecisionRecord, entry: RouterEntry, now_us: int, until: float) -> DecisionRecord:
-        """Logs the draft; gives it as logged, or the earlier decision of the same request."""
-        spec = entry.router.spec
-        window_us = round(spec.reward_rule.join_window_seconds * 1e6)
-        write = DecisionWrite(draft, max(1, window_us), spec.paid_shadow.max_usd_per_day)
-        probe = None
-        if draft.choice.probe:
-            key = entry.by_id[draft.choice.model].key
-            # Nothing was awaited since the draw, so that no other request can have been drawn in between.
-            probe = self._probes.begin(entry.router.uid, key, now_us)
+    async def _store(self, attempt: Attempt, entry: RouterEntry, until: float) -> DecisionRecord:
+        """Decides and logs it; gives the decision as logged, or the earlier one of the same request."""
         try:
-            logged: DecisionRecord = await self._log.submit(write, _left(until))
+            logged: DecisionRecord = await self._log.submit(self._making(attempt), _left(until))
         except Exception as error:
             if isinstance(error, StorageUnavailableError) and _answers_unlogged(entry):
                 # A probe is made all the same. What comes of it nobody will hear.
-                return _unlogged(draft, now_us)
-            if probe is not None:
-                self._probes.end(entry.router.uid, key, probe)
+                return _unlogged(attempt.draft or self._draft(attempt, entry), self._clock_us())
+            self._end_probe(attempt)
             raise
-        if probe is not None and logged.decision_id == draft.decision_id:
-            probe.seq = logged.seq
-        elif probe is not None:
-            self._probes.end(entry.router.uid, key, probe)
+        if attempt.draft is not None and logged.decision_id != attempt.draft.decision_id:
+            self._end_probe(attempt)
+        elif attempt.probe is not None:
+            attempt.probe.seq = logged.seq
         return logged
+
+    def _making(self, attempt: Attempt) -> Callable[[], DecisionWrite]:
+        """What decides once the log is about to be written."""
+        return partial(self._write, attempt)
+
+    def _write(self, attempt: Attempt) -> DecisionWrite:
+        entry = self._entry(attempt.command)  # The registry may be another than when the request came.
+        draft = self._draft(attempt, entry)
+        spec = entry.router.spec
+        window_us = round(spec.reward_rule.join_window_seconds * 1e6)
+        return DecisionWrite(draft, max(1, window_us), spec.paid_shadow.max_usd_per_day)
+
+    def _draft(self, attempt: Attempt, entry: RouterEntry) -> DecisionRecord:
+        command, now_us = attempt.command, self._clock_us()
+        features = self._featurise(command, entry)
+        attempt.draft = draft = self._decide(command, entry, features, attempt.session, now_us)
+        if draft.choice.probe:
+            attempt.probed = entry.router.uid, entry.by_id[draft.choice.model].key
+            attempt.probe = self._probes.begin(*attempt.probed, now_us)
+        return draft
+
+    def _end_probe(self, attempt: Attempt) -> None:
+        """The decision was not stored: another may take its probe's place."""
+        if attempt.probe is not None:
+            self._probes.end(*attempt.probed, attempt.probe)
 
     def _featurise(self, command: RouteCommand, entry: RouterEntry) -> QueryFeatures:
         return self._featuriser.featurise(
