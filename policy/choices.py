@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from policy.domain import Features
+from policy.quick import quick
 
 IMPORTED = "imported"
 """The policy of a decision that was made elsewhere; no router can have it."""
@@ -24,6 +25,7 @@ class Exclusion(Enum):
     LATENCY_LIMIT = "latency_limit"
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Constraints:
     """What the chosen model must satisfy."""
@@ -35,6 +37,7 @@ class Constraints:
     max_latency_seconds: float | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Preference:
     """What one request is worth, where it differs from the router's objective."""
@@ -44,6 +47,7 @@ class Preference:
     exploit_only: bool = False
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Query:
     """One request as the policy sees it."""
@@ -61,6 +65,7 @@ class Query:
         return self.input_tokens or self.prompt_tokens
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Turn:
     """The last decision of a session: the model it chose, and the input tokens that are in its cache since."""
@@ -69,6 +74,7 @@ class Turn:
     input_tokens: float
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One model as a decision saw it."""
@@ -83,6 +89,7 @@ class Candidate:
     exclusion_detail: str = ""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Shadow:
     """How a decision in shadow mode came about; `policy.shadow` draws by it.
@@ -96,6 +103,7 @@ class Shadow:
     proposal: tuple[float, ...]
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Second:
     """The offer of a second call that a decision made; `policy.second` draws by it.
@@ -113,6 +121,7 @@ class Second:
     capped: bool = False
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Choice:
     """What a decision came to: the model, its propensity, and all that led there.

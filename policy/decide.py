@@ -15,6 +15,7 @@ from policy.domain import Model, ModelState, Router
 from policy.exploration import draw
 from policy.features import cost_features
 from policy.policies import Outlook, greedy, parse_policy
+from policy.quick import quick
 from policy.shadow import affordable_share, explores, mixed
 from policy.view import Aligned, PolicyView
 
@@ -141,6 +142,7 @@ def reconsider(
     return _outlook(view, router, forecast, reasons), candidates
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class _Forecast:
     """What is predicted of each model for one query. Lists are (models,); scores before any exclusion."""

@@ -17,6 +17,7 @@ from policy.domain import (
     FloatArray,
     InvalidFieldError,
 )
+from policy.quick import quick
 from policy.words import WordVectors
 
 FEATURE_VERSION = "wordllama256-structure16-hashed32-v1"
@@ -74,6 +75,7 @@ STRUCTURE_NAMES = (
 """What the values of the structure are, in their order."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class QueryFeatures:
     """A query's features, and about how many tokens its prompt has.

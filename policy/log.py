@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 
 from policy.choices import Choice, Query
 from policy.domain import Features, ModelError, Router
+from policy.quick import quick
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class DecisionRecord:
     """A decision as logged. `seq` is its position in the log; times are microseconds since 1970.
@@ -47,6 +49,7 @@ class DecisionRecord:
         return Query(self.features, self.input_tokens, self.prompt_tokens, self.max_output_tokens)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What a call used. `cached_input_tokens` are those of the input that were in the provider's cache."""
@@ -57,6 +60,7 @@ class Usage:
     cached_input_tokens: int = 0
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ReportRecord:
     """A report as logged; an activation is a report that says nothing. `second` is one on the second call.

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from policy.domain import Exploration, InvalidFieldError, require_model_id
 from policy.exploration import gap_weight, inverse_gap_weighting, limited
+from policy.quick import quick
 
 BURN_IN_PROBABILITY_MAX = 0.5
 BURN_IN_BUDGET_SHARE = 0.05
@@ -19,6 +20,7 @@ CHEAP = 0.05
 UNKNOWN_COST_PROBABILITY = 0.2
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Outlook:
     """What a policy chooses by, for one query. Sequences are (models,).

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from policy.log import DecisionRecord
+from policy.quick import quick
 
 _KEPT = 16_384
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Subject:
     """The decision that a report is on. Nothing of it ever changes."""

@@ -15,6 +15,7 @@ from sqlalchemy import BigInteger, BindParameter, Connection, bindparam, case, s
 from policy.domain import InvalidFieldError, Prices, RewardRule, Router
 from policy.join import joined, resolve
 from policy.log import DecisionRecord, LogRecord, ReportRecord, altered
+from policy.quick import quick
 from server.errors import (
     DecisionExpiredError,
     DecisionNotFoundError,
@@ -70,6 +71,7 @@ class Catalogue(Protocol):
         ...
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class DecisionWrite:
     """Appends a decision; gives it as logged, or the earlier one with the same request_id.
@@ -82,6 +84,7 @@ class DecisionWrite:
     second_max_usd: float = 0.0
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ReportWrite:
     """Appends a report or an activation; gives its disposition.

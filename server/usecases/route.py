@@ -22,6 +22,7 @@ from policy.domain import (
 )
 from policy.features import FEATURE_VERSION, Featuriser, QueryFeatures
 from policy.log import DecisionRecord
+from policy.quick import quick
 from policy.second import offered
 from server.errors import (
     ModelNotFoundError,
@@ -50,6 +51,7 @@ FEATURE_NAME_LENGTH_MAX = 256
 _WAIT_SHARE = 0.8
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class RouteCommand:
     """A request to route, as the caller made it. Models are named by their ids."""
