@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 _BATCH_MAX = 512
 _GATHER_SECONDS = 0.001
 _GATHER_SECONDS_MAX = 0.012
+_GATHER_WORTH = 2
 # An event loop that was held up this long hears late what the writer has done, which is then not storage's fault.
 _LATE_SECONDS = 0.05
 _SECOND_LOOK_SECONDS = 0.25
@@ -211,10 +212,10 @@ class GroupCommit:
 
     async def _gather(self) -> None:
         """Waits while more writes come, though not for long: callers come in numbers, and a commit costs about as
-        much for fifty writes as for one.
+        much for fifty writes as for one. Where they come one by one there is time for a commit of each.
         """
-        waited, known = 0.0, 0
-        while known < len(self._pending) and waited < _GATHER_SECONDS_MAX:
+        waited, known = 0.0, -math.inf
+        while len(self._pending) - known >= _GATHER_WORTH and waited < _GATHER_SECONDS_MAX:
             known = len(self._pending)
             await asyncio.sleep(_GATHER_SECONDS)
             waited += _GATHER_SECONDS
