@@ -57,7 +57,7 @@ from server.statuses import Statuses
 from server.storage import registry_store
 from server.storage.bounded_reads import BoundedReads
 from server.storage.checkpoints import Checkpoints
-from server.storage.engine import hurry, migrate, open_engine
+from server.storage.engine import hurry, migrate, open_engine, open_relaxed
 from server.storage.group_commit import GroupCommit
 from server.storage.policy_store import read_transitions
 from server.storage.positions import log_time_us
@@ -99,6 +99,7 @@ class App:
         self._clock = clock or LogClock()
         self._tracing = open_tracing(os.environ)
         self._engine: Engine = open_engine(settings.database_url, settings.durability)
+        self._view_engine = open_relaxed(self._engine)
         self._shared = self._engine.dialect.name == "postgresql" or settings.several
         self._checkpoints = Checkpoints(self._engine) if self._engine.dialect.name == "sqlite" else None
         tails = LogTail(), LogTail()
@@ -241,6 +242,7 @@ class App:
         self._reads.close()
         self._log.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._view_engine.dispose()
         self._engine.dispose()
         await asyncio.to_thread(self._tracing.stop)
 
@@ -313,6 +315,7 @@ class App:
     def _make_learning(self, evaluation_reader: LogReader) -> Learning:
         loops = Loops(
             self._engine,
+            self._view_engine,
             (self._reader, evaluation_reader),
             self._registry,
             self._views,

@@ -20,9 +20,12 @@ _POLL_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Loops:
-    """`readers` are the learner's and the evaluation's, `shared` says whether others use the database too."""
+    """`readers` are the learner's and the evaluation's, `shared` says whether others use the database too. Views
+    are published through an engine of their own.
+    """
 
     engine: Engine
+    view_engine: Engine
     readers: tuple[LogReader, LogReader]
     registry: Registry
     views: Views
@@ -35,7 +38,7 @@ class Loops:
 
     def learner(self, on_health: Callable[[bool], object]) -> LearnerLoop:
         """One that says how it is."""
-        publisher = ViewPublisher(self.engine, self.clock_us, canaries=False)
+        publisher = ViewPublisher(self.view_engine, self.clock_us, canaries=False)
         return LearnerLoop(
             self.readers[0],
             self.views,
@@ -53,7 +56,7 @@ class Loops:
         on_found: Callable[[str, Found | None], object],
     ) -> EvaluationLoop:
         """One that says how it is, how the live policies do, and what it has found of a router."""
-        publisher = ViewPublisher(self.engine, self.clock_us, canaries=True)
+        publisher = ViewPublisher(self.view_engine, self.clock_us, canaries=True)
         return EvaluationLoop(
             self.engine,
             self.readers[1],

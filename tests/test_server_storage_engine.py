@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 import server.storage.engine
 from policy.domain import InvalidFieldError, RouterSpec
-from server.storage.engine import Durability, migrate, open_engine, shown_url
+from server.storage.engine import Durability, migrate, open_engine, open_relaxed, shown_url
 from server.storage.schema import metadata
 
 
@@ -28,6 +28,16 @@ def test_sqlite_runs_in_wal_mode_and_syncs_as_durability_asks(
     with engine.connect() as connection:
         assert connection.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
         assert connection.execute(text("PRAGMA synchronous")).scalar_one() == level
+    engine.dispose()
+
+
+def test_who_publishes_what_is_soon_published_again_waits_for_no_disk(url: str) -> None:
+    engine = open_engine(url)
+    relaxed = open_relaxed(engine)
+    for each, level in ((relaxed, 1), (engine, 2), (relaxed, 1)):
+        with each.connect() as connection:
+            assert connection.execute(text("PRAGMA synchronous")).scalar_one() == level
+    relaxed.dispose()
     engine.dispose()
 
 

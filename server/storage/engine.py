@@ -52,6 +52,17 @@ def open_engine(url: str, durability: Durability = Durability.POWER_LOSS, *, cre
     return _open_postgresql(parsed)
 
 
+def open_relaxed(engine: Engine) -> Engine:
+    """An engine on the same database, for what is soon written anew if it is lost: nobody waits for the disk.
+
+    While SQLite does, it holds off who writes the log. It is `engine` itself on PostgreSQL, where each transaction
+    says so by itself.
+    """
+    if engine.dialect.name != "sqlite":
+        return engine
+    return _open_sqlite(engine.url, Durability.PROCESS_CRASH, create=True)
+
+
 def shown_url(url: str) -> str:
     """The URL as it may be seen by anyone: without its password. Raises InvalidFieldError."""
     return _parsed(url).render_as_string(hide_password=True)

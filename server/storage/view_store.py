@@ -57,7 +57,8 @@ class Board:
 
 def publish_views(engine: Engine, found: Iterable[StoredView], learner: LearnerHead | None, time_us: int) -> None:
     """Publishes in one small transaction and says so to who listens. Views that are older than what is there
-    change nothing. On PostgreSQL nobody waits for the disk: what is lost in a crash is soon published again.
+    change nothing. Nobody waits for the disk, on SQLite with an `open_relaxed` engine: what is lost in a crash is
+    soon published again.
     """
     rows = [
         {
