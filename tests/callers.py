@@ -52,9 +52,10 @@ def refuse_at_first(running: Running, monkeypatch: pytest.MonkeyPatch) -> Counte
     submit = running.app._log.submit
     refused = Counter[type]()
 
-    async def refuse(write: Write, wait_seconds: float | None = None) -> Any:
-        if isinstance(write, (DecisionWrite, ReportWrite)) and refused[type(write)] < REFUSALS:
-            refused[type(write)] += 1
+    async def refuse(write: Write | Callable[[], Write], wait_seconds: float | None = None) -> Any:
+        kind = type(write() if callable(write) else write)
+        if kind in (DecisionWrite, ReportWrite) and refused[kind] < REFUSALS:
+            refused[kind] += 1
             raise StorageUnavailableError
         return await submit(write, wait_seconds)
 
