@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from policy.array_state import part_of, prefixed
-from policy.candidates import CANDIDATES_MAX, CandidateSpec, comparators
+from policy.candidates import CandidateSpec
 from policy.confidence import Bounds
-from policy.contenders import Build, Contender, Learned, Learning, Sight, contender
-from policy.domain import InvalidFieldError, RewardJoin, Router, require_number
+from policy.contenders import Build, Learned, Learning, Sight, contender
+from policy.domain import RewardJoin, Router, require_number
 from policy.estimators import LEVEL
 from policy.evidence import Events, LeftOut, Metric
 from policy.guard import Crossed, Guard
@@ -24,8 +24,8 @@ from policy.join import Joined
 from policy.league import Results, Tally
 from policy.log import DecisionRecord, ReportRecord
 from policy.paired import PairedComparison
+from policy.roster import Roster
 from policy.settlement import Limits, Pending, answers, events, left_out, with_alternatives
-from policy.standing import Standing
 from policy.verdict import Requirements
 from policy.view import PolicyView
 
@@ -54,21 +54,6 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         require_number("level", self.level, 0.0, 1.0 - 1e-12, above=True)
         require_number("pending_max", self.pending_max, 1, 10_000_000)
-
-
-@dataclass(slots=True)
-class _Entry:
-    """A candidate under its name, with a number that no other has had.
-
-    `model_uid` is of the one model that a comparator is about: another of the same id begins anew.
-    """
-
-    number: int
-    spec: CandidateSpec
-    comparator: bool
-    contender: Contender | Standing
-    tally: Tally
-    model_uid: int | None = None
 
 
 class Evaluation:
@@ -105,28 +90,22 @@ class Evaluation:
         self._requirements = self._settings.requirements
         self._guard = Guard()
         self._guard.require(self._requirements)
-        self._build = build
-        self._entries: dict[str, _Entry] = {}
-        self._entered = 0
+        self._roster = Roster(build, self._blank_tally)
         self._pending: OrderedDict[int, Pending] = OrderedDict()
         self._batch: list[Pending] = []
         self._counts = dict.fromkeys(_COUNTS, 0)
         self._answered_upto = from_seq
         self._paired = self._new_comparison()
-        self._compare()
-        specs = list(candidates)
-        if len(specs) > CANDIDATES_MAX:
-            raise InvalidFieldError("candidates", f"must be at most {CANDIDATES_MAX}")
-        for spec in specs:
-            self._enter_candidate(spec)
+        self._roster.compare(router)
+        self._roster.enter(candidates, router)
         self._line_up()
 
     def on_registry(self, router: Router) -> None:
         """The router or its models have changed. A model that is new gets its comparator from here on."""
         self._router = router
-        self._compare()
+        self._roster.compare(router)
         self._line_up()
-        for _, asked in self._asked:
+        for _, asked in self._roster.asked:
             asked.on_registry(router)
 
     def on_candidates(
@@ -137,15 +116,7 @@ class Evaluation:
 
         `learned` has, for new ones that are to begin with it, what a learner in their place would know.
         """
-        wanted = {spec.id: spec for spec in candidates}
-        for name in [name for name, entry in self._entries.items() if not entry.comparator and name not in wanted]:
-            del self._entries[name]
-        for name, spec in wanted.items():
-            if name not in self._entries:
-                self._enter(spec, comparator=False)
-                entered = self._entries[name].contender
-                if name in learned and isinstance(entered, Learning):
-                    entered.begin_with(learned[name])
+        self._roster.replace(candidates, learned, self._router)
         self._line_up()
 
     def on_requirements(self, requirements: Requirements, seq: int) -> None:
@@ -157,7 +128,7 @@ class Evaluation:
         self._requirements = requirements
         self._guard.require(requirements)
         self._enter_events()
-        for entry in self._entries.values():
+        for entry in self._roster.entries.values():
             entry.tally.follow(requirements, seq)
 
     def restart(self, seq: int, *, promoted: bool) -> None:
@@ -167,7 +138,7 @@ class Evaluation:
         What the candidates have learned stays. Decisions of the former live policy are settled no more.
         """
         self._guard.begin(seq, promoted=promoted)
-        for entry in self._entries.values():
+        for entry in self._roster.entries.values():
             entry.tally = self._blank_tally()
         self._pending.clear()
         self._paired.restart()
@@ -176,7 +147,7 @@ class Evaluation:
 
     def view(self, candidate: str, snapshot: int) -> PolicyView | None:
         """What the candidate would decide with now, under this position of the log; None if it does not learn."""
-        entry = self._entries.get(candidate)
+        entry = self._roster.entries.get(candidate)
         if entry is None or not isinstance(entry.contender, Learning):
             return None
         return entry.contender.view(snapshot)
@@ -193,14 +164,14 @@ class Evaluation:
         self._counts["incumbents"] += bool(decision.incumbent_model)
         decision = with_alternatives(decision, self._router)
         given: dict[int, tuple[float, ...]] = {}
-        if self._asked:
+        if self._roster.asked:
             sight = Sight.of(decision)
-            given = {number: tuple(asked.answer(sight)) for number, asked in self._asked}
+            given = {number: tuple(asked.answer(sight)) for number, asked in self._roster.asked}
         reason = left_out(decision)
         if reason is not None:
-            self._leave_out(reason, self._lineup)
+            self._roster.leave_out(reason, self._roster.numbers)
             return
-        pending = Pending.of(decision, self._router.spec, self._bounds, self._lineup, given)
+        pending = Pending.of(decision, self._router.spec, self._bounds, self._roster.numbers, given)
         self._pending[decision.seq] = pending
         self._paired.begin(decision, pending)
         if len(self._pending) > self._settings.pending_max:
@@ -212,7 +183,7 @@ class Evaluation:
         self._require_answered(decision)
         if report.seq <= decision.seq:
             raise OrderError(f"a report at {report.seq} is on a decision after it, at {decision.seq}")
-        for _, asked in self._asked:
+        for _, asked in self._roster.asked:
             asked.on_report(report, decision)
         self._guard.on_report(report, decision)
         if report.late:
@@ -232,7 +203,7 @@ class Evaluation:
     def on_close(self, decision: DecisionRecord, joined: Joined) -> None:
         """A decision's window has closed. Raises OrderError if it was not answered yet."""
         self._require_answered(decision)
-        for _, asked in self._asked:
+        for _, asked in self._roster.asked:
             asked.on_close(decision, joined)
         missing_reward = self._router.spec.reward_rule.missing_reward
         self._paired.on_close(decision.seq, joined.active, missing_reward)
@@ -250,12 +221,11 @@ class Evaluation:
         pending = self._pending.get(decision.seq)
         if pending is None:
             return {}
-        numbers, probabilities, _ = answers([pending], self._standing)
+        numbers, probabilities, _ = answers([pending], self._roster.standing)
         rows = zip(numbers, probabilities[:, 0].tolist(), strict=True)
+        names = self._roster.names
         return {
-            self._names[number]: dict(zip(pending.models, row, strict=True))
-            for number, row in rows
-            if number in self._names
+            names[number]: dict(zip(pending.models, row, strict=True)) for number, row in rows if number in names
         }
 
     @property
@@ -271,11 +241,11 @@ class Evaluation:
     def results(self) -> Results:
         """What is known now. Asking changes nothing."""
         waiting: dict[int, list[Events]] = {}
-        for number, found in events(self._batch, self._standing, self._bounds):
+        for number, found in events(self._batch, self._roster.standing, self._bounds):
             waiting.setdefault(number, []).append(found)
         candidates = tuple(
             entry.tally.with_events(waiting.get(entry.number, ())).result(entry.spec, entry.comparator)
-            for entry in self._entries.values()
+            for entry in self._roster.entries.values()
         )
         paired = self._paired.results()
         return Results(**self._counts, pending=len(self._pending), candidates=candidates, paired=paired)
@@ -287,11 +257,11 @@ class Evaluation:
     def _settle(self, pending: Pending) -> None:
         """Makes an event of it. Batches are of a fixed number, so that a page's size has no part in any bit."""
         if pending.fallback:
-            self._leave_out(LeftOut.SERVED_BY_FALLBACK, pending.lineup)
+            self._roster.leave_out(LeftOut.SERVED_BY_FALLBACK, pending.lineup)
             if not pending.error:
                 return
         elif np.isnan(pending.reward):
-            self._leave_out(LeftOut.NO_REWARD, pending.lineup)
+            self._roster.leave_out(LeftOut.NO_REWARD, pending.lineup)
         self._counts["settled"] += 1
         self._paired.settle(pending)
         self._batch.append(pending)
@@ -300,80 +270,30 @@ class Evaluation:
 
     def _enter_events(self) -> None:
         batch, self._batch = self._batch, []
-        for number, found in events(batch, self._standing, self._bounds):
-            if number in self._names:
-                self._entries[self._names[number]].tally.add(found)
-
-    def _leave_out(self, reason: LeftOut, lineup: Sequence[int]) -> None:
-        for number in lineup:
-            if number in self._names:
-                self._entries[self._names[number]].tally.estimators.leave_out(reason)
-
-    def _compare(self) -> None:
-        """Gives every model its comparator, and takes away those of models that are gone.
-
-        That of a model which has taken the id of one that is gone begins anew: they are not the same.
-        """
-        wanted = {spec.id: spec for spec in comparators(self._router)}
-        for name in [name for name, entry in self._entries.items() if entry.comparator and name not in wanted]:
-            del self._entries[name]
-        for name, spec in wanted.items():
-            entry = self._entries.get(name)
-            if entry is None or entry.model_uid != self._model_uid(spec):
-                self._enter(spec, comparator=entry is None or entry.comparator)
-
-    def _model_uid(self, spec: CandidateSpec) -> int | None:
-        """Of the one model that a comparator is about."""
-        if not spec.id.startswith("fixed:") or spec.policy != spec.id:
-            return None
-        model = spec.id.removeprefix("fixed:")
-        return next((each.uid for each in self._router.models if each.id == model), None)
-
-    def _enter_candidate(self, spec: CandidateSpec) -> None:
-        """One that is the same as a comparator takes its place."""
-        there = self._entries.get(spec.id)
-        taken = there is not None and not (there.comparator and there.spec == spec)
-        if taken or (spec.id.startswith("fixed:") and spec.policy != spec.id):
-            raise InvalidFieldError("candidates", f"{spec.id!r} stands twice, or is the name of a comparator")
-        self._enter(spec, comparator=False)
-
-    def _enter(self, spec: CandidateSpec, comparator: bool) -> None:
-        self._entered += 1
-        self._entries[spec.id] = _Entry(
-            number=self._entered,
-            spec=spec,
-            comparator=comparator,
-            contender=self._build(spec, self._router),
-            tally=self._blank_tally(),
-            model_uid=self._model_uid(spec),
-        )
+        for number, found in events(batch, self._roster.standing, self._bounds):
+            tally = self._roster.tally(number)
+            if tally is not None:
+                tally.add(found)
 
     def _blank_tally(self) -> Tally:
         return Tally(self._requirements, self._bounds, self._settings.level)
 
     def _line_up(self) -> None:
-        """Sorts out who is there: by number, who has to be asked at once, and whose answers can wait."""
-        entries = self._entries.values()
-        self._lineup = tuple(entry.number for entry in entries)
-        self._names = {entry.number: name for name, entry in self._entries.items()}
-        self._standing = {each.number: each.contender for each in entries if isinstance(each.contender, Standing)}
-        self._asked: list[tuple[int, Contender]] = [
-            (each.number, each.contender) for each in entries if not isinstance(each.contender, Standing)
-        ]
-        self._paired.line_up(self._names, self._standing)
+        self._roster.sort_out()
+        self._paired.line_up(self._roster.names, self._roster.standing)
 
     def _new_comparison(self) -> PairedComparison:
         return PairedComparison(self._bounds, self._settings.level, self._settings.pending_max)
 
     def state(self) -> bytes:
         """The whole state but the router, the candidates and the settings, pending decisions included."""
+        entered, entered_arrays = self._roster.state()
         paired, paired_arrays = self._paired.state()
         meta: dict[str, Any] = {
             "version": STATE_VERSION,
             "counts": self._counts,
             "answered_upto": self._answered_upto,
-            "entered": self._entered,
-            "entries": [[entry.number, name] for name, entry in self._entries.items()],
+            **entered,
             "requirements": asdict(self._requirements),
             "guard": self._guard.state(),
             "bounds": {metric: [each.low, each.high] for metric, each in self._bounds.items()},
@@ -383,10 +303,7 @@ class Evaluation:
         }
         arrays = {"meta": np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)}
         arrays |= prefixed("paired", paired_arrays)
-        for number, entry in enumerate(self._entries.values()):
-            if not isinstance(entry.contender, Standing):
-                arrays[f"{number} contender"] = np.frombuffer(entry.contender.state(), dtype=np.uint8)
-            arrays |= prefixed(f"{number} tally", entry.tally.state())
+        arrays |= entered_arrays
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
         return buffer.getvalue()
@@ -415,23 +332,14 @@ class Evaluation:
 
     def _take_back(self, meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
         names = [name for _, name in meta["entries"]]
-        if set(names) != set(self._entries):
+        if set(names) != set(self._roster.entries):
             raise ValueError(f"the state is of other candidates: {', '.join(names)}")
         # As they were declared, whatever the registry has become since.
         self._bounds = {Metric(name): Bounds(*ends) for name, ends in meta["bounds"].items()}
         self._requirements = Requirements(**meta["requirements"])
         self._guard.require(self._requirements)
         self._guard.restore(meta["guard"])
-        ordered = [self._entries[name] for name in names]
-        self._entries = {}
-        for place, (entry, (number, _)) in enumerate(zip(ordered, meta["entries"], strict=True)):
-            self._entered = number - 1
-            self._enter(entry.spec, entry.comparator)
-            entered = self._entries[entry.spec.id]
-            if not isinstance(entered.contender, Standing):
-                entered.contender.restore(self._router, arrays[f"{place} contender"].tobytes())
-            entered.tally.restore(part_of(arrays, f"{place} tally"))
-        self._entered = meta["entered"]
+        self._roster.restore(meta, arrays, self._router)
         self._paired = self._new_comparison()
         self._paired.restore(meta["paired"], part_of(arrays, "paired"))
         self._line_up()

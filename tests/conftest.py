@@ -67,3 +67,10 @@ def disk(url: str) -> Iterator[Disk]:
     log = Disk(url)
     yield log
     log.close()
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test works where its database is, with no settings of whoever runs it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("POINTSMAN_DATABASE_URL", raising=False)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from anyio.from_thread import start_blocking_portal
 from pointsman.client import Connection
@@ -27,6 +28,12 @@ from server.gateway.settings import GatewaySettings, read_gateway_config
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 WORDS = ["All ", "is ", "well."]
 JSON = '{"city": "Paris"}'
+# LiteLLM silences these when it is first imported, which pytest undoes for each test.
+LITELLM_SILENCED = [
+    pytest.mark.filterwarnings("ignore:.*ReadOnly:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
 
 
 @dataclass

@@ -17,10 +17,10 @@ from urllib.request import urlopen
 
 import pytest
 import yaml
+from http_calls import free_port
 from prometheus_client.parser import text_string_to_metric_families
 from servers import Running, eventually, refusal, running_app, seeded
 from test_server_evaluation_loop import create, evaluated, traffic
-from test_server_http import free_port
 from test_server_metrics import page
 
 from policy.features import Featuriser

@@ -11,8 +11,9 @@ from bandit_logs import BAD, EVEN, GOOD, part
 
 from policy.confidence import Bounds, ConfidenceSequence, Contrast
 from policy.domain import FloatArray, InvalidFieldError
-from policy.estimators import WEIGHT_LEVELS, Estimators, Support
+from policy.estimators import Estimators, Support
 from policy.evidence import Interval, LeftOut, Metric
+from policy.sums import WEIGHT_LEVELS
 from policy.verdict import Outcome, Refusal, Requirements, State, judge
 
 UTILITY = Contrast(Metric.UTILITY)

@@ -13,13 +13,13 @@ from pathlib import Path
 import grpc
 import pytest
 from collector import Collector, attributes, running_collector, trace_to
+from http_calls import ROUTE, post
 from locks import add_key, bearer
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 from pointsman.v1 import registry_service_pb2 as registry_pb
 from pointsman.v1 import router_service_pb2 as pb
 from servers import NOT_STORED, POINTSMAN, Running, prices, refusal, running_app, storing_no_decisions
 from standins import running_gateway, running_standin
-from test_server_http import ROUTE, post
 
 from policy.domain import InvalidFieldError
 from policy.features import Featuriser
