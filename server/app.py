@@ -26,6 +26,7 @@ from sqlalchemy import Engine
 
 from policy.features import Featuriser
 from server.admission import Admission
+from server.alarm_watch import AlarmWatch
 from server.clock import LogClock, new_decision_id, now_us
 from server.config_file import DeclaredRouter
 from server.declared import apply_declared
@@ -122,7 +123,8 @@ class App:
         self._history = HistoryLoop(self._engine, self._log, self._clock, lambda: self._learning.learns)
         self._health = HealthService()
         self._loop = asyncio.get_running_loop()
-        self._learning = self._make_learning(LogReader(self._engine, tails[1]))
+        stored = StoredEvaluations(self._engine, self._registry)
+        self._learning = self._make_learning(LogReader(self._engine, tails[1]), stored)
         self._election = Election(
             self._engine, self._learning.begin, self._learning.abandon, lambda: not self._learning.died
         )
@@ -135,6 +137,9 @@ class App:
             lambda: not self._learning.active,
             self._refresh_registry,
             self._tell_health,
+        )
+        self._alarms = AlarmWatch(
+            self._engine, self._registry, stored.glance, lambda: not self._learning.active, self._tell_health
         )
         self._retention = RetentionLoop(
             self._engine, self._log, self._clock, settings.retention_days, lambda: self._learning.learns
@@ -156,6 +161,7 @@ class App:
             self._registry,
             self._learning,
             self._watch if self._shared else None,
+            self._alarms,
             self._learner_process,
             self._metrics,
         )
@@ -236,6 +242,7 @@ class App:
         self._retention.close()
         self._history.close()
         self._key_watch.stop()
+        self._alarms.stop()
         if self._checkpoints is not None:
             await asyncio.to_thread(self._checkpoints.stop)
         self._reads.close()
@@ -310,7 +317,7 @@ class App:
     async def _read_transitions(self, router_uid: int, after: tuple[int, str], limit: int) -> Sequence[Any]:
         return await self._reads(partial(read_transitions, self._engine, router_uid, after, limit))
 
-    def _make_learning(self, evaluation_reader: LogReader) -> Learning:
+    def _make_learning(self, evaluation_reader: LogReader, stored: StoredEvaluations) -> Learning:
         loops = Loops(
             self._engine,
             (self._reader, evaluation_reader),
@@ -328,7 +335,7 @@ class App:
             loops.evaluation,
             self._look_after,
             self._tell_health,
-            StoredEvaluations(self._engine, self._registry).find if self._shared else lambda _: None,
+            stored.find if self._shared else lambda _: None,
             self._clock,
         )
 
@@ -359,6 +366,7 @@ class App:
             self._learning.begin()
             return
         self._watch.start(head)
+        self._spawn(self._alarms.run())
         if self._learner_process is not None:
             self._spawn(self._learner_process.run())
         elif self._settings.role is not Role.ROUTER:

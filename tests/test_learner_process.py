@@ -17,7 +17,7 @@ from engines import BOTH_ENGINES
 from grpc_health.v1 import health_pb2
 from pointsman.v1 import router_service_pb2 as pb
 from servers import Running, eventually, serving_process
-from test_roles import LEARNER, MODELS, NOT_SERVING, SERVING, learned, require_sound
+from test_roles import LEARNER, LIVE_POLICY, MODELS, NOT_SERVING, SERVING, bad_traffic, learned, require_sound
 
 from server.storage.engine import open_engine
 from server.storage.reader import LogReader
@@ -162,6 +162,25 @@ async def test_a_learner_that_died_of_a_fault_of_ours_ends_and_is_started_again(
     (tmp_path / "faulty").unlink()
     assert await learned(server) == (5, 5)
     await server.health_is(SERVING, LEARNER)
+
+
+async def test_what_its_evaluation_has_found_is_in_the_servers_health_and_stays_when_both_are_started_again(
+    begin: Serve,
+) -> None:
+    process, server = await begin(POINTSMAN_EVALUATION_SECONDS="0.5")
+    await server.create_models(**MODELS)
+    await server.update_router(policy="uniform")
+    await server.health_is(SERVING)
+    await server.health_is(SERVING, LIVE_POLICY)
+    await bad_traffic(server)
+    await server.health_is(NOT_SERVING, LIVE_POLICY)
+    await server.health_is(SERVING)
+    process.send_signal(signal.SIGKILL)
+    await asyncio.to_thread(process.wait)
+    _, again = await begin(POINTSMAN_EVALUATION_SECONDS="0.5")
+    await again.health_is(NOT_SERVING, LIVE_POLICY)
+    await again.update_router(policy="fixed:good")
+    await again.health_is(SERVING, LIVE_POLICY)
 
 
 async def test_it_is_our_code_that_it_runs_whatever_is_in_the_folder_where_it_is_started(
