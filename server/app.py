@@ -91,12 +91,20 @@ _DESCRIPTORS = (
 class App:
     """A router, a learner and an evaluation in one process, or a part of them by its role. Make it, `start` and
     `stop` it in one event loop.
+
+    `of_another` is the learner of a server that has started it, and that says itself who is served.
     """
 
     def __init__(
-        self, settings: Settings, featuriser: Featuriser | None = None, clock: LogClock | None = None
+        self,
+        settings: Settings,
+        featuriser: Featuriser | None = None,
+        clock: LogClock | None = None,
+        *,
+        of_another: bool = False,
     ) -> None:
         self._settings = settings
+        self._of_another = of_another
         self._clock = clock or LogClock()
         self._tracing = open_tracing(os.environ)
         self._engine: Engine = open_engine(settings.database_url, settings.durability)
@@ -221,7 +229,8 @@ class App:
         self._spawn(self._history.run())
         await self._server.start()
         await self._http.start(doors)
-        doors.tell(self._ring.locked)
+        if not self._of_another:
+            doors.tell(self._ring.locked)
 
     async def stop(self) -> None:
         """Finishes what is in flight, learns it, saves a snapshot, and ends; without a database that answers, it
