@@ -219,6 +219,8 @@ class App:
             raise OSError(
                 f"cannot listen on {address}: it is taken by another server, or no address of this machine"
             ) from error
+        # Whatever may be taken is asked for before a learner is begun, which would have to be ended again.
+        self._http.open(doors)
         self._http.attach(self._server)
         if self._settings.metrics_port is not None:
             self._metrics.serve(self._settings.metrics_host, self._settings.metrics_port)
@@ -228,7 +230,7 @@ class App:
         self._spawn(self._retention.run())
         self._spawn(self._history.run())
         await self._server.start()
-        await self._http.start(doors)
+        self._http.start()
         if not self._of_another:
             doors.tell(self._ring.locked)
 
