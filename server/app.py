@@ -58,6 +58,7 @@ from server.statuses import Statuses
 from server.storage import registry_store
 from server.storage.bounded_reads import BoundedReads
 from server.storage.checkpoints import Checkpoints
+from server.storage.claim import Claim
 from server.storage.engine import hurry, migrate, open_engine
 from server.storage.group_commit import GroupCommit
 from server.storage.policy_store import read_transitions
@@ -110,6 +111,7 @@ class App:
         self._engine: Engine = open_engine(settings.database_url, settings.durability)
         self._shared = self._engine.dialect.name == "postgresql" or settings.several
         self._checkpoints = Checkpoints(self._engine) if self._engine.dialect.name == "sqlite" else None
+        self._claim = Claim(self._engine, shared=settings.several) if self._checkpoints is not None else None
         tails = LogTail(), LogTail()
         self._reader = LogReader(self._engine, tails[0], tails[1])
         self._registry = Registry()
@@ -190,11 +192,14 @@ class App:
         return self._metrics.port
 
     async def start(self, declared: list[DeclaredRouter]) -> None:
-        """Migrates, applies what a file declares, and serves. Raises OSError if the address is taken,
-        InvalidFieldError if the doors are not as the settings need them.
+        """Migrates, applies what a file declares, and serves. Raises OSError if the address is taken, or the
+        database by a server that does not go with this one, InvalidFieldError if the doors are not as the settings
+        need them.
         """
         doors = Doors(self._settings)
         await asyncio.to_thread(migrate, self._engine)
+        if self._claim is not None:
+            await asyncio.to_thread(self._claim.take)
         self._clock.reached(await asyncio.to_thread(log_time_us, self._engine))
         await self._key_watch.refresh()
         doors.require_locked(self._ring.locked)
@@ -260,6 +265,8 @@ class App:
         self._log.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._engine.dispose()
+        if self._claim is not None:
+            self._claim.release()
         await asyncio.to_thread(self._tracing.stop)
 
     async def wait(self) -> None:
