@@ -26,6 +26,7 @@ from sqlalchemy import Engine
 
 from policy.features import Featuriser
 from server.admission import Admission
+from server.alarm_watch import AlarmWatch
 from server.clock import LogClock, new_decision_id, now_us
 from server.config_file import DeclaredRouter
 from server.declared import apply_declared
@@ -57,6 +58,7 @@ from server.statuses import Statuses
 from server.storage import registry_store
 from server.storage.bounded_reads import BoundedReads
 from server.storage.checkpoints import Checkpoints
+from server.storage.claim import Claim
 from server.storage.engine import hurry, migrate, open_engine, open_relaxed
 from server.storage.group_commit import GroupCommit
 from server.storage.policy_store import read_transitions
@@ -90,18 +92,27 @@ _DESCRIPTORS = (
 class App:
     """A router, a learner and an evaluation in one process, or a part of them by its role. Make it, `start` and
     `stop` it in one event loop.
+
+    `of_another` is the learner of a server that has started it, and that says itself who is served.
     """
 
     def __init__(
-        self, settings: Settings, featuriser: Featuriser | None = None, clock: LogClock | None = None
+        self,
+        settings: Settings,
+        featuriser: Featuriser | None = None,
+        clock: LogClock | None = None,
+        *,
+        of_another: bool = False,
     ) -> None:
         self._settings = settings
+        self._of_another = of_another
         self._clock = clock or LogClock()
         self._tracing = open_tracing(os.environ)
         self._engine: Engine = open_engine(settings.database_url, settings.durability)
         self._view_engine = open_relaxed(self._engine)
         self._shared = self._engine.dialect.name == "postgresql" or settings.several
         self._checkpoints = Checkpoints(self._engine) if self._engine.dialect.name == "sqlite" else None
+        self._claim = Claim(self._engine, shared=settings.several) if self._checkpoints is not None else None
         tails = LogTail(), LogTail()
         self._reader = LogReader(self._engine, tails[0], tails[1])
         self._registry = Registry()
@@ -123,7 +134,8 @@ class App:
         self._history = HistoryLoop(self._engine, self._log, self._clock, lambda: self._learning.learns)
         self._health = HealthService()
         self._loop = asyncio.get_running_loop()
-        self._learning = self._make_learning(LogReader(self._engine, tails[1]))
+        stored = StoredEvaluations(self._engine, self._registry)
+        self._learning = self._make_learning(LogReader(self._engine, tails[1]), stored)
         self._election = Election(
             self._engine, self._learning.begin, self._learning.abandon, lambda: not self._learning.died
         )
@@ -136,6 +148,9 @@ class App:
             lambda: not self._learning.active,
             self._refresh_registry,
             self._tell_health,
+        )
+        self._alarms = AlarmWatch(
+            self._engine, self._registry, stored.glance, lambda: not self._learning.active, self._tell_health
         )
         self._retention = RetentionLoop(
             self._engine, self._log, self._clock, settings.retention_days, lambda: self._learning.learns
@@ -157,6 +172,7 @@ class App:
             self._registry,
             self._learning,
             self._watch if self._shared else None,
+            self._alarms,
             self._learner_process,
             self._metrics,
         )
@@ -177,11 +193,14 @@ class App:
         return self._metrics.port
 
     async def start(self, declared: list[DeclaredRouter]) -> None:
-        """Migrates, applies what a file declares, and serves. Raises OSError if the address is taken,
-        InvalidFieldError if the doors are not as the settings need them.
+        """Migrates, applies what a file declares, and serves. Raises OSError if the address is taken, or the
+        database by a server that does not go with this one, InvalidFieldError if the doors are not as the settings
+        need them.
         """
         doors = Doors(self._settings)
         await asyncio.to_thread(migrate, self._engine)
+        if self._claim is not None:
+            await asyncio.to_thread(self._claim.take)
         self._clock.reached(await asyncio.to_thread(log_time_us, self._engine))
         await self._key_watch.refresh()
         doors.require_locked(self._ring.locked)
@@ -206,6 +225,8 @@ class App:
             raise OSError(
                 f"cannot listen on {address}: it is taken by another server, or no address of this machine"
             ) from error
+        # Whatever may be taken is asked for before a learner is begun, which would have to be ended again.
+        self._http.open(doors)
         self._http.attach(self._server)
         if self._settings.metrics_port is not None:
             self._metrics.serve(self._settings.metrics_host, self._settings.metrics_port)
@@ -215,8 +236,9 @@ class App:
         self._spawn(self._retention.run())
         self._spawn(self._history.run())
         await self._server.start()
-        await self._http.start(doors)
-        doors.tell(self._ring.locked)
+        self._http.start()
+        if not self._of_another:
+            doors.tell(self._ring.locked)
 
     async def stop(self) -> None:
         """Finishes what is in flight, learns it, saves a snapshot, and ends; without a database that answers, it
@@ -237,6 +259,7 @@ class App:
         self._retention.close()
         self._history.close()
         self._key_watch.stop()
+        self._alarms.stop()
         if self._checkpoints is not None:
             await asyncio.to_thread(self._checkpoints.stop)
         self._reads.close()
@@ -244,6 +267,8 @@ class App:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._view_engine.dispose()
         self._engine.dispose()
+        if self._claim is not None:
+            self._claim.release()
         await asyncio.to_thread(self._tracing.stop)
 
     async def wait(self) -> None:
@@ -312,7 +337,7 @@ class App:
     async def _read_transitions(self, router_uid: int, after: tuple[int, str], limit: int) -> Sequence[Any]:
         return await self._reads(partial(read_transitions, self._engine, router_uid, after, limit))
 
-    def _make_learning(self, evaluation_reader: LogReader) -> Learning:
+    def _make_learning(self, evaluation_reader: LogReader, stored: StoredEvaluations) -> Learning:
         loops = Loops(
             self._engine,
             self._view_engine,
@@ -331,7 +356,7 @@ class App:
             loops.evaluation,
             self._look_after,
             self._tell_health,
-            StoredEvaluations(self._engine, self._registry).find if self._shared else lambda _: None,
+            stored.find if self._shared else lambda _: None,
             self._clock,
         )
 
@@ -362,6 +387,7 @@ class App:
             self._learning.begin()
             return
         self._watch.start(head)
+        self._spawn(self._alarms.run())
         if self._learner_process is not None:
             self._spawn(self._learner_process.run())
         elif self._settings.role is not Role.ROUTER:

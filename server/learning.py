@@ -21,7 +21,7 @@ class _Said:
 
     learns: bool = False
     evaluates: bool = False
-    satisfied: bool = True
+    satisfied: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +85,10 @@ class Learning:
         return turn is not None and turn.said.evaluates
 
     @property
-    def satisfied(self) -> bool:
-        """Whether no model alone is known here to be better than a live policy."""
+    def satisfied(self) -> bool | None:
+        """Whether no model alone is known here to be better than a live policy; None before it was looked."""
         turn = self._turn
-        return turn is None or turn.said.satisfied
+        return None if turn is None else turn.said.satisfied
 
     @property
     def learned_upto(self) -> int | None:

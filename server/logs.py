@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 # What a line may say beside its message. In JSON each is a field, as is whatever else is given by `extra`.
-_FACTS = ("router", "decision_id", "model", "trace_id", "seconds")
+_FACTS = ("router", "decision_id", "model", "trace_id", "seconds", "role")
 # They say much of themselves.
 _QUIET = ("alembic", "grpc", "uvicorn", "wordllama")
 
@@ -50,9 +50,26 @@ class _Json(JsonFormatter):
         return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
 
 
-def set_up_logs(level: str, form: LogFormat) -> None:
-    """Logs to stderr from here on. As JSON whatever else Python would write there is a line of the log, too."""
+class _Role(logging.Filter):
+    """Lets every record through, and says of each in which process of a server it was made."""
+
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        self.role = role
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.role = self.role
+        return True
+
+
+def set_up_logs(level: str, form: LogFormat, role: str = "") -> None:
+    """Logs to stderr from here on. As JSON whatever else Python would write there is a line of the log, too.
+
+    With a `role` each line says it: of a process that shares its log with the one that has started it.
+    """
     handler = logging.StreamHandler()
+    if role:
+        handler.addFilter(_Role(role))
     handler.setFormatter(_Json() if form is LogFormat.JSON else _Text())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for each in _QUIET:
@@ -67,7 +84,8 @@ def tell(message: str, level: int = logging.INFO) -> None:
     """Says how it goes to whoever has started the process, at any level: as a line of the log if that is JSON."""
     handlers = [each for each in logging.root.handlers if isinstance(each.formatter, _Json)]
     if not handlers:
-        click.echo(message, err=True)
+        roles = [of for each in logging.root.handlers for of in each.filters if isinstance(of, _Role)]
+        click.echo(message + "".join(f" role={of.role}" for of in roles), err=True)
     for each in handlers:
         each.handle(logger.makeRecord("pointsman", level, "", 0, message, (), None))
 

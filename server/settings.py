@@ -25,7 +25,7 @@ class Role(StrEnum):
 class Settings(BaseSettings):
     """Every setting has a default that is safe on one machine."""
 
-    model_config = SettingsConfigDict(env_prefix="POINTSMAN_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="POINTSMAN_", frozen=True, allow_inf_nan=False)
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 takes a free one")
@@ -115,7 +115,7 @@ class Settings(BaseSettings):
     message_bytes_max: int = Field(
         16 << 20, ge=1 << 16, le=(1 << 31) - 1, description="largest gRPC message taken"
     )
-    grace_seconds: float = Field(10.0, ge=0, description="how long a stop waits for requests in flight")
+    grace_seconds: float = Field(10.0, ge=0, le=86_400, description="how long a stop waits for requests in flight")
     log_level: str = Field(
         "INFO",
         pattern="^(DEBUG|INFO|WARNING|ERROR)$",

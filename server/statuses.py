@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from server.alarm_watch import AlarmWatch
 from server.learner_process import LearnerProcess
 from server.learning import Learning
 from server.metrics.endpoint import Metrics
@@ -29,6 +30,7 @@ class Statuses:
         registry: Registry,
         learning: Learning,
         watch: ViewWatch | None,
+        alarms: AlarmWatch,
         learner_process: LearnerProcess | None,
         metrics: Metrics,
     ) -> None:
@@ -37,6 +39,7 @@ class Statuses:
         self._registry = registry
         self._learning = learning
         self._watch = watch
+        self._alarms = alarms
         self._learner_process = learner_process
         self._metrics = metrics
         self._ready = False
@@ -57,7 +60,7 @@ class Statuses:
             LEARNER: learning.learns or self._learns_beside(),
             # Of a server that has no turn to evaluate there is nothing to complain of.
             EVALUATION: learning.evaluates or (serves and shared and not learning.active),
-            LIVE_POLICY: learning.satisfied,
+            LIVE_POLICY: self._alarms.satisfied if learning.satisfied is None else learning.satisfied,
         }
 
     def _learns_beside(self) -> bool:

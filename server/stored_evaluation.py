@@ -22,7 +22,10 @@ _KEPT = 32
 
 
 class StoredEvaluations:
-    """Reads a state once, and again when a later one was saved. May be asked from any thread."""
+    """Reads a state once, and again when a later one was saved. May be asked from any thread.
+
+    What is found for a caller who asks is kept, for who asks is likely to ask again.
+    """
 
     def __init__(self, engine: Engine, registry: Registry) -> None:
         self._engine = engine
@@ -34,11 +37,18 @@ class StoredEvaluations:
         """What was known of a router; None if nothing was saved, or it was by another version. Raises
         StorageUnavailableError.
         """
+        return self._find(router, keep=True)
+
+    def glance(self, router: str) -> Found | None:
+        """The same, and nothing more is kept in memory than was: a state can be of tens of megabytes."""
+        return self._find(router, keep=False)
+
+    def _find(self, router: str, *, keep: bool) -> Found | None:
         entry = self._registry.entry(router)
         requirements = (entry.promotion if entry else Promotion()).requirements
         try:
             with self._lock:
-                known = self._newest(router)
+                known = self._newest(router, keep)
                 return known and found_of(known[1], known[0].seq, known[0].since_seq, requirements)
         except SQLAlchemyError as error:
             raise StorageUnavailableError from error
@@ -46,7 +56,7 @@ class StoredEvaluations:
             logger.warning("the evaluation of routers/%s cannot be read: %s", router, error)
             return None
 
-    def _newest(self, router: str) -> tuple[StoredEvaluation, Evaluation] | None:
+    def _newest(self, router: str, keep: bool) -> tuple[StoredEvaluation, Evaluation] | None:
         known = self._known.get(router)
         if known is not None and known[0].seq == evaluated_upto(self._engine, router):
             return known
@@ -55,6 +65,8 @@ class StoredEvaluations:
         if stored is None:
             return None
         known = stored, Evaluation.restore(stored.router, stored.candidates, stored.state)
+        if not keep:
+            return known
         self._known[router] = known
         while len(self._known) > _KEPT:
             self._known.popitem(last=False)

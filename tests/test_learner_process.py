@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -16,8 +17,8 @@ import pytest
 from engines import BOTH_ENGINES
 from grpc_health.v1 import health_pb2
 from pointsman.v1 import router_service_pb2 as pb
-from servers import Running, eventually, serving_process
-from test_roles import LEARNER, MODELS, NOT_SERVING, SERVING, learned, require_sound
+from servers import POINTSMAN, Running, eventually, serving_process
+from test_roles import LEARNER, LIVE_POLICY, MODELS, NOT_SERVING, SERVING, bad_traffic, learned, require_sound
 
 from server.storage.engine import open_engine
 from server.storage.reader import LogReader
@@ -45,6 +46,15 @@ if "--until-input-ends" in sys.orig_argv:
         return advanced
 
     LearnerFold.advance = advance_or_fail
+"""
+
+
+# Says that there was a learner's process, however short it has lived.
+WITNESS = """
+import pathlib, sys
+
+if "--until-input-ends" in sys.orig_argv:
+    pathlib.Path(__file__).with_name("begun").touch()
 """
 
 
@@ -164,6 +174,25 @@ async def test_a_learner_that_died_of_a_fault_of_ours_ends_and_is_started_again(
     await server.health_is(SERVING, LEARNER)
 
 
+async def test_what_its_evaluation_has_found_is_in_the_servers_health_and_stays_when_both_are_started_again(
+    begin: Serve,
+) -> None:
+    process, server = await begin(POINTSMAN_EVALUATION_SECONDS="0.5")
+    await server.create_models(**MODELS)
+    await server.update_router(policy="uniform")
+    await server.health_is(SERVING)
+    await server.health_is(SERVING, LIVE_POLICY)
+    await bad_traffic(server)
+    await server.health_is(NOT_SERVING, LIVE_POLICY)
+    await server.health_is(SERVING)
+    process.send_signal(signal.SIGKILL)
+    await asyncio.to_thread(process.wait)
+    _, again = await begin(POINTSMAN_EVALUATION_SECONDS="0.5")
+    await again.health_is(NOT_SERVING, LIVE_POLICY)
+    await again.update_router(policy="fixed:good")
+    await again.health_is(SERVING, LIVE_POLICY)
+
+
 async def test_it_is_our_code_that_it_runs_whatever_is_in_the_folder_where_it_is_started(
     begin: Serve, tmp_path: Path
 ) -> None:
@@ -171,6 +200,26 @@ async def test_it_is_our_code_that_it_runs_whatever_is_in_the_folder_where_it_is
     _, server = await begin(cwd=tmp_path)
     await server.create_models(**MODELS)
     await server.health_is(SERVING, LEARNER)
+
+
+@pytest.mark.parametrize("port", ["PORT", "HTTP_PORT", "METRICS_PORT"])
+def test_a_server_whose_port_is_taken_refuses_without_having_started_one(tmp_path: Path, port: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(WITNESS)
+    paths = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    given = {"POINTSMAN_DATABASE_URL": f"sqlite:///{tmp_path / 'p.db'}", "PYTHONPATH": paths}
+    free = {"POINTSMAN_PORT": "0", "POINTSMAN_HTTP_PORT": "0"}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1]
+        ended = subprocess.run(
+            [str(POINTSMAN), "serve", "--learner-process"],
+            env={**os.environ, **given, **free, f"POINTSMAN_{port}": str(number)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert (ended.returncode, f"127.0.0.1:{number}" in ended.stderr) == (2, True), ended.stderr
+    assert not (tmp_path / "begun").exists()
 
 
 @SIGNALS

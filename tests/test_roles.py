@@ -29,6 +29,7 @@ pytestmark = BOTH_ENGINES
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 LEARNER = "pointsman.v1.learner"
+LIVE_POLICY = "pointsman.v1.live_policy"
 MODELS = {"good": {"prices": (0.0, 0.0, 0.001)}, "bad": {"prices": (0.0, 0.0, 0.001)}}
 
 
@@ -87,6 +88,14 @@ async def traffic(asked: Running, told: Running, count: int, name: str) -> None:
         report = {"report_id": "r", "reward": 1.0 if decision.model == "good" else 0.0}
         assert await told.report(decision, **report) == pb.DISPOSITION_RECORDED
         assert await asked.report(decision, **report) == pb.DISPOSITION_DUPLICATE
+
+
+async def bad_traffic(server: Running) -> None:
+    """Of a policy that draws a model, where one of two alone is better."""
+    for number in range(200):
+        decision = await server.route(prompt=f"question {number % 7}")
+        reward = 1.0 if decision.model == "good" else 0.0
+        await server.report(decision, reward=reward, usage=pb.Usage(cost_usd=0.0001))
 
 
 async def learned(server: Running) -> tuple[int, int]:
@@ -236,6 +245,20 @@ async def test_servers_on_one_machine_may_share_a_port(join: Join) -> None:
         await eventually(answered)
         killed.process.send_signal(signal.SIGKILL)
         await asyncio.to_thread(killed.process.wait)
+
+
+async def test_a_router_says_that_a_model_alone_is_better_though_the_evaluation_is_elsewhere(join: Join) -> None:
+    router, learner = await join("router"), await join("learner", POINTSMAN_EVALUATION_SECONDS="0.5")
+    await router.asked.create_models(**MODELS)
+    await router.asked.update_router(policy="uniform")
+    await router.asked.health_is(SERVING)
+    await router.asked.health_is(SERVING, LIVE_POLICY)
+    await bad_traffic(router.asked)
+    await learner.asked.health_is(NOT_SERVING, LIVE_POLICY)
+    await router.asked.health_is(NOT_SERVING, LIVE_POLICY)
+    await router.asked.health_is(SERVING)
+    await router.asked.update_router(policy="fixed:good")
+    await router.asked.health_is(SERVING, LIVE_POLICY)
 
 
 async def test_a_learner_answers_nothing_but_health(join: Join) -> None:

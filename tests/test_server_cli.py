@@ -112,6 +112,7 @@ def bad_inputs() -> dict[str, tuple[tuple[object, ...], str]]:
         "bad address": (("serve", "--port", "0", "--host", "256.1.1.1"), "256.1.1.1"),
         "bad database url": (("serve", "--port", "0", "--database-url", "nonsense"), "nonsense"),
         "a database in memory": (("serve", "--database-url", "sqlite:///:memory:"), "must name a file"),
+        "a database by a URI": (("serve", "--database-url", "sqlite:///file:p.db?uri=true"), "sqlite:///p.db"),
         "a database without a name": (("serve", "--database-url", "sqlite://"), "must name a file"),
         "database that is none": (("serve", "--port", "0", "--database-url", "sqlite:///bad.yaml"), "bad.yaml"),
         "missing database": (("verify", "--database-url", "sqlite:///none.db"), "none.db"),

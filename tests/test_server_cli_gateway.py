@@ -81,6 +81,9 @@ def refused(*arguments: str, **environment: str) -> str:
         ("routers: {a: {judge: {model: x, share: 1, cost_usd_per_day_max: 1}}}", "judge_books_file: is needed"),
         ("routers: {a: {judge: {model: x, share: 2}}}", "routers.a.judge.share: Input should be less than"),
         ("routers: {a: {checks: {json_schema: {type: 7}}}}", "routers.a.checks.json_schema: is no JSON Schema"),
+        ("request_seconds: .inf", "request_seconds: Input should be a finite number"),
+        ("attempt_seconds: .nan", "attempt_seconds: Input should be a finite number"),
+        ("stall_seconds: 1.0e+300", "stall_seconds: Input should be less than or equal to 86400"),
         ("[1", "is no YAML"),
     ],
 )
@@ -90,6 +93,11 @@ def test_a_file_that_is_wrong_is_refused_in_one_line_that_says_where(
     file = tmp_path / "gateway.yaml"
     file.write_text(content)
     assert said in refused("--config", str(file))
+
+
+@pytest.mark.parametrize("text", ["inf", "nan"])
+def test_a_setting_that_is_no_finite_number_is_named(text: str) -> None:
+    assert "POINTSMAN_GATEWAY_GRACE_SECONDS" in refused(POINTSMAN_GATEWAY_GRACE_SECONDS=text)
 
 
 def test_other_machines_are_not_served_without_a_key() -> None:

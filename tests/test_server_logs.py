@@ -20,12 +20,13 @@ from typing import Any
 import grpc
 import pytest
 from collector import running_collector
+from grpc_health.v1 import health_pb2
 from locks import add_key, bearer
 from pointsman.v1 import registry_service_pb2 as registry_pb
 from pointsman.v1 import router_service_pb2 as pb
 from pointsman.v1.registry_service_pb2_grpc import RegistryServiceStub
 from pointsman.v1.router_service_pb2_grpc import RouterServiceStub
-from servers import POINTSMAN, refusal
+from servers import POINTSMAN, Running, refusal
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = ("traceparent", f"00-{TRACE}-b7ad6b7169203331-01")
@@ -154,6 +155,50 @@ async def test_text_has_what_is_known_at_the_end_of_a_line(file: Path) -> None:
         f"DEBUG server.services.call_meter: Route ends with NOT_FOUND router=none trace_id={TRACE}",
     ]
     assert not any("all is lost" in each for each in logged.lines)
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+async def test_lines_of_the_learners_process_say_whose_they_are_and_none_says_again_who_is_served(
+    file: Path, form: str
+) -> None:
+    url = f"sqlite:///{file}"
+    given = {"POINTSMAN_LEARNER_PROCESS": "true", "POINTSMAN_LOG_LEVEL": "INFO", "POINTSMAN_LOG_FORMAT": form}
+    async with (
+        logging_server(url, **given) as logged,
+        grpc.aio.insecure_channel(f"127.0.0.1:{logged.port}") as channel,
+    ):
+        server = Running(url, f"127.0.0.1:{logged.port}", channel)
+        await server.create_models(only={})
+        await server.health_is(health_pb2.HealthCheckResponse.SERVING, "pointsman.v1.learner")
+
+    def whose(line: str) -> str:
+        if form == "json":
+            return str(json.loads(line).get("role", ""))
+        return "learner" if line.rstrip().endswith(" role=learner") else ""
+
+    said = [(whose(each), each) for each in logged.lines]
+    assert next(whose for whose, line in said if "this server learns" in line) == "learner"
+    assert [whose for whose, line in said if "there are no keys" in line] == [""]
+    assert [whose for whose, line in said if "listens on" in line] == [""]
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_why_a_learners_process_does_not_start_says_whose_it_is(tmp_path: Path, form: str) -> None:
+    (tmp_path / "p.db").write_text("not a database " * 100)
+    ended = subprocess.run(
+        [str(POINTSMAN), "serve", "--role", "learner", "--port", "0", "--until-input-ends"],
+        cwd=tmp_path,
+        env={**os.environ, "POINTSMAN_DATABASE_URL": "sqlite:///p.db", "POINTSMAN_LOG_FORMAT": form},
+        input="",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == 2
+    line = ended.stderr.splitlines()[-1]
+    assert "not a database" in line
+    assert json.loads(line)["role"] == "learner" if form == "json" else line.endswith(" role=learner")
 
 
 @pytest.mark.parametrize("form", ["text", "json"])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import pytest
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from server.cli.serve import load_settings
 from server.logs import LogFormat
@@ -79,6 +80,10 @@ EDGES = [
     *(("durability", each.value, each) for each in Durability),
     *(("role", each.value, each) for each in Role),
 ]
+
+
+def _takes_fractions(field: FieldInfo) -> bool:
+    return field.annotation is float or float in get_args(field.annotation)
 
 
 @pytest.fixture(autouse=True)
@@ -205,7 +210,8 @@ def test_settings_do_not_change_once_they_are_read() -> None:
 @pytest.mark.parametrize(
     ("field", "text"),
     [
-        ("snapshot_seconds", "inf"),
+        ("grace_seconds", "86401"),
+        ("grace_seconds", "1e300"),
         ("message_bytes_max", str(INT32_MAX + 1)),
         ("message_bytes_max", str(sys.maxsize)),
     ],
@@ -213,6 +219,13 @@ def test_settings_do_not_change_once_they_are_read() -> None:
 def test_a_value_too_large_to_serve_with_is_named(field: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable(field), text)
     assert variable(field) in refused()
+
+
+@pytest.mark.parametrize("text", ["inf", "-inf", "nan"])
+@pytest.mark.parametrize("field", [name for name, each in Settings.model_fields.items() if _takes_fractions(each)])
+def test_what_is_no_finite_number_is_named(field: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable(field), text)
+    assert refused() == f"setting {field} ({variable(field)}): Input should be a finite number"
 
 
 @pytest.mark.parametrize("text", ["", " "])

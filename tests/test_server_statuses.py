@@ -24,13 +24,14 @@ class Around:
     learner: str = holder(PID)
     late: bool = False
     knows_all: bool = True
+    satisfied: bool = True
     statuses: Statuses = field(init=False)
 
     def __post_init__(self) -> None:
-        learning: Any = SimpleNamespace(active=False, learns=False, died=False, evaluates=False, satisfied=True)
+        learning: Any = SimpleNamespace(active=False, learns=False, died=False, evaluates=False, satisfied=None)
         metrics: Any = SimpleNamespace(forget=lambda: None, level=lambda: None)
         around: Any = self
-        self.statuses = Statuses(Role.ALL, ("service",), Registry(), learning, around, around, metrics)
+        self.statuses = Statuses(Role.ALL, ("service",), Registry(), learning, around, around, around, metrics)
 
     def knows(self, _routers: object) -> bool:
         return self.knows_all

@@ -71,6 +71,28 @@ def test_a_database_that_must_be_there_is_not_created(tmp_path: Path) -> None:
     assert not (tmp_path / "none.db").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "right"),
+    [
+        ("file:{}/deep/p.db?uri=true", "{}/deep/p.db"),
+        ("file://{}/deep/p.db?mode=rwc&uri=true", "{}/deep/p.db"),
+        ("file:p.db", "p.db"),
+        ("file:p.db?uri=true", "p.db"),
+        ("file%3Ap.db", "p.db"),
+        ("p.db?cache=shared&uri=true", "p.db"),
+    ],
+)
+def test_a_uri_of_sqlites_own_is_refused_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, right: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidFieldError) as caught:
+        open_engine(f"sqlite:///{given.format(tmp_path)}")
+    assert caught.value.field == "database_url"
+    assert str(caught.value).endswith(f"as in sqlite:///{right.format(tmp_path)}")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_folder_of_a_new_database_is_created(tmp_path: Path) -> None:
     disk = Disk(f"sqlite:///{tmp_path / 'deep' / 'er' / 'p.db'}")
     assert disk.reader.head() == 0

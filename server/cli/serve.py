@@ -45,7 +45,8 @@ def serve(*, until_input_ends: bool, **given: Any) -> None:
     Every setting can also be given in the environment, as POINTSMAN_PORT and so on; the README lists them.
     """
     settings = load_settings({key: value for key, value in given.items() if value is not None})
-    set_up_logs(settings.log_level, settings.log_format)
+    # The learner's process of a server writes to that server's log.
+    set_up_logs(settings.log_level, settings.log_format, Role.LEARNER.value if until_input_ends else "")
     asyncio.run(_serve(settings, until_input_ends))
 
 
@@ -62,7 +63,7 @@ def load_settings(given: dict[str, Any]) -> Settings:
 async def _serve(settings: Settings, until_input_ends: bool) -> None:
     sys.setswitchinterval(_SWITCH_SECONDS)
     declared = read_config(settings.config, settings.window_seconds_max) if settings.config else []
-    app = App(settings)
+    app = App(settings, of_another=until_input_ends)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

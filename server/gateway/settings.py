@@ -24,7 +24,7 @@ class SettingError(Exception):
 class GatewaySettings(BaseSettings):
     """What one process is told, as POINTSMAN_GATEWAY_... in the environment or on the command line."""
 
-    model_config = SettingsConfigDict(env_prefix="POINTSMAN_GATEWAY_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="POINTSMAN_GATEWAY_", frozen=True, allow_inf_nan=False)
 
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
@@ -38,7 +38,7 @@ class GatewaySettings(BaseSettings):
         256 << 20, ge=1024, description="bodies held at once, all together; a request too many is answered 503"
     )
     reports_max: int = Field(10_000, ge=1, description="reports that may wait for Pointsman; more are dropped")
-    grace_seconds: float = Field(10.0, ge=0, description="how long a stop waits for answers under way")
+    grace_seconds: float = Field(10.0, ge=0, le=86_400, description="how long a stop waits for answers under way")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="what the log shows")
     log_format: LogFormat = Field(
         LogFormat.TEXT, description="text, or json: an object a line, for what collects logs"
@@ -52,7 +52,7 @@ class GatewaySettings(BaseSettings):
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelConfig(_Strict):
@@ -117,11 +117,11 @@ class JudgeConfig(_Strict):
 
     model: str = Field(min_length=1)
     share: float = Field(gt=0, le=1)
-    cost_usd_per_day_max: float = Field(gt=0, allow_inf_nan=False)
+    cost_usd_per_day_max: float = Field(gt=0)
     rubric: str = Field(RUBRIC, min_length=1, max_length=20_000)
     may_judge_itself: bool = False
-    input_usd_per_million_tokens: float | None = Field(None, ge=0, allow_inf_nan=False)
-    output_usd_per_million_tokens: float | None = Field(None, ge=0, allow_inf_nan=False)
+    input_usd_per_million_tokens: float | None = Field(None, ge=0)
+    output_usd_per_million_tokens: float | None = Field(None, ge=0)
     output_tokens_max: int = Field(256, ge=1, le=100_000)
     characters_max: int = Field(20_000, ge=100, le=1_000_000)
     seconds: float = Field(60.0, gt=0, le=3600)
@@ -140,9 +140,9 @@ class GatewayConfig(_Strict):
     default_model: str | None = Field(None, min_length=1)
     default_router: str = Field("default", pattern=r"^[a-z0-9][a-z0-9._-]*$")
     route_seconds: float = Field(0.3, gt=0, le=60)
-    request_seconds: float = Field(600.0, gt=0)
-    attempt_seconds: float = Field(60.0, gt=0)
-    stall_seconds: float = Field(60.0, gt=0)
+    request_seconds: float = Field(600.0, gt=0, le=86_400)
+    attempt_seconds: float = Field(60.0, gt=0, le=86_400)
+    stall_seconds: float = Field(60.0, gt=0, le=86_400)
     required_capabilities: bool = True
     named_models_as_incumbents: bool = False
     comments_file: Path | None = None

@@ -8,6 +8,7 @@ import logging
 import math
 import shutil
 import socket
+import ssl
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -32,7 +33,7 @@ _IDLE_NEVER_MS = (1 << 31) - 1
 
 
 class HttpDoor:
-    """JSON over HTTP, in the event loop of the gRPC server. `attach`, then `start`, at last `stop`.
+    """JSON over HTTP, in the event loop of the gRPC server. `open`, `attach`, then `start`, at last `stop`.
 
     Every call is passed on to the gRPC server, by a socket in a folder that only this user may enter: so all that
     is checked there, and all that is there to come, holds for HTTP as well.
@@ -42,15 +43,24 @@ class HttpDoor:
         self._settings = settings
         self._gatekeeper = gatekeeper
         self._methods = methods_of(services)
+        self._context: ssl.SSLContext | None = None
+        self._listening: socket.socket | None = None
         self._inside: Path | None = None
         self._channel: grpc.aio.Channel | None = None
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
         self.port = 0
 
+    def open(self, doors: Doors) -> None:
+        """Takes the address. Raises OSError if it was asked for and is taken, InvalidFieldError for TLS files."""
+        if self._settings.http_port is None:
+            return
+        self._context = doors.http_context()
+        self._listening = self._listen()
+
     def attach(self, server: grpc.aio.Server) -> None:
         """Lets the gRPC server, which has not started yet, take the calls that come this way."""
-        if self._settings.http_port is None:
+        if self._listening is None:
             return
         self._inside = Path(tempfile.mkdtemp(prefix="pointsman-http-"))
         try:
@@ -58,12 +68,9 @@ class HttpDoor:
         except RuntimeError as error:
             raise OSError(f"cannot make a socket in {self._inside}: set TMPDIR to a shorter path") from error
 
-    async def start(self, doors: Doors) -> None:
-        """Serves. Raises OSError if the address was asked for and is taken, InvalidFieldError for certificates."""
-        if self._settings.http_port is None:
-            return
-        context = doors.http_context()
-        listening = self._listen()
+    def start(self) -> None:
+        """Serves."""
+        context, listening = self._context, self._listening
         if listening is None:
             return
         self.port = listening.getsockname()[1]
@@ -107,6 +114,8 @@ class HttpDoor:
         if self._server is not None and self._serving is not None:
             self._server.should_exit = True
             await asyncio.gather(self._serving, return_exceptions=True)
+        if self._listening is not None:
+            self._listening.close()
         if self._channel is not None:
             await self._channel.close()
         if self._inside is not None:

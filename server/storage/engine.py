@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,7 @@ def _open_sqlite(url: URL, durability: Durability, create: bool) -> Engine:
     if not url.database or url.database == ":memory:":
         # Each connection would have one of its own.
         raise InvalidFieldError("database_url", "must name a file: an SQLite in memory cannot be shared")
+    _require_plain(url, url.database)
     path = Path(url.database)
     if not create and not path.exists():
         raise FileNotFoundError(f"{url.render_as_string()}: there is no such database")
@@ -113,6 +115,15 @@ def _open_sqlite(url: URL, durability: Durability, create: bool) -> Engine:
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _require_plain(url: URL, database: str) -> None:
+    """Refuses SQLite's own URIs: their folder would not be made, but another one of that name."""
+    if database.startswith("file:") or "uri" in url.query:
+        path = re.sub("^file:(//(?=/))?", "", database) or "FILE"
+        raise InvalidFieldError(
+            "database_url", f"must have the plain path of the file, without file: and uri, as in sqlite:///{path}"
+        )
 
 
 def _open_postgresql(url: URL) -> Engine:

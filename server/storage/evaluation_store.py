@@ -47,6 +47,13 @@ def evaluated_upto(engine: Engine, router: str) -> int | None:
         return seq
 
 
+def evaluated_positions(engine: Engine) -> dict[str, int]:
+    """The position in the log of each router's saved evaluation."""
+    with engine.execution_options(read_only=True).connect() as connection:
+        rows = connection.execute(select(evaluations.c.router, evaluations.c.seq)).all()
+    return {row.router: row.seq for row in rows}
+
+
 def load_evaluation(engine: Engine, router: str) -> StoredEvaluation | None:
     """The router's saved evaluation; None if there is none."""
     with engine.execution_options(read_only=True).connect() as connection:

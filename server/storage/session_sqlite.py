@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, cast
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from server.storage.file_lock import lock_file
 from server.storage.session import SessionLostError
 
 _LOOK_SECONDS = 0.02
@@ -47,16 +47,11 @@ class SQLiteSession:
         if name in self._locks:
             return True
         try:
-            file = self._open(Path(f"{self._database}-{name}.lock"))
+            file = lock_file(self._database, name)
         except OSError as error:
             raise SessionLostError(str(error)) from error
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(file)
-            if isinstance(error, BlockingIOError):
-                return False
-            raise SessionLostError(str(error)) from error
+        if file is None:
+            return False
         self._locks[name] = file
         return True
 
@@ -91,17 +86,3 @@ class SQLiteSession:
             return self._connection.execute(statement).fetchone()
         except self._error as error:
             raise SessionLostError(str(error)) from error
-
-    def _open(self, path: Path) -> int:
-        """Whoever may use the database may use its locks: a new one is given its owner and mode, as SQLite does
-        it with its files beside it. Root may have been the first to start a server.
-        """
-        try:
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
-            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        found = self._database.stat()
-        if os.geteuid() == 0:
-            os.fchown(file, found.st_uid, found.st_gid)
-        os.fchmod(file, found.st_mode & 0o666)
-        return file
