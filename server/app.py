@@ -22,7 +22,6 @@ from pointsman.v1 import (
     router_service_pb2,
     router_service_pb2_grpc,
 )
-from sqlalchemy import Engine
 
 from policy.features import Featuriser
 from server.admission import Admission
@@ -57,9 +56,7 @@ from server.settings import Role, Settings
 from server.statuses import Statuses
 from server.storage import registry_store
 from server.storage.bounded_reads import BoundedReads
-from server.storage.checkpoints import Checkpoints
-from server.storage.claim import Claim
-from server.storage.engine import hurry, migrate, open_engine, open_relaxed
+from server.storage.database import Database
 from server.storage.group_commit import GroupCommit
 from server.storage.policy_store import read_transitions
 from server.storage.positions import log_time_us
@@ -108,11 +105,8 @@ class App:
         self._of_another = of_another
         self._clock = clock or LogClock()
         self._tracing = open_tracing(os.environ)
-        self._engine: Engine = open_engine(settings.database_url, settings.durability)
-        self._view_engine = open_relaxed(self._engine)
-        self._shared = self._engine.dialect.name == "postgresql" or settings.several
-        self._checkpoints = Checkpoints(self._engine) if self._engine.dialect.name == "sqlite" else None
-        self._claim = Claim(self._engine, shared=settings.several) if self._checkpoints is not None else None
+        self._database = Database(settings.database_url, settings.durability, several=settings.several)
+        self._engine, self._shared = self._database.engine, self._database.shared
         tails = LogTail(), LogTail()
         self._reader = LogReader(self._engine, tails[0], tails[1])
         self._registry = Registry()
@@ -198,9 +192,7 @@ class App:
         need them.
         """
         doors = Doors(self._settings)
-        await asyncio.to_thread(migrate, self._engine)
-        if self._claim is not None:
-            await asyncio.to_thread(self._claim.take)
+        await asyncio.to_thread(self._database.open)
         self._clock.reached(await asyncio.to_thread(log_time_us, self._engine))
         await self._key_watch.refresh()
         doors.require_locked(self._ring.locked)
@@ -208,8 +200,7 @@ class App:
         for entry in await asyncio.to_thread(registry_store.load_entries, self._engine):
             self._registry.replace(entry.router.id, entry)
         self._spawn(self._log.run())
-        if self._checkpoints is not None:
-            self._checkpoints.start()
+        self._database.look_after()
         await self._retention.prepare()
         self._spawn(self._key_watch.run())
         await apply_declared(self._engine, self._registry, self._change, declared)
@@ -244,7 +235,7 @@ class App:
         """Finishes what is in flight, learns it, saves a snapshot, and ends; without a database that answers, it
         ends about when the time of grace does.
         """
-        hurry(self._engine, self._settings.grace_seconds)
+        self._database.hurry(self._settings.grace_seconds)
         if self._learner_process is not None:
             self._learner_process.let_end()
         await self._health.enter_graceful_shutdown()
@@ -260,15 +251,10 @@ class App:
         self._history.close()
         self._key_watch.stop()
         self._alarms.stop()
-        if self._checkpoints is not None:
-            await asyncio.to_thread(self._checkpoints.stop)
         self._reads.close()
         self._log.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._view_engine.dispose()
-        self._engine.dispose()
-        if self._claim is not None:
-            self._claim.release()
+        await asyncio.to_thread(self._database.close)
         await asyncio.to_thread(self._tracing.stop)
 
     async def wait(self) -> None:
@@ -340,7 +326,7 @@ class App:
     def _make_learning(self, evaluation_reader: LogReader, stored: StoredEvaluations) -> Learning:
         loops = Loops(
             self._engine,
-            self._view_engine,
+            self._database.view_engine,
             (self._reader, evaluation_reader),
             self._registry,
             self._views,
