@@ -20,7 +20,7 @@ from policy.log import DecisionRecord
 from server.errors import QueueFullError, StorageUnavailableError
 from server.storage.recent import RecentDecisions
 from server.storage.tail import LogTail
-from server.storage.writes import Catalogue, Write, write_batch
+from server.storage.writes import Catalogue, Transact, Write, write_batch
 
 logger = logging.getLogger(__name__)
 
@@ -186,7 +186,8 @@ class GroupCommit:
                 await self._gather()
             together = len(self._pending)
             batch = [self._pending.popitem(last=False)[0] for _ in range(min(_BATCH_MAX, together))]
-            batch = [each for each in batch if _made(each)]
+            # Changes come last, also by their positions: all else was made before they are in force.
+            batch = sorted((each for each in batch if _made(each)), key=_is_change)
             if not batch:
                 continue
             self._committing = True
@@ -292,8 +293,14 @@ def _made(pending: _Pending) -> bool:
     return True
 
 
+def _is_change(pending: _Pending) -> bool:
+    return isinstance(pending.write, Transact)
+
+
 def _settle(batch: list[_Pending], results: list[Any]) -> None:
     for pending, result in zip(batch, results, strict=True):
+        if isinstance(pending.write, Transact) and pending.begun and not isinstance(result, Exception):
+            pending.write.stored(result)
         if pending.done.done():
             continue  # The caller has gone.
         if isinstance(result, Exception):
