@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import threading
+import time
 from collections.abc import AsyncIterator
 from functools import partial
 
@@ -185,6 +186,23 @@ async def test_what_is_stored_is_said_before_anything_else_is_made_and_if_nobody
         commits.held.set()
         await first
     assert said == ["stored", "made"]
+
+
+async def test_no_more_is_made_at_a_time_than_all_else_can_wait_for(disk: Disk) -> None:
+    def making(number: int) -> DecisionWrite:
+        began = time.perf_counter()
+        while time.perf_counter() - began < 0.01:
+            pass
+        return write(number)
+
+    async with running(disk) as commits:
+        first = await commits.hold()
+        rest = [asyncio.ensure_future(commits.group.submit(partial(making, each))) for each in range(1, 13)]
+        await asyncio.sleep(0)
+        commits.held.set()
+        await asyncio.gather(first, *rest)
+        # At most three begin within 25 ms.
+        assert commits.count >= 1 + 12 / 3
 
 
 async def test_a_write_is_on_disk_when_submit_returns(disk: Disk) -> None:

@@ -28,6 +28,7 @@ _BATCH_MAX = 512
 _GATHER_SECONDS = 0.001
 _GATHER_SECONDS_MAX = 0.012
 _GATHER_WORTH = 2
+_MAKE_SECONDS_MAX = 0.025
 # An event loop that was held up this long hears late what the writer has done, which is then not storage's fault.
 _LATE_SECONDS = 0.05
 _SECOND_LOOK_SECONDS = 0.25
@@ -185,9 +186,7 @@ class GroupCommit:
             if together > 1 and not self._closing:
                 await self._gather()
             together = len(self._pending)
-            batch = [self._pending.popitem(last=False)[0] for _ in range(min(_BATCH_MAX, together))]
-            # Changes come last, also by their positions: all else was made before they are in force.
-            batch = sorted((each for each in batch if _made(each)), key=_is_change)
+            batch = self._take()
             if not batch:
                 continue
             self._committing = True
@@ -210,6 +209,19 @@ class GroupCommit:
             _settle(batch, results)
             self._on_commit()
         self._thread.shutdown()
+
+    def _take(self) -> list[_Pending]:
+        """The next batch, made: no more than can be in the time for which all else may wait.
+
+        Changes come last, also by their positions: what is decided was decided before they are in force.
+        """
+        batch: list[_Pending] = []
+        until = time.perf_counter() + _MAKE_SECONDS_MAX
+        while self._pending and len(batch) < _BATCH_MAX and time.perf_counter() < until:
+            pending, _ = self._pending.popitem(last=False)
+            if _made(pending):
+                batch.append(pending)
+        return sorted(batch, key=_is_change)
 
     async def _gather(self) -> None:
         """Waits while more writes come, though not for long: callers come in numbers, and a commit costs about as
