@@ -29,6 +29,7 @@ _GATHER_SECONDS = 0.001
 _GATHER_SECONDS_MAX = 0.012
 _GATHER_WORTH = 2
 _MAKE_SECONDS_MAX = 0.025
+_SLOW_SECONDS = 0.05
 # An event loop that was held up this long hears late what the writer has done, which is then not storage's fault.
 _LATE_SECONDS = 0.05
 _SECOND_LOOK_SECONDS = 0.25
@@ -84,6 +85,7 @@ class GroupCommit:
         self._wake = asyncio.Event()
         self._closing = False
         self._committing = False
+        self._began = 0.0
         self._stored_at = -math.inf
         self._away = False
         self._not_stored = 0
@@ -99,6 +101,11 @@ class GroupCommit:
     def is_away(self) -> bool:
         """Whether storage is away, as far as is known."""
         return self._away
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether a transaction takes so long that what waits may never be stored, or storage is away."""
+        return self._away or (self._committing and time.perf_counter() - self._began > _SLOW_SECONDS)
 
     async def submit(self, write: Write | Callable[[], Write], wait_seconds: float | None = None) -> Any:
         """Writes and commits; gives the write's result or raises its refusal.
@@ -189,8 +196,7 @@ class GroupCommit:
             batch = self._take()
             if not batch:
                 continue
-            self._committing = True
-            began = time.perf_counter()
+            self._committing, self._began = True, time.perf_counter()
             try:
                 results = await loop.run_in_executor(self._thread, self._commit_all, batch)
                 self._stored_at = loop.time()
@@ -204,7 +210,7 @@ class GroupCommit:
             except Exception as error:  # A fault of ours must not end the only writer.
                 logger.exception("a batch of %d writes was not stored", len(batch))
                 results = [error for _ in batch]
-            self._on_batch(len(batch), time.perf_counter() - began)
+            self._on_batch(len(batch), time.perf_counter() - self._began)
             self._committing = False
             _settle(batch, results)
             self._on_commit()
