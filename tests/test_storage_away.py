@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import re
 import sqlite3
@@ -349,6 +350,29 @@ async def test_a_read_that_nobody_waits_for_any_more_keeps_the_next_ones_from_wa
 
     await eventually(answers)
     reads.close()
+
+
+async def test_a_read_that_fails_once_its_caller_has_gone_is_no_fault_of_ours(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    reads = BoundedReads(wait_seconds=30.0)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def fail() -> None:
+        begun.set()
+        assert go_on.wait(30)
+        raise OperationalError("SELECT 1", None, Exception("gone"))
+
+    reading = asyncio.ensure_future(reads(fail))
+    assert await asyncio.to_thread(begun.wait, 30)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    go_on.set()
+    await asyncio.to_thread(reads._threads.shutdown)
+    await asyncio.sleep(0)
+    gc.collect()
+    assert [each for each in caplog.records if each.name == "asyncio"] == []
 
 
 async def test_reads_that_are_refused_are_in_the_log_but_not_a_line_each(caplog: pytest.LogCaptureFixture) -> None:
