@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections import Counter
 
 import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from pointsman.v1 import registry_service_pb2 as pb
-from servers import Running, prices, refusal, running_app
+from pointsman.v1 import router_service_pb2 as router_pb
+from servers import Refusal, Running, prices, refusal, refused, running_app, seeded
+from sqlalchemy import event
 
-from policy.domain import RouterSpec
+from policy.domain import Router, RouterSpec
 from policy.features import Featuriser
+from policy.log import DecisionRecord, LogRecord, RegistryRecord
+from server.storage.engine import open_engine
+from server.storage.reader import LogReader
 
 DEFAULT = "routers/default"
 
@@ -295,6 +302,92 @@ async def test_changes_at_once_without_an_etag_are_all_made(server: Running) -> 
     requests = [pb.UpdateModelRequest(model=each) for each in limits]
     await asyncio.gather(*(server.registry.UpdateModel(each) for each in requests))
     assert (await server.get_model("a")).display_name in names
+
+
+async def test_a_change_that_is_stored_is_in_force_also_if_its_caller_has_gone(server: Running) -> None:
+    assert server.app is not None
+    committing, go_on = threading.Event(), threading.Event()
+
+    def wait(_connection: object) -> None:
+        committing.set()
+        assert go_on.wait(30)
+
+    await server.create_models(a={}, b={})
+    event.listen(server.app._engine, "commit", wait)
+    call = server.registry.DeleteModel(pb.DeleteModelRequest(name="routers/default/models/a"))
+    assert await asyncio.to_thread(committing.wait, 30)
+    call.cancel()
+    await server.get_router()  # The server has heard of it once it answers on the same connection.
+    go_on.set()
+    assert (await server.route()).model == "b"
+    told = await refusal(server.get_model("a"))
+    assert told.code is grpc.StatusCode.NOT_FOUND
+
+
+async def test_every_answer_names_a_model_that_was_there_at_its_position_in_the_log(server: Running) -> None:
+    random = seeded("coming and going")
+    await server.create_models(stays={})
+    answers: list[router_pb.RouteResponse] = []
+    refusals: list[Refusal] = []
+    over = asyncio.Event()
+
+    async def ask(number: int) -> None:
+        name = random.choice([DEFAULT, DEFAULT, "routers/passing"])
+        request_id = random.choice(["", f"{number % 100}"])
+        try:
+            answers.append(await server.route(router=name, prompt=f"{number}", request_id=request_id))
+        except grpc.aio.AioRpcError as error:
+            refusals.append(refused(error))
+
+    async def models_come_and_go(model_id: str) -> None:
+        while not over.is_set():
+            await server.create_models(**{model_id: {}})
+            await server.registry.DeleteModel(pb.DeleteModelRequest(name=f"{DEFAULT}/models/{model_id}"))
+
+    async def a_router_comes_and_goes() -> None:
+        while not over.is_set():
+            name = await server.create_router("passing")
+            await server.create_models(name, x={}, y={})
+            await server.registry.DeleteRouter(pb.DeleteRouterRequest(name=name))
+
+    coming = [asyncio.ensure_future(each) for each in (*map(models_come_and_go, "abc"), a_router_comes_and_goes())]
+    for turn in range(12):
+        await asyncio.gather(*(ask(each) for each in range(50 * turn, 50 * (turn + 1))))
+    over.set()
+    await asyncio.gather(*coming)
+
+    # What there was to answer with is what there was when it was asked for, or decided.
+    assert {each.reason for each in refusals} <= {"ROUTER_NOT_FOUND", "NO_ELIGIBLE_MODEL"}
+    assert len(answers) > 100
+    logged: dict[str, DecisionRecord] = {}
+    present: dict[str, Router | None] = {}
+    records = await asyncio.to_thread(records_of, server.url)
+    assert [each.seq for each in records] == sorted({each.seq for each in records})
+    for record in records:
+        if isinstance(record, RegistryRecord):
+            present[record.router_id] = record.router
+        elif isinstance(record, DecisionRecord):
+            router = present[record.router]
+            assert router is not None
+            assert router.uid == record.router_uid
+            assert {each.model for each in record.choice.candidates} == {each.id for each in router.models}
+            logged[record.decision_id] = record
+    for answer in answers:
+        choice = logged[answer.decision_id].choice
+        assert (answer.model, answer.probability) == (choice.model, choice.probability)
+        assert [each.model for each in answer.candidates] == [each.model for each in choice.candidates]
+    of_requests = Counter((each.router_uid, each.request_id) for each in logged.values() if each.request_id)
+    assert set(of_requests.values()) == {1}
+
+
+def records_of(url: str) -> list[LogRecord]:
+    """All that is in the log."""
+    engine = open_engine(url)
+    try:
+        page = LogReader(engine).page(0, 100_000)
+        return list(page.records)
+    finally:
+        engine.dispose()
 
 
 async def test_a_router_created_again_knows_nothing_of_the_one_before(server: Running) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import threading
+import time
 from collections.abc import AsyncIterator
 from functools import partial
 
@@ -136,6 +137,72 @@ async def test_what_goes_wrong_in_making_a_write_is_its_callers_alone(disk: Disk
         with pytest.raises(ZeroDivisionError):
             await commits.group.submit(wrong)
         await commits.group.submit(write(2))
+
+
+async def test_a_change_has_its_position_after_all_that_was_made_without_it(disk: Disk) -> None:
+    positions: list[int] = []
+
+    def change(_connection: object, seq: int, _time_us: int) -> None:
+        positions.append(seq)
+
+    async with running(disk) as commits:
+        first = await commits.hold()
+        changing = asyncio.ensure_future(commits.group.submit(Transact(change)))
+        rest = [asyncio.ensure_future(commits.group.submit(partial(write, each))) for each in range(1, 4)]
+        await asyncio.sleep(0)
+        commits.held.set()
+        _, _, *logged = await asyncio.gather(first, changing, *rest)
+        assert positions == [1 + max(each.seq for each in logged)]
+        assert commits.count == 2
+
+
+async def test_what_is_stored_is_said_before_anything_else_is_made_and_if_nobody_waits_for_it_too(
+    disk: Disk,
+) -> None:
+    said: list[str] = []
+
+    def making() -> DecisionWrite:
+        said.append("made")
+        return write(1)
+
+    def refuse(_connection: object, _seq: int, _time_us: int) -> None:
+        raise DecisionNotFoundError("x")
+
+    async with running(disk) as commits:
+        stopping = Transact(commits.stop, lambda _: said.append("stored"))
+        changing = asyncio.ensure_future(commits.group.submit(stopping))
+        assert await asyncio.to_thread(commits.stopped.wait, 30)
+        after = asyncio.ensure_future(commits.group.submit(making))
+        await asyncio.sleep(0)
+        changing.cancel()
+        commits.go_on.set()
+        await after
+        with pytest.raises(DecisionNotFoundError):
+            await commits.group.submit(Transact(refuse, lambda _: said.append("refused")))
+        first = await commits.hold()
+        never = asyncio.ensure_future(commits.group.submit(Transact(commits.stop, lambda _: said.append("gone"))))
+        await asyncio.sleep(0)
+        never.cancel()
+        commits.held.set()
+        await first
+    assert said == ["stored", "made"]
+
+
+async def test_no_more_is_made_at_a_time_than_all_else_can_wait_for(disk: Disk) -> None:
+    def making(number: int) -> DecisionWrite:
+        began = time.perf_counter()
+        while time.perf_counter() - began < 0.01:
+            pass
+        return write(number)
+
+    async with running(disk) as commits:
+        first = await commits.hold()
+        rest = [asyncio.ensure_future(commits.group.submit(partial(making, each))) for each in range(1, 13)]
+        await asyncio.sleep(0)
+        commits.held.set()
+        await asyncio.gather(first, *rest)
+        # At most three begin within 25 ms.
+        assert commits.count >= 1 + 12 / 3
 
 
 async def test_a_write_is_on_disk_when_submit_returns(disk: Disk) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import re
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import grpc
 import pytest
@@ -22,7 +24,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import OperationalError
 
 import server.storage.engine
-from policy.features import Featuriser
+from policy.features import Featuriser, QueryFeatures
 from server.audit import audit
 from server.errors import StorageUnavailableError
 from server.storage.bounded_reads import BoundedReads
@@ -137,6 +139,91 @@ async def test_an_unlogged_answer_comes_before_the_callers_deadline(url: str, fe
         with locked(url):
             request = pb.RouteRequest(router="routers/always", prompt="q")
             assert (await running.router.Route(request, timeout=3.0)).not_logged
+
+
+class Counting(Featuriser):
+    """Counts how often it is asked: once for each decision."""
+
+    count = 0
+
+    def featurise(self, *given: Any) -> QueryFeatures:
+        """As Featuriser."""
+        self.count += 1
+        return super().featurise(*given)
+
+
+async def slow(running: Running) -> asyncio.Task[object]:
+    """A request that waits for storage, which is known to be slow since."""
+    assert running.app is not None
+    log = running.app._log
+    first = asyncio.ensure_future(running.route(router="routers/always"))
+
+    async def is_slow() -> bool:
+        return log.is_slow
+
+    await eventually(is_slow)
+    return first
+
+
+@SQLITE
+async def test_what_waits_for_a_storage_that_hangs_is_decided_before_its_time_is_over(url: str) -> None:
+    counting = Counting()
+    async with two_routers(url, counting, storage_wait_seconds=60.0) as running:
+        with locked(url):
+            first = await slow(running)
+            rest = [
+                asyncio.ensure_future(running.route(router=name, prompt=f"{each}"))
+                for name in ("routers/always", "routers/default")
+                for each in range(20)
+            ]
+
+            async def all_are_decided() -> bool:
+                return counting.count == 1 + len(rest)
+
+            await eventually(all_are_decided)
+            assert not any(each.done() for each in (first, *rest))
+        assert not any(each.not_logged for each in await asyncio.gather(first, *rest))
+        assert counting.count == 1 + len(rest)
+    require_consistent(url)
+
+
+@SQLITE
+async def test_a_request_that_is_wrong_hears_so_while_storage_is_away(url: str, featuriser: Featuriser) -> None:
+    async with two_routers(url, featuriser, storage_wait_seconds=60.0) as running:
+        with locked(url):
+            first = await slow(running)
+            told = await refusal(running.route(embedding=[1.0, 2.0]))
+            assert (told.code, told.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["embedding"])
+            told = await refusal(running.route(constraints={"required_capabilities": ["wings"]}))
+            assert told.reason == "NO_ELIGIBLE_MODEL"
+            assert not first.done()
+        await first
+
+
+@SQLITE
+async def test_what_was_decided_while_storage_hung_is_decided_again_if_its_router_is_another_since(
+    url: str, featuriser: Featuriser
+) -> None:
+    async with two_routers(url, featuriser, storage_wait_seconds=60.0) as running:
+        assert running.app is not None
+        log = running.app._log
+        await running.update_router("routers/always", policy="fixed:a")
+        with locked(url):
+            gone = registry_pb.DeleteModelRequest(name="routers/always/models/a")
+            deleting = asyncio.ensure_future(running.registry.DeleteModel(gone))
+
+            async def is_slow() -> bool:
+                return log.is_slow
+
+            await eventually(is_slow)
+            answer = asyncio.ensure_future(running.route(router="routers/always"))
+
+            async def waits() -> bool:
+                return log.waiting > 0
+
+            await eventually(waits)
+        await deleting
+        assert (await answer).model == "b"
 
 
 @SQLITE
@@ -263,6 +350,29 @@ async def test_a_read_that_nobody_waits_for_any_more_keeps_the_next_ones_from_wa
 
     await eventually(answers)
     reads.close()
+
+
+async def test_a_read_that_fails_once_its_caller_has_gone_is_no_fault_of_ours(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    reads = BoundedReads(wait_seconds=30.0)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def fail() -> None:
+        begun.set()
+        assert go_on.wait(30)
+        raise OperationalError("SELECT 1", None, Exception("gone"))
+
+    reading = asyncio.ensure_future(reads(fail))
+    assert await asyncio.to_thread(begun.wait, 30)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    go_on.set()
+    await asyncio.to_thread(reads._threads.shutdown)
+    await asyncio.sleep(0)
+    gc.collect()
+    assert [each for each in caplog.records if each.name == "asyncio"] == []
 
 
 async def test_reads_that_are_refused_are_in_the_log_but_not_a_line_each(caplog: pytest.LogCaptureFixture) -> None:

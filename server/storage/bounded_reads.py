@@ -48,6 +48,7 @@ class BoundedReads:
             raise StorageUnavailableError
         seconds = self.wait_seconds if wait_seconds is None else max(0.0, wait_seconds)
         reading = asyncio.get_running_loop().run_in_executor(self._threads, read)
+        reading.add_done_callback(_heard)
         try:
             timeout = seconds if math.isfinite(seconds) else None
             return await asyncio.wait_for(asyncio.shield(reading), timeout)
@@ -70,14 +71,18 @@ class BoundedReads:
             )
             self._said, self._refused = now, 0
 
-    def _returned(self, reading: asyncio.Future[Any]) -> None:
+    def _returned(self, _reading: asyncio.Future[Any]) -> None:
         self._hanging -= 1
-        if not reading.cancelled():
-            reading.exception()  # Which nobody waits for.
 
     def close(self) -> None:
         """Takes no more reads, and waits for none."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _heard(reading: asyncio.Future[Any]) -> None:
+    """Takes note of how a read failed, whose caller may have gone."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 def _cause(error: Exception) -> str:

@@ -20,7 +20,7 @@ from policy.log import DecisionRecord
 from server.errors import QueueFullError, StorageUnavailableError
 from server.storage.recent import RecentDecisions
 from server.storage.tail import LogTail
-from server.storage.writes import Catalogue, Write, write_batch
+from server.storage.writes import Catalogue, Transact, Write, write_batch
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,8 @@ _BATCH_MAX = 512
 _GATHER_SECONDS = 0.001
 _GATHER_SECONDS_MAX = 0.012
 _GATHER_WORTH = 2
+_MAKE_SECONDS_MAX = 0.025
+_SLOW_SECONDS = 0.05
 # An event loop that was held up this long hears late what the writer has done, which is then not storage's fault.
 _LATE_SECONDS = 0.05
 _SECOND_LOOK_SECONDS = 0.25
@@ -83,6 +85,7 @@ class GroupCommit:
         self._wake = asyncio.Event()
         self._closing = False
         self._committing = False
+        self._began = 0.0
         self._stored_at = -math.inf
         self._away = False
         self._not_stored = 0
@@ -98,6 +101,11 @@ class GroupCommit:
     def is_away(self) -> bool:
         """Whether storage is away, as far as is known."""
         return self._away
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether a transaction takes so long that what waits may never be stored, or storage is away."""
+        return self._away or (self._committing and time.perf_counter() - self._began > _SLOW_SECONDS)
 
     async def submit(self, write: Write | Callable[[], Write], wait_seconds: float | None = None) -> Any:
         """Writes and commits; gives the write's result or raises its refusal.
@@ -185,12 +193,10 @@ class GroupCommit:
             if together > 1 and not self._closing:
                 await self._gather()
             together = len(self._pending)
-            batch = [self._pending.popitem(last=False)[0] for _ in range(min(_BATCH_MAX, together))]
-            batch = [each for each in batch if _made(each)]
+            batch = self._take()
             if not batch:
                 continue
-            self._committing = True
-            began = time.perf_counter()
+            self._committing, self._began = True, time.perf_counter()
             try:
                 results = await loop.run_in_executor(self._thread, self._commit_all, batch)
                 self._stored_at = loop.time()
@@ -204,11 +210,24 @@ class GroupCommit:
             except Exception as error:  # A fault of ours must not end the only writer.
                 logger.exception("a batch of %d writes was not stored", len(batch))
                 results = [error for _ in batch]
-            self._on_batch(len(batch), time.perf_counter() - began)
+            self._on_batch(len(batch), time.perf_counter() - self._began)
             self._committing = False
             _settle(batch, results)
             self._on_commit()
         self._thread.shutdown()
+
+    def _take(self) -> list[_Pending]:
+        """The next batch, made: no more than can be in the time for which all else may wait.
+
+        Changes come last, also by their positions: what is decided was decided before they are in force.
+        """
+        batch: list[_Pending] = []
+        until = time.perf_counter() + _MAKE_SECONDS_MAX
+        while self._pending and len(batch) < _BATCH_MAX and time.perf_counter() < until:
+            pending, _ = self._pending.popitem(last=False)
+            if _made(pending):
+                batch.append(pending)
+        return sorted(batch, key=_is_change)
 
     async def _gather(self) -> None:
         """Waits while more writes come, though not for long: callers come in numbers, and a commit costs about as
@@ -292,8 +311,14 @@ def _made(pending: _Pending) -> bool:
     return True
 
 
+def _is_change(pending: _Pending) -> bool:
+    return isinstance(pending.write, Transact)
+
+
 def _settle(batch: list[_Pending], results: list[Any]) -> None:
     for pending, result in zip(batch, results, strict=True):
+        if isinstance(pending.write, Transact) and pending.begun and not isinstance(result, Exception):
+            pending.write.stored(result)
         if pending.done.done():
             continue  # The caller has gone.
         if isinstance(result, Exception):

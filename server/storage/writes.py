@@ -102,10 +102,13 @@ class ReportWrite:
 class Transact:
     """Runs `apply(connection, seq, time_us)` in the batch's transaction; gives what it returns.
 
-    A PointsmanError or InvalidFieldError that it raises undoes it alone, not the batch.
+    A PointsmanError or InvalidFieldError that it raises undoes it alone, not the batch. Once it is committed,
+    `stored` hears in the event loop what it has returned, before the next batch is made, and also if its caller
+    has gone.
     """
 
     apply: Callable[[Connection, int, int], Any]
+    stored: Callable[[Any], object] = lambda _result: None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from policy.domain import (
     DEFAULT_ROUTER,
@@ -59,9 +61,7 @@ class ChangeRegistry:
         """Deletes the router. Raises as put_router."""
         if router_id == DEFAULT_ROUTER:
             raise NotAllowedNowError("routers/default always exists and cannot be deleted")
-        async with self._turn:
-            await self._log.submit(Transact(store.delete_router(router_id, revision)))
-            self._registry.replace(router_id, None)
+        await self._store(router_id, store.delete_router(router_id, revision))
 
     async def put_model(
         self,
@@ -100,7 +100,12 @@ class ChangeRegistry:
 
     async def apply(self, router_id: str, change: store.Change) -> RouterEntry:
         """Makes a change of a router, on disk and then in memory. Raises what the change raises."""
+        entry: RouterEntry = await self._store(router_id, change)
+        return entry
+
+    async def _store(self, router_id: str, change: store.Change) -> Any:
+        """Makes the change on disk. Who commits it puts it in force, before anything else is decided, and also if
+        the caller has gone.
+        """
         async with self._turn:
-            entry: RouterEntry = await self._log.submit(Transact(change))
-            self._registry.replace(router_id, entry)
-            return entry
+            return await self._log.submit(Transact(change, partial(self._registry.replace, router_id)))

@@ -77,12 +77,13 @@ class RouteCommand:
 
 @dataclass(slots=True)
 class Attempt:
-    """A command on its way, and what has become of it. `probed` is whose probe it has begun: a router's uid, and
-    the key of its model.
+    """A command on its way, and what has become of it. `entry` is the router as it was decided for; `probed` is
+    whose probe it has begun: a router's uid, and the key of its model.
     """
 
     command: RouteCommand
     session: Turn | None
+    entry: RouterEntry | None = None
     draft: DecisionRecord | None = None
     probe: Probe | None = None
     probed: tuple[int, str] = (0, "")
@@ -160,11 +161,15 @@ class Route:
     async def _store(self, attempt: Attempt, entry: RouterEntry, until: float) -> DecisionRecord:
         """Decides and logs it; gives the decision as logged, or the earlier one of the same request."""
         try:
+            if self._log.is_slow:
+                # All who wait may have to be answered at one moment: then there is no time to decide.
+                self._draft(attempt, self._entry(attempt.command))
             logged: DecisionRecord = await self._log.submit(self._making(attempt), _left(until))
         except Exception as error:
             if isinstance(error, StorageUnavailableError) and _answers_unlogged(entry):
                 # A probe is made all the same. What comes of it nobody will hear.
-                return _unlogged(attempt.draft or self._draft(attempt, entry), self._clock_us())
+                draft = attempt.draft or self._draft(attempt, self._entry(attempt.command))
+                return _unlogged(draft, self._clock_us())
             self._end_probe(attempt)
             raise
         if attempt.draft is not None and logged.decision_id != attempt.draft.decision_id:
@@ -179,14 +184,17 @@ class Route:
 
     def _write(self, attempt: Attempt) -> DecisionWrite:
         entry = self._entry(attempt.command)  # The registry may be another than when the request came.
-        draft = self._draft(attempt, entry)
+        decided = attempt.draft if attempt.entry is entry else None
+        draft = decided or self._draft(attempt, entry)
         spec = entry.router.spec
         window_us = round(spec.reward_rule.join_window_seconds * 1e6)
         return DecisionWrite(draft, max(1, window_us), spec.paid_shadow.max_usd_per_day)
 
     def _draft(self, attempt: Attempt, entry: RouterEntry) -> DecisionRecord:
+        self._end_probe(attempt)
         command, now_us = attempt.command, self._clock_us()
         features = self._featurise(command, entry)
+        attempt.entry = entry
         attempt.draft = draft = self._decide(command, entry, features, attempt.session, now_us)
         if draft.choice.probe:
             attempt.probed = entry.router.uid, entry.by_id[draft.choice.model].key
@@ -197,6 +205,7 @@ class Route:
         """The decision was not stored: another may take its probe's place."""
         if attempt.probe is not None:
             self._probes.end(*attempt.probed, attempt.probe)
+            attempt.probe = None
 
     def _featurise(self, command: RouteCommand, entry: RouterEntry) -> QueryFeatures:
         return self._featuriser.featurise(
