@@ -21,7 +21,8 @@ from server.storage.writes import Disposition
 from server.usecases.get_decision import GetDecision, JoinedDecision
 from server.usecases.import_decisions import ROWS_MAX, ImportDecisions
 from server.usecases.report_reward import BATCH_MAX, ReportReward
-from server.usecases.route import Route, RouteCommand
+from server.usecases.route import Route
+from server.usecases.route_command import RouteCommand
 
 _NO_PREFERENCE = Preference()
 _EXCLUSIONS = {each: pb.Exclusion.Value(f"EXCLUSION_{each.name}") for each in Exclusion}

@@ -26,7 +26,8 @@ from policy.log import DecisionRecord, ReportRecord
 from server.registry import RouterEntry
 from server.storage.writes import DecisionWrite, Disposition
 from server.usecases.report_reward import ReportReward
-from server.usecases.route import Attempt, Route, RouteCommand
+from server.usecases.route import Attempt, Route
+from server.usecases.route_command import RouteCommand
 
 _SEND_SECONDS_MAX = 5.0
 """How long a stop waits for a collector."""

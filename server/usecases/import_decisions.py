@@ -19,7 +19,7 @@ from server.registry import Registry, RouterEntry
 from server.storage.group_commit import GroupCommit
 from server.storage.writes import Disposition, ImportedRow, ImportWrite
 from server.usecases.report_reward import check_report
-from server.usecases.route import ID_LENGTH_MAX, check_features, check_prompt
+from server.usecases.route_command import ID_LENGTH_MAX, check_features, check_prompt
 
 ROWS_MAX = 1000
 
