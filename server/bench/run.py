@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -28,7 +29,7 @@ _CALLS_A_SECOND_MAX = 4
 _WARM_UP_SECONDS = 1.0
 _TURNS = 5
 _DISTINCT_REQUESTS = 500
-_REST_LOOKS_MAX, _REST_LOOK_SECONDS, _REST_SHARE = 20, 0.3, 0.1
+_REST_TIMES_MAX, _REST_LOOK_SECONDS, _REST_SHARE = 4.0, 0.3, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ async def side_by_side(
         for _ in range(_TURNS):
             for load in (echo, *loads):
                 await load.run(plan.callers, plan.seconds / _TURNS)
-                await _at_rest(everyone)
+                await _at_rest(everyone, plan.seconds / _TURNS)
         spent = [_difference(each, before) for each, before in zip(everyone, began, strict=True)]
         results = [echo.result(f"{name}, echo", processor_seconds=spent[0])]
         results += [
@@ -155,11 +156,11 @@ async def side_by_side(
     return results
 
 
-async def _at_rest(everyone: Sequence[Servers]) -> None:
-    """Waits until all have learned what they were told, for some seconds at most: it is not another's turn to be
-    slowed down by that.
+async def _at_rest(everyone: Sequence[Servers], loaded_seconds: float) -> None:
+    """Waits until all have learned what they were told while they were loaded, four times as long at most: it is
+    not another's turn to be slowed down by that.
     """
-    for _ in range(_REST_LOOKS_MAX):
+    for _ in range(math.ceil(_REST_TIMES_MAX * loaded_seconds / _REST_LOOK_SECONDS)):
         before = [each.processor_seconds() for each in everyone]
         await asyncio.sleep(_REST_LOOK_SECONDS)
         spent = [_difference(each, began) or 0.0 for each, began in zip(everyone, before, strict=True)]
@@ -175,7 +176,7 @@ async def _open_loop(
     for _ in range(_TURNS):
         for load in (echo, *again):
             await load.run_open(rate, seconds / _TURNS)
-            await _at_rest([echo_server, *(each.servers for each in targets)])
+            await _at_rest([echo_server, *(each.servers for each in targets)], seconds / _TURNS)
     results = [echo.result(f"{name}, echo, open loop")]
     return results + [
         load.result(f"{name}{target.suffix}, open loop", echo) for load, target in zip(again, targets, strict=True)
