@@ -8,6 +8,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Protocol
 
 import numpy as np
@@ -22,12 +23,21 @@ from policy.join import Joined
 from policy.learner import RouterLearner
 from policy.log import DecisionRecord, ReportRecord
 from policy.policies import Fixed, Outlook, Policy, greedy, parse_policy, uniform
+from policy.shares import Experience, Known
 from policy.standing import Standing
 from policy.view import PolicyView
 
 UNCHARGED_MAX = 50_000
 
 _NO_EXPLORATION = Exploration(strength=0.0)
+
+
+@cache
+def _no_experience(models: int) -> Experience:
+    """As if nothing were known of them but their costs."""
+    known = np.zeros((models, len(Known)))
+    known[:, Known.COST] = 1.0
+    return known
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +55,11 @@ class Sight:
         """What there is to see of a logged decision."""
         candidates, choice = decision.choice.candidates, decision.choice
         count = len(candidates)
-        nothing = (0.0,) * count
         outlook = Outlook(
             ids=tuple([each.model for each in candidates]),
             scores=[-np.inf if each.exclusion else each.score for each in candidates],
             costs_usd=[0.0 if math.isnan(each.cost_usd) else each.cost_usd for each in candidates],
-            costs_known=(True,) * count,
-            rewards=(0,) * count,
-            tried=(0,) * count,
-            fallen=nothing,
-            retrial=nothing,
-            doubts=nothing,
+            experience=_no_experience(count),
             money=choice.price_of_money,
             unit_usd=1.0,
             rewards_total=0,

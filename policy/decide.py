@@ -17,6 +17,7 @@ from policy.features import cost_features
 from policy.policies import Outlook, greedy, parse_policy
 from policy.quick import quick
 from policy.shadow import affordable_share, explores, mixed
+from policy.shares import Known
 from policy.view import Aligned, PolicyView
 
 Reason = tuple[Exclusion, str]
@@ -180,7 +181,7 @@ def _kept(model: str, outlook: Outlook, router: Router) -> str:
     if model not in outlook.ids or not outlook.eligible(outlook.ids.index(model)):
         return ""
     own = outlook.ids.index(model)
-    known = [rewards >= outlook.exploration.burn_in_rewards for rewards in outlook.rewards]
+    known = outlook.experience[:, Known.REWARDS] >= outlook.exploration.burn_in_rewards
     best = max((score for score, sure in zip(outlook.scores, known, strict=True) if sure), default=-math.inf)
     return "" if known[own] and best > outlook.scores[own] + router.spec.session_switch_gain else model
 
@@ -222,12 +223,7 @@ def _outlook(
         ids=forecast.aligned.ids,
         scores=scores,
         costs_usd=forecast.cost_usd,
-        costs_known=forecast.aligned.costs_known,
-        rewards=forecast.aligned.rewards,
-        tried=forecast.aligned.tried,
-        fallen=forecast.aligned.fallen,
-        retrial=forecast.aligned.retrial,
-        doubts=forecast.aligned.doubts,
+        experience=forecast.aligned.experience,
         money=forecast.money,
         unit_usd=unit_usd,
         rewards_total=view.router.rewards,

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from policy.compiled import compiled
 from policy.domain import FloatArray
 
 FIRST_VARIANCE = 0.05
@@ -18,7 +19,6 @@ _VARIANCE_PRIOR_SEEN = 10.0
 _RETURN_THRESHOLD = 4.0
 _CHANGE_VARIANCE = 0.15**2
 _CHANCE = 0.25
-_COUNTS: FloatArray = np.arange(1.0, _WINDOW + 1.0)
 
 
 class ChangeTest:
@@ -43,12 +43,7 @@ class ChangeTest:
         self.variance += weight * (miss * miss - self.variance)
         if self._seen <= _SEEN_BEFORE:
             return 0
-        self._misses[1:] = self._misses[:-1]
-        self._misses[0] = miss
-        limit = _CLIP * math.sqrt(self.variance)
-        ratios = np.minimum(np.maximum(self._misses, -limit), limit).cumsum() ** 2 / _COUNTS
-        longest = int(ratios.argmax())
-        return longest + 1 if ratios[longest] > 2.0 * _THRESHOLD * self.variance else 0
+        return _changed(self._misses, miss, _CLIP * math.sqrt(self.variance), 2.0 * _THRESHOLD * self.variance)
 
     def mean(self, count: int) -> float:
         """The mean of the last `count` misses."""
@@ -66,6 +61,23 @@ class ChangeTest:
         """Takes back what `state` gave."""
         self.variance, self._seen = float(state[0]), int(state[1])
         self._misses = state[2:].copy()
+
+
+@compiled("i8(f8[::1], f8, f8, f8)")
+def _changed(misses: FloatArray, miss: float, limit: float, threshold: float) -> int:
+    """Puts the miss before the others. Returns how many of them, the newest, tell most of another mean if all are
+    cut off at `limit`; 0 if they do not tell enough.
+    """
+    for index in range(len(misses) - 1, 0, -1):
+        misses[index] = misses[index - 1]
+    misses[0] = miss
+    longest, most, total = 0, threshold, 0.0
+    for index in range(len(misses)):
+        total += min(max(misses[index], -limit), limit)
+        ratio = total * total / (index + 1)
+        if ratio > most:
+            longest, most = index + 1, ratio
+    return longest
 
 
 class Level:

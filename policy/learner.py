@@ -25,10 +25,11 @@ from policy.planning import Outlooks, spend_curve
 from policy.quality import QualityLearner
 from policy.recall import Learned, Span, forgotten, matched, taken_over
 from policy.ridge import RidgeQuality
-from policy.view import ModelRecord, PolicyView, RouterRecord
+from policy.shares import Rules
+from policy.view import ModelRecord, PolicyView, RouterRecord, experience_of
 from policy.vowpal import VowpalQuality
 
-STATE_VERSION = 15
+STATE_VERSION = 16
 
 _PLAN_EVERY = 32
 _PLAN_EVERY_EARLY = 4
@@ -301,31 +302,27 @@ class RouterLearner:
         if not self._router.spec.objective.budgeted or not rows or not models:
             return
         terms = self._cost.predictor().terms(models)
-        cost = terms.predict(self._window.cost_features[:rows], self._window.input_tokens[:rows])
-        cost = np.ascontiguousarray(cost.T)
-        means = cost.mean(axis=1)
+        costs_usd = terms.predict(self._window.cost_features[:rows], self._window.input_tokens[:rows])
+        means = costs_usd.mean(axis=0)
         budget = self._pacing.renew(float(means.min()), float(means.max()))
         if not budget:
             return
         quality = self._quality.predict(self._window.features[:rows], [model.key for model in models])
         records = [self._models[model.key] for model in models]
-        quality = np.ascontiguousarray(quality.T) + np.array([[each.offset] for each in records])
-        objective = self._router.spec.objective
+        exploration = self._router.spec.exploration
         outlooks = Outlooks(
-            quality=quality,
-            costs_usd=cost,
-            costs_known=terms.known,
-            rewards=[each.rewards for each in records],
-            tried=[each.tried for each in records],
-            fallen=np.array([each.fallen for each in records]),
-            retrial=np.array([each.retrial(self._record.decisions) for each in records]),
-            doubts=np.array([each.doubt for each in records]),
+            quality=np.ascontiguousarray(quality) + [each.offset for each in records],
+            costs_usd=costs_usd,
+            experience=experience_of(records, terms.known, self._record.decisions),
+            rules=Rules.of(
+                exploration,
+                self._record.rewards,
+                loss_limit(self._record.exploration_owed, exploration.max_utility_loss),
+            ),
             unit_usd=budget,
-            rewards_total=self._record.rewards,
-            loss_max=loss_limit(self._record.exploration_owed, self._router.spec.exploration.max_utility_loss),
-            exploration=self._router.spec.exploration,
         )
-        self._pacing.plan(spend_curve(outlooks, objective.value_usd), float((cost / budget).mean(axis=1).max()))
+        spend_at = spend_curve(outlooks, self._router.spec.objective.value_usd)
+        self._pacing.plan(spend_at, float((costs_usd / budget).mean(axis=0).max()))
 
     @property
     def router(self) -> Router:

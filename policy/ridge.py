@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg.blas import dsymv, dsyrk
 
 from policy.array_state import ArrayState
+from policy.compiled import compiled
 from policy.domain import FloatArray
 from policy.quality import Parts, Predictor, QualityLearner
 
@@ -24,6 +26,7 @@ class RecursiveLeastSquares:
 
     The inverse is kept as `base - v.T @ v`, with up to 16 rows in v before they are folded into the
     base: one matrix product instead of 16 rank-one updates of a matrix that does not fit the cache.
+    Of the base, which is symmetric, only the upper triangle is kept up and looked at.
     Axes: features. `precision` is how strongly each weight is shrunk, the last one, the intercept's,
     towards `prior` and the others towards 0.
     """
@@ -42,13 +45,12 @@ class RecursiveLeastSquares:
 
     def learn(self, x: FloatArray, target: float) -> None:
         """Learns one example."""
-        gain = self._gain(x)
-        scale = 1.0 + float(x @ gain)
-        self.weights += gain * ((target - float(self.weights @ x)) / scale)
-        self.pending[self.used] = gain / math.sqrt(scale)
+        # BLAS has the columns of a matrix in a row: its lower triangle is the upper one here.
+        gain = dsymv(1.0, self.base.T, x, lower=1)
+        _learn(gain, self.pending, self.used, self.weights, x, target)
         self.used += 1
         if self.used == _PENDING:
-            self.base -= self.pending.T @ self.pending
+            dsyrk(-1.0, self.pending.T, beta=1.0, c=self.base.T, lower=1, overwrite_c=1)
             self.used = 0
 
     def revise(self, x: FloatArray, old: float, new: float) -> None:
@@ -59,15 +61,9 @@ class RecursiveLeastSquares:
         d adds P x d. While all examples weigh the same, the result is what relearning would give; of an
         example that has been discounted since, d counts in full.
         """
-        self.weights += self._gain(x) * (new - old)
-
-    def _gain(self, x: FloatArray) -> FloatArray:
-        """The inverse times x."""
-        gain: FloatArray = self.base @ x
-        if self.used:
-            rows = self.pending[: self.used]
-            gain -= (rows @ x) @ rows
-        return gain
+        gain = dsymv(1.0, self.base.T, x, lower=1)
+        _corrected(gain, self.pending, self.used, x)
+        self.weights += gain * (new - old)
 
     def state(self) -> ArrayState:
         """Everything, for `restore`."""
@@ -82,6 +78,33 @@ class RecursiveLeastSquares:
         """Takes back what `state` gave."""
         self.base, self.pending = state["base"].copy(), state["pending"].copy()
         self.used, self.weights = int(state["used"]), state["weights"].copy()
+
+
+@compiled("void(f8[::1], f8[:, ::1], i8, f8[::1])", sums_in_any_order=True)
+def _corrected(gain: FloatArray, pending: FloatArray, used: int, x: FloatArray) -> None:
+    """Makes of the base times x the inverse times x, in place."""
+    for row in range(used):
+        along = 0.0
+        for index in range(len(x)):
+            along += pending[row, index] * x[index]
+        for index in range(len(x)):
+            gain[index] -= along * pending[row, index]
+
+
+@compiled("void(f8[::1], f8[:, ::1], i8, f8[::1], f8[::1], f8)", sums_in_any_order=True)
+def _learn(
+    gain: FloatArray, pending: FloatArray, used: int, weights: FloatArray, x: FloatArray, target: float
+) -> None:
+    """Moves the weights by an example and makes the next row of `pending`; `gain` is the base times x."""
+    _corrected(gain, pending, used, x)
+    scale, miss = 1.0, target
+    for index in range(len(x)):
+        scale += x[index] * gain[index]
+        miss -= weights[index] * x[index]
+    step, root = miss / scale, math.sqrt(scale)
+    for index in range(len(x)):
+        weights[index] += step * gain[index]
+        pending[used, index] = gain[index] / root
 
 
 def precisions(size: int, slope: float, intercept: float) -> FloatArray:

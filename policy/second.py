@@ -30,7 +30,7 @@ def offered(
     if not setting.share or choice.sticky or query.preference.exploit_only:
         return None
     aligned = view.aligned(router)
-    columns = zip(choice.candidates, aligned.circuits, aligned.costs_known, strict=True)
+    columns = zip(choice.candidates, aligned.circuits, aligned.costs.known, strict=True)
     possible = [
         known and circuit.phase(now_us) is Phase.CLOSED and _may_be_called(each, setting.models)
         for each, circuit, known in columns

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from policy.allowance import Standing
 from policy.books import Explored
@@ -16,6 +18,7 @@ from policy.drift import FIRST_VARIANCE, Level
 from policy.quality import Predictor
 from policy.second_calls import SecondCalls
 from policy.shadow import Compared
+from policy.shares import Experience, Known
 
 _LATENCY_MEMORY = 200.0
 _RETRIAL_MAX = 0.1
@@ -100,6 +103,15 @@ class ModelRecord:
         self.latency_seconds += (seconds - self.latency_seconds) / min(self.latencies, _LATENCY_MEMORY)
 
 
+def experience_of(records: Sequence[ModelRecord], costs_known: Sequence[bool], decisions: int) -> Experience:
+    """What a policy has to know of these models when the router has made so many decisions."""
+    rows = [
+        (each.rewards, each.tried, each.fallen, each.retrial(decisions), each.doubt, known)
+        for each, known in zip(records, costs_known, strict=True)
+    ]
+    return np.array(rows, dtype=np.float64).reshape(len(rows), len(Known))
+
+
 @dataclass
 class RouterRecord:
     """What a router has done. `charged` counts the decisions whose cost is settled; `exploration_owed` is the
@@ -135,14 +147,9 @@ class Aligned:
     ids: tuple[str, ...]
     keys: tuple[str, ...]
     costs: CostTerms
-    costs_known: list[bool]
+    experience: Experience
     latency_seconds: list[float]
-    rewards: list[int]
-    tried: list[int]
     offsets: list[float]
-    fallen: list[float]
-    retrial: list[float]
-    doubts: list[float]
     circuits: list[Circuit]
     unrestricted: bool
     """Whether of themselves all may be called for any query: none is disabled, failing, or of a limited window."""
@@ -191,14 +198,9 @@ class PolicyView:
             ids=tuple(model.id for model in router.models),
             keys=keys,
             costs=costs,
-            costs_known=costs.known.tolist(),
+            experience=experience_of(records, costs.known, self.router.decisions),
             latency_seconds=[each.latency_seconds for each in records],
-            rewards=[each.rewards for each in records],
-            tried=[each.tried for each in records],
             offsets=[each.offset for each in records],
-            fallen=[each.fallen for each in records],
-            retrial=[each.retrial(self.router.decisions) for each in records],
-            doubts=[each.doubt for each in records],
             circuits=[each.circuit for each in records],
             unrestricted=all(_unrestricted(model) for model in router.models)
             and all(each.circuit.closed for each in records),

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shares import inverse_gap_weighting, limited
 
-from policy.exploration import draw, gap_weight, inverse_gap_weighting, limited, unit_draw
+from policy.exploration import draw, gap_weight, unit_draw
 
 score = st.floats(-1e6, 1.0) | st.just(-math.inf)
 rows_of_scores = st.lists(score, min_size=1, max_size=20).filter(

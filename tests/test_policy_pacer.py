@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shares import inverse_gap_weighting
 
-from policy.exploration import gap_weight, inverse_gap_weighting
+from policy.exploration import gap_weight
 from policy.pacer import ContextWindow, Pacer, SpendAt
 
 CHEAP, DEAR = 0.2, 5.0

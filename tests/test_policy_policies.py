@@ -5,52 +5,51 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shares import burn_in_of, retrials_of, trials_of
 
 from policy.domain import Exploration, InvalidFieldError
 from policy.policies import (
     Fixed,
     Outlook,
-    burn_in,
     cheapest,
     dearest,
     greedy,
     learned,
     parse_policy,
-    retrials,
-    trials,
     uniform,
 )
+from policy.shares import Known
 from policy.view import ModelRecord
 
 
 def outlook(scores: list[float], **changes: Any) -> Outlook:
     """Models that are well known, alike in cost, under a price of money of nothing."""
     count = len(scores)
+    rewards = changes.pop("rewards", [1000] * count)
+    known = {
+        Known.REWARDS: rewards,
+        Known.TRIED: changes.pop("tried", rewards),
+        Known.FALLEN: changes.pop("fallen", [0.0] * count),
+        Known.RETRIAL: changes.pop("retrial", [0.0] * count),
+        Known.DOUBT: changes.pop("doubts", [0.0] * count),
+        Known.COST: changes.pop("costs_known", [True] * count),
+    }
     fields: dict[str, Any] = {
         "ids": tuple("abcdefghijklmnopqrst"[:count]),
         "scores": scores,
         "costs_usd": [0.001] * count,
-        "costs_known": [True] * count,
-        "rewards": [1000] * count,
-        "fallen": [0.0] * count,
-        "retrial": [0.0] * count,
-        "doubts": [0.0] * count,
+        "experience": np.ascontiguousarray(np.array([known[each] for each in Known], dtype=np.float64).T),
         "money": 0.0,
         "unit_usd": 0.001,
         "rewards_total": 1000 * count,
         "loss_max": math.inf,
         "exploration": Exploration(),
     }
-    fields["tried"] = changes.get("rewards", fields["rewards"])
     return Outlook(**{**fields, **changes})
-
-
-def burn_in_of(which: Outlook) -> list[float]:
-    """The burn-in's extra probabilities, zeros where there is nothing to try."""
-    return burn_in(which) or [0.0] * len(which.ids)
 
 
 @st.composite
@@ -195,16 +194,6 @@ def test_a_policy_that_does_not_exist_is_refused(name: str) -> None:
     with pytest.raises(InvalidFieldError) as caught:
         parse_policy(name)
     assert caught.value.field == "policy"
-
-
-def retrials_of(which: Outlook) -> list[float]:
-    """The extra probabilities of fallen models, zeros where there are none."""
-    return retrials(which) or [0.0] * len(which.ids)
-
-
-def trials_of(which: Outlook) -> list[float]:
-    """The extra probabilities of models that little is known of, zeros where there are none."""
-    return trials(which) or [0.0] * len(which.ids)
 
 
 def test_a_model_that_looks_worse_is_drawn_at_a_known_rate_until_it_has_the_rewards_asked_for() -> None:

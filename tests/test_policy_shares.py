@@ -1,4 +1,4 @@
-"""The plan's shares are what the learned policy would do, query by query."""
+"""The compiled distribution, and what it spends, are those of the same written in NumPy."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference_shares import LearnedShares, Outlooks
 
 from policy.domain import Exploration
-from policy.planning import LearnedShares, Outlooks
-from policy.policies import Outlook, learned
+from policy.shares import Rules, expected_spend, learned_shares
 
 
 @settings(max_examples=200)
@@ -24,7 +24,7 @@ from policy.policies import Outlook, learned
     fallen=st.floats(0, 1),
     late=st.floats(0, 1),
 )
-def test_planned_shares_are_the_policy_of_each_query(
+def test_shares_and_spend_are_those_of_the_reference(
     seed: int,
     money: float,
     strength: float,
@@ -45,29 +45,17 @@ def test_planned_shares_are_the_policy_of_each_query(
     doubts = draw.uniform(size=models) * (draw.uniform(size=models) < late)
     exploration = Exploration(strength, burn_in, trial_rewards=trial)
     quality, costs = draw.uniform(size=(models, queries)), draw.uniform(0, 0.1, (models, queries))
-    planned = LearnedShares(
+    reference = LearnedShares(
         Outlooks(quality, costs, known, rewards, tried, lost, retrial, doubts, 0.01, 500, cap, exploration)
     )
-    found = planned(money)
-    assert (planned(2.0 * money + 1.0) >= 0.0).all()
-    assert found.tolist() == planned(money).tolist()
-    for row in range(queries):
-        scores = (quality[:, row] - money * costs[:, row]).tolist()
-        ids = tuple(str(each) for each in range(models))
-        one = Outlook(
-            ids=ids,
-            scores=scores,
-            costs_usd=costs[:, row].tolist(),
-            costs_known=known.tolist(),
-            rewards=rewards,
-            tried=tried,
-            fallen=lost.tolist(),
-            retrial=retrial.tolist(),
-            doubts=doubts.tolist(),
-            money=money,
-            unit_usd=0.01,
-            rewards_total=500,
-            loss_max=cap,
-            exploration=exploration,
-        )
-        assert found[:, row].tolist() == pytest.approx(learned(one), abs=1e-12)
+    expected = reference(money)
+    columns = np.array([rewards, tried, lost, retrial, doubts, known], dtype=np.float64)
+    experience, rules = np.ascontiguousarray(columns.T), Rules.of(exploration, 500, cap)
+    for query in range(queries):
+        scores = quality[:, query] - money * costs[:, query]
+        found = learned_shares(scores, costs[:, query].copy(), experience, rules, money, 0.01)
+        assert found == pytest.approx(expected[:, query], abs=1e-12)
+    relative = costs / 0.01
+    spend = [float((expected * each).sum(axis=0).mean()) for each in (relative, relative * relative)]
+    rows = np.ascontiguousarray(quality.T), np.ascontiguousarray(costs.T)
+    assert expected_spend(*rows, experience, rules, money, 0.01) == pytest.approx(spend, rel=1e-9, abs=1e-12)

@@ -1,0 +1,43 @@
+"""Compiles the loops that are run for every decision or reward to machine code, with Numba.
+
+NumPy takes about a microsecond for each operation, however small the arrays; what is made of dozens of them for
+a handful of models costs more by that than by what it computes. What is compiled is kept in files beside the
+module, or where NUMBA_CACHE_DIR says; where neither may be written to, it is compiled again in every process.
+Compiled code keeps the interpreter: one that gave it up would wait for it again, and for longer than the few
+microseconds that it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import numba
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def compiled(signature: str, *, sums_in_any_order: bool = False) -> Callable[[Function], Function]:
+    """Makes the decorator that compiles a function for arguments of these types, when its module is imported.
+
+    `sums_in_any_order` lets a sum be added up in several parts at once, which is faster, and not to the same bits
+    as one by one; it is always to the same bits on one kind of processor.
+    """
+    fastmath = {"reassoc", "contract", "nsz"} if sums_in_any_order else False
+
+    def compile_now(function: Function) -> Function:
+        def made(*, cache: bool) -> Function:
+            compile_for = numba.njit(signature, cache=cache, fastmath=fastmath, error_model="numpy")
+            return cast("Function", compile_for(function))
+
+        try:
+            return made(cache=True)
+        except RuntimeError:  # There is nowhere to keep it.
+            return made(cache=False)
+
+    return compile_now
+
+
+def part_of_compiled(function: Function) -> Function:
+    """Compiles a function as part of the compiled ones of its module that call it, and not by itself."""
+    return cast("Function", numba.njit(error_model="numpy")(function))
