@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from policy.choices import Candidate, Choice
+from policy.quick import quick
 
 _CREDIT_DECISIONS = 500.0
 _SPREAD_DECISIONS = 50.0
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Explored:
     """The decisions whose draw was not the best known, and what they gave up, as predicted when they were made.
@@ -29,8 +31,7 @@ class Explored:
         """The books with this decision in them."""
         if choice.probability >= 1.0:
             return self
-        best = _baseline(choice)
-        drawn = next(each for each in choice.candidates if each.model == choice.model)
+        best, drawn = _baseline(choice), choice.chosen
         if drawn.score >= best.score:
             return self
         return Explored(
@@ -49,9 +50,11 @@ def expected_loss(choice: Choice) -> float:
     """
     if choice.probability >= 1.0:
         return 0.0
-    best = _baseline(choice).score
-    drawable = [each for each in choice.candidates if each.probability]
-    return sum(each.probability * max(0.0, best - each.score) for each in drawable)
+    best, loss = _baseline(choice).score, 0.0
+    for each in choice.candidates:
+        if each.probability and each.score < best:
+            loss += each.probability * (best - each.score)
+    return loss
 
 
 def _baseline(choice: Choice) -> Candidate:

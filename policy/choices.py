@@ -151,9 +151,17 @@ class Choice:
         return self.policy == IMPORTED
 
     @property
+    def chosen(self) -> Candidate:
+        """The candidate that was chosen."""
+        for each in self.candidates:
+            if each.model == self.model:
+                return each
+        raise LookupError(f"{self.model} is no candidate")
+
+    @property
     def predicted_cost_usd(self) -> float:
         """What the call was predicted to cost, in USD."""
-        return next(each.cost_usd for each in self.candidates if each.model == self.model)
+        return self.chosen.cost_usd
 
     @property
     def second_model(self) -> str:

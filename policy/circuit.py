@@ -25,6 +25,7 @@ from enum import Enum, auto
 from typing import Any
 
 from policy.log import DecisionRecord, ReportRecord
+from policy.quick import quick
 
 FAILURES_TO_OPEN = 4
 BACK_OFF_US = 5_000_000
@@ -40,6 +41,7 @@ class Phase(Enum):
     HALF_OPEN = auto()
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Circuit:
     """The circuit at one position of the log; each record that concerns it gives another. Times are
@@ -118,7 +120,7 @@ class Circuit:
 
     def _worked(self, decision: DecisionRecord, *, measured: bool) -> Circuit:
         measured = measured or self.measured
-        failures = tuple([each for each in self.failures if each >= decision.seq])
+        failures = self.failures and tuple([each for each in self.failures if each >= decision.seq])
         if self.opened and (failures or not self._known_to(decision)):
             return self if measured == self.measured else replace(self, measured=True)
         if decision.seq <= self.worked and failures == self.failures and measured == self.measured:

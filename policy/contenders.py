@@ -23,13 +23,13 @@ from policy.join import Joined
 from policy.learner import RouterLearner
 from policy.log import DecisionRecord, ReportRecord
 from policy.policies import Fixed, Outlook, Policy, greedy, parse_policy, uniform
-from policy.shares import Experience, Known
+from policy.shares import Experience, Known, Rules
 from policy.standing import Standing
 from policy.view import PolicyView
 
 UNCHARGED_MAX = 50_000
 
-_NO_EXPLORATION = Exploration(strength=0.0)
+_NO_EXPLORATION = Rules.of(Exploration(strength=0.0), rewards_total=0, loss_max=0.0)
 
 
 @cache
@@ -62,9 +62,7 @@ class Sight:
             experience=_no_experience(count),
             money=choice.price_of_money,
             unit_usd=1.0,
-            rewards_total=0,
-            loss_max=0.0,
-            exploration=_NO_EXPLORATION,
+            rules=_NO_EXPLORATION,
         )
         return cls(decision, outlook)
 

@@ -5,23 +5,39 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from policy.array_state import ArrayState
+from policy.compiled import compiled, part_of_compiled
 from policy.domain import FloatArray, Model, Prices
 from policy.drift import ChangeTest
-from policy.features import COST_FEATURES
+from policy.features import HASHED, STRUCTURE
 from policy.log import Usage
 from policy.ridge import RecursiveLeastSquares, precisions
 
+COST_FEATURES = STRUCTURE + 2
+
+_AFTER_STRUCTURE = HASHED + 1
+_PER_TOKEN = 0.004
+_LONG = 8.0
 _SLOPE_PRECISION = 3.0
 _INTERCEPT_PRECISION = 0.001
 _RATIO_LOW, _RATIO_HIGH = 0.1, 10.0
 _TYPICAL_OUTPUT_TOKENS = 300.0
 _BLEND_TOKENS = 1000.0
 _RATIO_MEMORY_CALLS = 500
+
+
+@compiled("f8[::1](f8[::1], f8)")
+def cost_features(features: FloatArray, input_tokens: float) -> FloatArray:
+    """What the cost of a query is predicted from: (COST_FEATURES,), the structure, the input's length, and 1."""
+    start = len(features) - _AFTER_STRUCTURE - STRUCTURE
+    result = np.ones(COST_FEATURES)
+    for index in range(STRUCTURE):
+        result[index] = features[start + index]
+    result[STRUCTURE] = min(input_tokens * _PER_TOKEN, _LONG)
+    return result
 
 
 def price_unit(prices: Prices) -> float:
@@ -104,7 +120,8 @@ class CostPredictor:
         typical = list(self.token_scales.values())
         typical_tokens = sum(typical) / len(typical) if typical else _TYPICAL_OUTPUT_TOKENS
         blank = np.zeros(COST_FEATURES)
-        parts: list[tuple[float, float, float, float, float, bool, bool]] = []
+        rows: list[tuple[float, float, float, float, float]] = []
+        saved, known = [], []
         for model in models:
             prices = model.spec.prices
             tokens = self.token_scales.get(model.key)
@@ -113,70 +130,86 @@ class CostPredictor:
                 per_input = prices.input_usd_per_million_tokens * 1e-6
                 per_output = prices.output_usd_per_million_tokens * 1e-6
                 scale = typical_tokens if tokens is None else tokens
-                saved = prices.saved_usd_per_cached_token
-                parts.append((scale, prices.usd_per_request, per_input, saved, per_output, True, True))
+                rows.append((scale, prices.usd_per_request, per_input, per_output, True))
+                saved.append(prices.saved_usd_per_cached_token)
+                known.append(True)
             else:
-                parts.append((dollars or 0.0, 0.0, 0.0, 0.0, price_unit(prices), dollars is not None, False))
+                rows.append((dollars or 0.0, 0.0, 0.0, price_unit(prices), False))
+                saved.append(0.0)
+                known.append(dollars is not None)
         shapes = np.array([self.own_shapes.get(model.key, blank) for model in models])
-        columns = np.array(parts, dtype=np.float64).reshape(len(models), 7).T
         return CostTerms(
             shape_weights=shapes.reshape(len(models), COST_FEATURES) + self.shared_shape,
-            scale=columns[0],
-            fixed_usd=columns[1],
-            usd_per_input_token=columns[2],
-            saved_usd_per_cached_token=columns[3],
-            usd_per_unit=columns[4],
-            in_tokens=columns[6] > 0,
-            known=columns[5] > 0,
-            rows=[(part[0], part[1], part[2], part[4], part[6]) for part in parts],
+            rows=np.array(rows, dtype=np.float64).reshape(len(models), 5),
+            saved_usd_per_cached_token=saved,
+            known=known,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class CostTerms:
-    """The parts of each model's cost; every field but `shape_weights` is (models,)."""
+    """The parts of each model's cost.
+
+    Axes of `shape_weights`: (models, COST_FEATURES); of `rows`: (models, 5), the scale, the USD of a call and of
+    an input token, those of a unit, and whether that is a token; the others (models,).
+    """
 
     shape_weights: FloatArray
-    scale: FloatArray
-    fixed_usd: FloatArray
-    usd_per_input_token: FloatArray
-    saved_usd_per_cached_token: FloatArray
-    usd_per_unit: FloatArray
-    in_tokens: Any
-    known: Any
-    rows: list[tuple[float, float, float, float, bool]]
-    """The scale, the two fixed parts, the unit, and whether that is a token, of each model: plain numbers, since
-    arrays take longer for one query of some models."""
+    rows: FloatArray
+    saved_usd_per_cached_token: list[float]
+    known: list[bool]
 
-    def predict(
-        self,
-        features: FloatArray,
-        input_tokens: FloatArray | float,
-        max_output_tokens: float = 0.0,
-    ) -> FloatArray:
-        """Cost in USD; (models,) for one row of cost features, (rows, models) for many.
+    def predict(self, features: FloatArray, input_tokens: FloatArray) -> FloatArray:
+        """Costs in USD (models, queries), for the features of queries (queries, features) and as many numbers of
+        input tokens (queries,).
 
-        `input_tokens` is one number, or (rows, 1). `max_output_tokens` bounds the output, 0 does not.
         A model of unknown cost is given 0; see `known`.
         """
-        shape = np.minimum(np.maximum(features @ self.shape_weights.T, _RATIO_LOW), _RATIO_HIGH)
-        amount = self.scale * shape
-        if max_output_tokens > 0:
-            amount = np.where(self.in_tokens, np.minimum(amount, max_output_tokens), amount)
-        result: FloatArray = self.fixed_usd + self.usd_per_input_token * input_tokens + self.usd_per_unit * amount
-        return result
+        return _costs_usd(self.shape_weights, self.rows, features, input_tokens)
 
     def of_one(self, features: FloatArray, input_tokens: float, max_output_tokens: float = 0.0) -> list[float]:
-        """As `predict`, to the same bits, for one row of cost features: (models,)."""
-        bound = max_output_tokens if max_output_tokens > 0 else math.inf
-        found = []
-        for row, value in zip(self.rows, (features @ self.shape_weights.T).tolist(), strict=True):
-            scale, fixed_usd, per_input, per_unit, in_tokens = row
-            amount = scale * (_RATIO_LOW if value < _RATIO_LOW else min(value, _RATIO_HIGH))
-            if in_tokens and amount > bound:
-                amount = bound
-            found.append(fixed_usd + per_input * input_tokens + per_unit * amount)
+        """As `predict` of one query: (models,). `max_output_tokens` bounds the output, 0 does not."""
+        bound = max_output_tokens or math.inf
+        found: list[float] = _costs_of_one(self.shape_weights, self.rows, features, input_tokens, bound).tolist()
         return found
+
+
+@part_of_compiled
+def _cost_usd(
+    weights: FloatArray, row: FloatArray, features: FloatArray, input_tokens: float, bound: float
+) -> float:
+    """What one query costs of one model, by its own part of `CostTerms`."""
+    shape = weights[STRUCTURE] * min(input_tokens * _PER_TOKEN, _LONG) + weights[STRUCTURE + 1]
+    start = len(features) - _AFTER_STRUCTURE - STRUCTURE
+    for index in range(STRUCTURE):
+        shape += weights[index] * features[start + index]
+    amount = row[0] * min(max(shape, _RATIO_LOW), _RATIO_HIGH)
+    if row[4] > 0.0:
+        amount = min(amount, bound)
+    return float(row[1] + row[2] * input_tokens + row[3] * amount)
+
+
+@compiled("f8[:, ::1](f8[:, ::1], f8[:, ::1], f8[:, ::1], f8[::1])")
+def _costs_usd(
+    weights: FloatArray, rows: FloatArray, features: FloatArray, input_tokens: FloatArray
+) -> FloatArray:
+    costs_usd = np.empty((len(rows), len(features)))
+    for model in range(len(rows)):
+        for query in range(len(features)):
+            costs_usd[model, query] = _cost_usd(
+                weights[model], rows[model], features[query], input_tokens[query], np.inf
+            )
+    return costs_usd
+
+
+@compiled("f8[::1](f8[:, ::1], f8[:, ::1], f8[::1], f8, f8)")
+def _costs_of_one(
+    weights: FloatArray, rows: FloatArray, features: FloatArray, input_tokens: float, bound: float
+) -> FloatArray:
+    costs_usd = np.empty(len(rows))
+    for model in range(len(rows)):
+        costs_usd[model] = _cost_usd(weights[model], rows[model], features, input_tokens, bound)
+    return costs_usd
 
 
 class CostLearner:
@@ -205,23 +238,26 @@ class CostLearner:
     def learn(
         self,
         features: FloatArray,
+        input_tokens: float,
         model: Model,
         usage: Usage,
         charged_usd: float | None,
     ) -> None:
-        """Learns one call's usage: output tokens if the model is priced and they are told, else dollars."""
-        own = self._models[model.key]
+        """Learns one call's usage: output tokens if the model is priced and they are told, else dollars.
+
+        `features` (features,) are those of the query, and `input_tokens` is how long it is.
+        """
+        own, query = self._models[model.key], cost_features(features, input_tokens)
         if model.spec.prices.known and (usage.output_tokens or usage.input_tokens):
-            self._learn_amount(features, own, own.tokens, float(usage.output_tokens))
+            self._learn_amount(query, own, own.tokens, float(usage.output_tokens))
         elif charged_usd is not None:
-            self._learn_amount(features, own, own.dollars, charged_usd / price_unit(model.spec.prices))
+            self._learn_amount(query, own, own.dollars, charged_usd / price_unit(model.spec.prices))
 
     def _learn_amount(self, features: FloatArray, own: _ModelCost, amount: _Amount, used: float) -> None:
         shape = self._shape.predict(features) + own.own_shape.predict(features)
         amount.add(used, min(_RATIO_HIGH, max(_RATIO_LOW, shape)))
         ratio = min(used / amount.scale, _RATIO_HIGH) if amount.scale > 0 else 1.0
-        self._shape.learn(features, ratio)
-        own.own_shape.learn(features, ratio - self._shape.predict(features))
+        own.own_shape.learn(features, ratio - self._shape.learn(features, ratio))
 
     def predictor(self) -> CostPredictor:
         """What is known now."""

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from policy.books import loss_limit
 from policy.choices import Candidate, Choice, Constraints, Exclusion, Preference, Query, Shadow, Turn
 from policy.circuit import Circuit, Phase
 from policy.domain import Model, ModelState, Router
 from policy.exploration import draw
-from policy.features import cost_features
 from policy.policies import Outlook, greedy, parse_policy
 from policy.quick import quick
 from policy.shadow import affordable_share, explores, mixed
@@ -116,7 +114,7 @@ def _shadow(
 ) -> Shadow:
     wanted = 0.0 if preference.exploit_only else router.spec.shadow_explore_share
     incumbent = outlook.ids.index(incumbent_model)
-    share = affordable_share(wanted, proposal, forecast.scores, incumbent, outlook.loss_max)
+    share = affordable_share(wanted, proposal, forecast.scores, incumbent, outlook.rules.loss_max)
     return Shadow(incumbent_model, share, tuple(proposal))
 
 
@@ -161,10 +159,10 @@ def _forecast(view: PolicyView, router: Router, query: Query, session: Turn | No
     tokens = query.charged_input_tokens
     learned = view.quality.predict(features, aligned.keys).tolist()
     quality = [value + offset for value, offset in zip(learned, aligned.offsets, strict=True)]
-    cost = aligned.costs.of_one(cost_features(features, tokens), tokens, query.max_output_tokens)
+    cost = aligned.costs.of_one(features, tokens, query.max_output_tokens)
     if session is not None and session.model in aligned.ids:
         index = aligned.ids.index(session.model)
-        saved = float(aligned.costs.saved_usd_per_cached_token[index]) * min(session.input_tokens, tokens)
+        saved = aligned.costs.saved_usd_per_cached_token[index] * min(session.input_tokens, tokens)
         cost[index] -= saved
     money, latency_price = _prices(view, router, query.preference)
     columns = zip(quality, cost, aligned.latency_seconds, strict=True)
@@ -181,7 +179,7 @@ def _kept(model: str, outlook: Outlook, router: Router) -> str:
     if model not in outlook.ids or not outlook.eligible(outlook.ids.index(model)):
         return ""
     own = outlook.ids.index(model)
-    known = outlook.experience[:, Known.REWARDS] >= outlook.exploration.burn_in_rewards
+    known = outlook.experience[:, Known.REWARDS] >= outlook.rules.burn_in_rewards
     best = max((score for score, sure in zip(outlook.scores, known, strict=True) if sure), default=-math.inf)
     return "" if known[own] and best > outlook.scores[own] + router.spec.session_switch_gain else model
 
@@ -226,9 +224,7 @@ def _outlook(
         experience=forecast.aligned.experience,
         money=forecast.money,
         unit_usd=unit_usd,
-        rewards_total=view.router.rewards,
-        loss_max=loss_limit(view.router.exploration_owed, router.spec.exploration.max_utility_loss),
-        exploration=router.spec.exploration,
+        rules=forecast.aligned.rules,
     )
 
 

@@ -369,11 +369,11 @@ class Model:
     id: str
     uid: int
     spec: ModelSpec
+    key: str = field(init=False, repr=False, compare=False)
+    """The name that learners know the model by."""
 
-    @property
-    def key(self) -> str:
-        """The name that learners know the model by."""
-        return f"{self.id}#{self.uid}"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", f"{self.id}#{self.uid}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,6 @@ from policy.words import WordVectors
 FEATURE_VERSION = "wordllama256-structure16-hashed32-v1"
 STRUCTURE = 16
 HASHED = 32
-COST_FEATURES = STRUCTURE + 2
 
 _TEXT_HALF = 1000
 _CHARACTERS_PER_TOKEN = 4.0
@@ -134,16 +133,6 @@ class Featuriser:
             )
         # A sum: the mean's direction is all that is kept.
         return _unit(self._words.total(text).astype(np.float64)) if text else np.zeros(size)
-
-
-def cost_features(vector: FloatArray, input_tokens: float) -> FloatArray:
-    """What the cost is predicted from: (COST_FEATURES,), the structure, the input's length, and 1."""
-    start = len(vector) - 1 - HASHED - STRUCTURE
-    result = np.empty(COST_FEATURES)
-    result[:STRUCTURE] = vector[start : start + STRUCTURE]
-    result[-2] = min(input_tokens * 0.004, 8.0)
-    result[-1] = 1.0
-    return result
 
 
 def _bounded(prompt: str) -> str:

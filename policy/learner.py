@@ -16,7 +16,7 @@ from policy.books import expected_loss, loss_limit, owed_after
 from policy.cost import CostLearner
 from policy.domain import FloatArray, LearnerKind, Model, Router
 from policy.drift import Level
-from policy.features import COST_FEATURES, HASHED, STRUCTURE, cost_features
+from policy.features import HASHED, STRUCTURE
 from policy.join import Joined
 from policy.log import DecisionRecord, ReportRecord
 from policy.pacer import ContextWindow
@@ -46,7 +46,7 @@ class RouterLearner:
     def __init__(self, router: Router) -> None:
         self._router = Router(router.id, router.spec, (), router.uid)
         size = router.spec.embedding_dimensions + STRUCTURE + HASHED + 1
-        self._window = ContextWindow(size, COST_FEATURES)
+        self._window = ContextWindow(size)
         self._quality = _new_quality(router.spec.learner, size)
         self._cost = CostLearner()
         self._pacing = Pacing(router.spec.objective)
@@ -105,8 +105,7 @@ class RouterLearner:
         if not self._fits(decision):
             return
         vector = decision.features.astype(np.float64)
-        tokens = decision.query.charged_input_tokens
-        self._window.add(vector, cost_features(vector, tokens), tokens)
+        self._window.add(vector, decision.query.charged_input_tokens)
         chosen = self._record_of(decision)
         if decision.choice.imported:
             self._record.imported += 1
@@ -146,8 +145,8 @@ class RouterLearner:
             return
         vector = decision.features.astype(np.float64)
         if report.usage is not None:
-            features = cost_features(vector, decision.query.charged_input_tokens)
-            self._cost.learn(features, model, report.usage, report.charged_usd)
+            tokens = decision.query.charged_input_tokens
+            self._cost.learn(vector, tokens, model, report.usage, report.charged_usd)
             if report.charged_usd is not None:
                 record.calls_charged += 1
                 record.cost_sum_usd += report.charged_usd
@@ -270,7 +269,7 @@ class RouterLearner:
 
     def _learn(self, vector: FloatArray, model: Model, reward: float) -> None:
         record, level = self._models[model.key], self._levels[model.key]
-        miss = reward - float(self._quality.predict(vector, [model.key])[0]) - level.offset
+        miss = reward - self._quality.expected(vector, model.key) - level.offset
         changed = level.learn(miss)
         record.follow(level)
         self._quality.learn(vector, model.key, reward - level.offset)
@@ -285,7 +284,7 @@ class RouterLearner:
         """Another kind of learner, or other features: rewards before this are not known to it."""
         self._forgotten = [(0, self._told_seq)]
         size = self._router.spec.embedding_dimensions + STRUCTURE + HASHED + 1
-        self._window = ContextWindow(size, COST_FEATURES)
+        self._window = ContextWindow(size)
         self._quality = _new_quality(self._router.spec.learner, size)
         for key, record in self._models.items():
             self._quality.add(key)
@@ -302,8 +301,8 @@ class RouterLearner:
         if not self._router.spec.objective.budgeted or not rows or not models:
             return
         terms = self._cost.predictor().terms(models)
-        costs_usd = terms.predict(self._window.cost_features[:rows], self._window.input_tokens[:rows])
-        means = costs_usd.mean(axis=0)
+        costs_usd = terms.predict(self._window.features[:rows], self._window.input_tokens[:rows])
+        means = costs_usd.mean(axis=1)
         budget = self._pacing.renew(float(means.min()), float(means.max()))
         if not budget:
             return
@@ -311,7 +310,7 @@ class RouterLearner:
         records = [self._models[model.key] for model in models]
         exploration = self._router.spec.exploration
         outlooks = Outlooks(
-            quality=np.ascontiguousarray(quality) + [each.offset for each in records],
+            quality=np.ascontiguousarray(quality.T) + np.array([[each.offset] for each in records]),
             costs_usd=costs_usd,
             experience=experience_of(records, terms.known, self._record.decisions),
             rules=Rules.of(
@@ -322,7 +321,7 @@ class RouterLearner:
             unit_usd=budget,
         )
         spend_at = spend_curve(outlooks, self._router.spec.objective.value_usd)
-        self._pacing.plan(spend_at, float((costs_usd / budget).mean(axis=0).max()))
+        self._pacing.plan(spend_at, float(means.max() / budget))
 
     @property
     def router(self) -> Router:
@@ -363,7 +362,6 @@ class RouterLearner:
             **prefixed("pacing", self._pacing.arrays()),
             **prefixed("level", {key: level.state() for key, level in self._levels.items()}),
             "window features": window.features,
-            "window cost_features": window.cost_features,
             "window input_tokens": window.input_tokens,
         }
 
@@ -381,8 +379,8 @@ class RouterLearner:
         for key, state_of_level in part_of(arrays, "level").items():
             learner._levels[key].restore(state_of_level)
         window = learner._window
-        window.features, window.cost_features = arrays["window features"], arrays["window cost_features"]
-        window.input_tokens, window.added = arrays["window input_tokens"], meta["added"]
+        window.features, window.input_tokens = arrays["window features"], arrays["window input_tokens"]
+        window.added = meta["added"]
         learner._pacing.restore(meta["pacing"], part_of(arrays, "pacing"))
         learner._told_seq = meta["told_seq"]
         learner._forgotten = [(after, upto) for after, upto in meta["forgotten"]]

@@ -20,7 +20,9 @@ _RATIO_LOW, _RATIO_HIGH = 0.5, 2.0
 _BIAS_LOW, _BIAS_HIGH = 0.8, 1.25
 _OUTLIER = 50.0
 _PRICE_LOW, _PRICE_HIGH = 1e-7, 1e3
-_STEPS_FAR, _STEPS_NEAR = 40, 24
+_NEAR = 1.5
+_STEPS_MAX = 48
+_INSIDE_LOW, _INSIDE_HIGH = 0.05, 0.95
 _CLOSE = 0.002
 _UNPLANNED_MAX = 2.0
 _RAISED = 1.05
@@ -120,7 +122,7 @@ class Pacer:
         return max(_TARGET_MIN, 1.0 - self.debt / _DEBT_HORIZON_DECISIONS) / ratio
 
     def plan(self, spend_at: SpendAt, dearest: float) -> None:
-        """Solves for the price by bisection of its logarithm, near the last price if it is there.
+        """Solves for the price, by false position and by halving of its logarithm in turns.
 
         `dearest` is the mean cost of a call of the dearest model.
         """
@@ -135,25 +137,34 @@ class Pacer:
         self.planned, self.spread = mean, math.sqrt(max(0.0, square - mean * mean))
 
     def _solve(self, spend_at: SpendAt) -> float:
+        """The lowest price found at which the spend is within the target."""
         target = self.target
         if spend_at(0.0)[0] <= target:
             return 0.0
-        low, high, steps = _PRICE_LOW, _PRICE_HIGH, _STEPS_FAR
-        if self.price > 0:
-            near_low, near_high = self.price / 1.5, min(self.price * 1.5, _PRICE_HIGH)
-            if spend_at(near_low)[0] < target:
-                high = near_low
-            elif spend_at(near_high)[0] > target:
-                low = near_high
-            else:
-                low, high, steps = near_low, near_high, _STEPS_NEAR
-        for _ in range(steps):
-            middle = math.sqrt(low * high)
-            spend = spend_at(middle)[0]
-            low, high = (middle, high) if spend > target else (low, middle)
-            if target * (1.0 - _CLOSE) <= spend <= target:
+        low, high = self._bracket(spend_at, target)
+        over, under = spend_at(low)[0] - target, spend_at(high)[0] - target
+        for step in range(_STEPS_MAX):
+            if under >= -_CLOSE * target:
                 break
+            # A straight line between the two is near where the spend is smooth, the middle safe where it jumps.
+            share = 0.5 if step % 2 else min(_INSIDE_HIGH, max(_INSIDE_LOW, over / (over - under)))
+            price = low * (high / low) ** share
+            excess = spend_at(price)[0] - target
+            if excess > 0.0:
+                low, over = price, excess
+            else:
+                high, under = price, excess
         return high
+
+    def _bracket(self, spend_at: SpendAt, target: float) -> tuple[float, float]:
+        """Two prices between which the spend meets the target, near the last price if it is there."""
+        if self.price <= 0.0:
+            return _PRICE_LOW, _PRICE_HIGH
+        if spend_at(self.price)[0] > target:
+            near = min(self.price * _NEAR, _PRICE_HIGH)
+            return (near, _PRICE_HIGH) if spend_at(near)[0] > target else (self.price, near)
+        near = self.price / _NEAR
+        return (near, self.price) if spend_at(near)[0] > target else (_PRICE_LOW, near)
 
     def state(self) -> dict[str, float]:
         """Everything: the fields by name."""
@@ -161,20 +172,21 @@ class Pacer:
 
 
 class ContextWindow:
-    """The most recent queries, for planning. Axes: (queries, features)."""
+    """The most recent queries, for planning.
 
-    def __init__(self, features: int, cost_features: int, size: int = 256) -> None:
+    Axes of `features`: (queries, features); of `input_tokens`: (queries,).
+    """
+
+    def __init__(self, features: int, size: int = 256) -> None:
         self.features: FloatArray = np.zeros((size, features))
-        self.cost_features: FloatArray = np.zeros((size, cost_features))
-        self.input_tokens: FloatArray = np.zeros((size, 1))
+        self.input_tokens: FloatArray = np.zeros(size)
         self.added = 0
         self._mean: tuple[int, FloatArray] | None = None
 
-    def add(self, features: FloatArray, cost_features: FloatArray, input_tokens: float) -> None:
+    def add(self, features: FloatArray, input_tokens: float) -> None:
         """Puts one query in the place of the oldest."""
         row = self.added % len(self.features)
-        self.features[row], self.cost_features[row] = features, cost_features
-        self.input_tokens[row] = input_tokens
+        self.features[row], self.input_tokens[row] = features, input_tokens
         self.added += 1
 
     def mean_features(self) -> FloatArray:

@@ -14,7 +14,7 @@ from policy.shares import Experience, Rules, expected_spend
 class Outlooks:
     """As `policies.Outlook`, for many queries under whatever price of money; no model is excluded.
 
-    Axes: `quality`, `costs_usd` (queries, models).
+    Axes: `quality`, `costs_usd` (models, queries).
     """
 
     quality: FloatArray

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from policy.domain import Exploration, InvalidFieldError, require_model_id
+from policy.domain import InvalidFieldError, require_model_id
 from policy.quick import quick
 from policy.shares import Experience, Rules, learned_shares
 
@@ -21,8 +21,7 @@ class Outlook:
 
     `scores` are utilities with the pacer's price in them; -inf marks an excluded model, and one at
     least is not. `experience` is what is known of each whatever the query. `money` is the price of money in
-    utility per USD, `unit_usd` what a usual request may cost, `loss_max` the most utility that exploring may give
-    up on average in this decision.
+    utility per USD, `unit_usd` what a usual request may cost, `rules` how much is explored.
     """
 
     ids: tuple[str, ...]
@@ -31,9 +30,7 @@ class Outlook:
     experience: Experience
     money: float
     unit_usd: float
-    rewards_total: int
-    loss_max: float
-    exploration: Exploration
+    rules: Rules
 
     def eligible(self, index: int) -> bool:
         """Whether the model may be chosen."""
@@ -50,12 +47,10 @@ def learned(outlook: Outlook) -> list[float]:
     """Inverse gap weighting on the scores; burn-in of models that nothing is known of, trials of those that
     little is known of, retrials of fallen ones: see `policy.shares`.
     """
-    rules = Rules.of(outlook.exploration, outlook.rewards_total, outlook.loss_max)
-    scores, costs = np.array(outlook.scores), np.array(outlook.costs_usd)
-    shares: list[float] = learned_shares(
-        scores, costs, outlook.experience, rules, outlook.money, outlook.unit_usd
-    ).tolist()
-    return shares
+    scores, costs = np.array([outlook.scores]).T, np.array([outlook.costs_usd]).T
+    shares = learned_shares(scores, costs, outlook.experience, outlook.rules, outlook.money, outlook.unit_usd)
+    probabilities: list[float] = shares[:, 0].tolist()
+    return probabilities
 
 
 def greedy(outlook: Outlook) -> list[float]:

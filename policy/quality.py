@@ -75,6 +75,10 @@ class QualityLearner(ABC):
     def predict(self, features: FloatArray, models: Sequence[str]) -> FloatArray:
         """As Predictor.predict, with what is known now, of models that were added."""
 
+    def expected(self, features: FloatArray, model: str) -> float:
+        """As `predict` of one row of features and one model, to within rounding."""
+        return float(self.predict(features, [model])[0])
+
     @abstractmethod
     def predictor(self) -> Predictor:
         """What is known now, to be used from one other thread."""

@@ -43,15 +43,16 @@ class RecursiveLeastSquares:
         """The prediction for one example."""
         return float(self.weights @ x)
 
-    def learn(self, x: FloatArray, target: float) -> None:
-        """Learns one example."""
+    def learn(self, x: FloatArray, target: float) -> float:
+        """Learns one example. Returns what is predicted for it from here on."""
         # BLAS has the columns of a matrix in a row: its lower triangle is the upper one here.
         gain = dsymv(1.0, self.base.T, x, lower=1)
-        _learn(gain, self.pending, self.used, self.weights, x, target)
+        predicted: float = _learn(gain, self.pending, self.used, self.weights, x, target)
         self.used += 1
         if self.used == _PENDING:
             dsyrk(-1.0, self.pending.T, beta=1.0, c=self.base.T, lower=1, overwrite_c=1)
             self.used = 0
+        return predicted
 
     def revise(self, x: FloatArray, old: float, new: float) -> None:
         """Makes `new` the target of an example that was learned with `old`, whatever was learned since.
@@ -91,11 +92,14 @@ def _corrected(gain: FloatArray, pending: FloatArray, used: int, x: FloatArray) 
             gain[index] -= along * pending[row, index]
 
 
-@compiled("void(f8[::1], f8[:, ::1], i8, f8[::1], f8[::1], f8)", sums_in_any_order=True)
+@compiled("f8(f8[::1], f8[:, ::1], i8, f8[::1], f8[::1], f8)", sums_in_any_order=True)
 def _learn(
     gain: FloatArray, pending: FloatArray, used: int, weights: FloatArray, x: FloatArray, target: float
-) -> None:
-    """Moves the weights by an example and makes the next row of `pending`; `gain` is the base times x."""
+) -> float:
+    """Moves the weights by an example, whose new prediction is returned, and makes the next row of `pending`.
+
+    `gain` is the base times x.
+    """
     _corrected(gain, pending, used, x)
     scale, miss = 1.0, target
     for index in range(len(x)):
@@ -105,6 +109,7 @@ def _learn(
     for index in range(len(x)):
         weights[index] += step * gain[index]
         pending[used, index] = gain[index] / root
+    return target - step
 
 
 def precisions(size: int, slope: float, intercept: float) -> FloatArray:
@@ -203,8 +208,7 @@ class RidgeQuality(QualityLearner):
         own.count += 1.0
         own.total += reward
         slopes = _without_intercept(features)
-        self._shared.learn(slopes, reward - own.total / own.count)
-        difficulty = self._shared.predict(slopes)
+        difficulty = self._shared.learn(slopes, reward - own.total / own.count)
         own.regression.learn(_with_difficulty(difficulty, features), reward - difficulty)
 
     def revise(self, features: FloatArray, model: str, old: float, new: float) -> None:
@@ -216,6 +220,10 @@ class RidgeQuality(QualityLearner):
         own.total += new - old
         difficulty = self._shared.predict(_without_intercept(features))
         own.regression.revise(_with_difficulty(difficulty, features), old, new)
+
+    def expected(self, features: FloatArray, model: str) -> float:
+        own = self._models[model].regression.weights
+        return float(own[1:] @ features) + (1.0 + float(own[0])) * float(self._shared.weights @ features)
 
     def predict(self, features: FloatArray, models: Sequence[str]) -> FloatArray:
         return np.asarray(features @ _whole(self._own_weights(models), self._shared.weights).T)

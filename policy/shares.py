@@ -1,4 +1,7 @@
-"""The distribution of the learned policy: inverse gap weighting, burn-in, trials and retrials, within a limit."""
+"""The distribution of the learned policy: inverse gap weighting, burn-in, trials and retrials, within a limit.
+
+All of it is for many queries at once, along the last axis, so that what is compiled takes several in one step.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
+import numpy.typing as npt
 
 from policy.compiled import compiled, part_of_compiled
 from policy.domain import Exploration, FloatArray
@@ -45,7 +49,9 @@ _REWARDS, _TRIED, _FALLEN, _RETRIAL, _DOUBT, _COST = (int(each) for each in Know
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How much is explored: `gamma` of inverse gap weighting, and the share of usual exploration for the rest."""
+    """How much is explored: `gamma` of inverse gap weighting, the share of usual trials and retrials, for how many
+    rewards a model is burnt in and on trial, and the most utility that exploring may give up on average.
+    """
 
     gamma: float
     eagerness: float
@@ -72,47 +78,79 @@ class Rules:
 
 _RULES = "UniTuple(f8, 5)"
 _Rules = tuple[float, float, float, float, float]
+Counts = npt.NDArray[np.int64]
+
+
+@part_of_compiled
+def inverse_gap_weighting(
+    scores: FloatArray, gamma: float, best: FloatArray, first: Counts, shares: FloatArray
+) -> None:
+    """SquareCB's distribution (Foster and Rakhlin 2020): p = 1 / (K + gamma * gap), the best gets the rest.
+
+    `scores` are in units of utility; -inf marks a model that cannot be chosen, and K counts the others. `best` and
+    `first` become the best score and its model (queries,).
+    """
+    eligible, others = np.zeros(len(best)), np.zeros(len(best))
+    best[:] = -np.inf
+    first[:] = 0
+    for model in range(len(scores)):
+        for query in range(len(best)):
+            score = scores[model, query]
+            better = score > best[query]
+            best[query] = score if better else best[query]
+            first[query] = model if better else first[query]
+            eligible[query] += score > -np.inf
+    for model in range(len(scores)):
+        for query in range(len(best)):
+            share = 1.0 / (eligible[query] + gamma * (best[query] - scores[model, query]))
+            shares[model, query] = 0.0 if gamma == np.inf or first[query] == model else share
+            others[query] += shares[model, query]
+    for model in range(len(scores)):
+        for query in range(len(best)):
+            shares[model, query] = 1.0 - others[query] if first[query] == model else shares[model, query]
 
 
 @part_of_compiled
 def retrials(
     scores: FloatArray,
     costs: FloatArray,
-    known: FloatArray,
+    known: Experience,
     rules: _Rules,
-    best: float,
+    best: FloatArray,
     unit_usd: float,
     extra: FloatArray,
-) -> int:
+) -> None:
     """Extra probability for models that have become worse, to find out when they are back.
 
     Only where a model would be the best again with what it has lost, and with an expected cost of at most
     10 % of a usual request for all of them. Less than usual exploration makes them rarer, none turns them
-    off. Returns for how many.
+    off.
     """
-    wanted = 0
+    wanted = np.zeros(len(best))
     for model in range(len(scores)):
         fallen = known[model, _FALLEN]
-        extra[model] = fallen > 0.0 and scores[model] + fallen > best > scores[model]
-        wanted += extra[model] > 0.0
+        for query in range(len(best)):
+            score = scores[model, query]
+            extra[model, query] = fallen > 0.0 and score + fallen > best[query] > score
+            wanted[query] += extra[model, query]
     for model in range(len(scores)):
-        if extra[model] > 0.0:
-            affordable = RETRIAL_BUDGET_SHARE * unit_usd / max(costs[model], _LEAST_USD)
-            extra[model] = rules[1] * min(known[model, _RETRIAL], affordable) / wanted
-    return wanted
+        for query in range(len(best)):
+            affordable = RETRIAL_BUDGET_SHARE * unit_usd / max(costs[model, query], _LEAST_USD)
+            most = rules[1] * min(known[model, _RETRIAL], affordable)
+            extra[model, query] *= most / max(wanted[query], 1.0)
 
 
 @part_of_compiled
 def trials(
     scores: FloatArray,
     costs: FloatArray,
-    known: FloatArray,
+    known: Experience,
     rules: _Rules,
-    best: float,
+    best: FloatArray,
     money: float,
     unit_usd: float,
     extra: FloatArray,
-) -> int:
+) -> None:
     """Extra probability for models that have had their burn-in and few rewards after it.
 
     Inverse gap weighting alone would soon draw a model that looks worse so rarely that nobody could tell by how
@@ -120,196 +158,161 @@ def trials(
     has `trial_rewards`, or twice as many calls where rewards are missing, it is drawn at a known rate, a fifth of
     the requests for all such models together, and for an expected cost of at most 4 % of a usual request; only
     where it would be the best if it were perfect. Less than usual exploration makes trials rarer, none turns them
-    off. Returns for how many.
+    off.
     """
-    wanted = 0
+    wanted = np.zeros(len(best))
     for model in range(len(scores)):
-        few = known[model, _REWARDS] >= rules[2] and known[model, _TRIED] < rules[3]
-        hopeful = -np.inf < scores[model] < best and 1.0 - money * costs[model] > best
-        extra[model] = few and hopeful and known[model, _COST] > 0.0
-        wanted += extra[model] > 0.0
+        few = known[model, _REWARDS] >= rules[2] and known[model, _TRIED] < rules[3] and known[model, _COST] > 0.0
+        for query in range(len(best)):
+            score = scores[model, query]
+            hopeful = -np.inf < score < best[query] and 1.0 - money * costs[model, query] > best[query]
+            extra[model, query] = few and hopeful
+            wanted[query] += extra[model, query]
     for model in range(len(scores)):
-        if extra[model] > 0.0:
-            affordable = TRIAL_BUDGET_SHARE * unit_usd / max(costs[model], _LEAST_USD)
-            extra[model] = rules[1] * min(TRIAL_PROBABILITY, affordable) / wanted
-    return wanted
-
-
-@part_of_compiled
-def unknown_costs(scores: FloatArray, known: FloatArray, extra: FloatArray) -> int:
-    """A model of unknown cost is tried in a fifth of the requests until it is known. Returns for how many."""
-    possible = unknown = 0
-    for model in range(len(scores)):
-        eligible = scores[model] > -np.inf
-        extra[model] = eligible and known[model, _COST] == 0.0
-        possible += eligible
-        unknown += extra[model] > 0.0
-    whole = 1.0 if unknown == possible else UNKNOWN_COST_PROBABILITY
-    for model in range(len(scores)):
-        if extra[model] > 0.0:
-            extra[model] = whole / unknown
-    return unknown
+        for query in range(len(best)):
+            affordable = TRIAL_BUDGET_SHARE * unit_usd / max(costs[model, query], _LEAST_USD)
+            extra[model, query] *= rules[1] * min(TRIAL_PROBABILITY, affordable) / max(wanted[query], 1.0)
 
 
 @part_of_compiled
 def burn_in(
     scores: FloatArray,
     costs: FloatArray,
-    known: FloatArray,
+    known: Experience,
     rules: _Rules,
-    first: int,
+    best: FloatArray,
+    first: Counts,
     money: float,
     unit_usd: float,
     extra: FloatArray,
-) -> int:
+) -> None:
     """Extra probability for models with fewer rewards than the burn-in, the cheap ones first.
 
     Only for a model that would be the best if it were perfect, and with an expected cost of at most
     5 % of a usual request: a model 500 times as dear as that is tried once in 10,000 requests, not
     ten times in a row. One that joined late is tried for longer, while it would be the best if it were
     as good as it may well be, and of its cost only that counts by which it is dearer than the best
-    known. The strength of exploration has no part in it. Returns for how many.
+    known. The strength of exploration has no part in it.
     """
-    wanted, inverses, best = 0, 0.0, scores[first]
+    wanted, inverses = np.zeros(len(best)), np.zeros(len(best))
     for model in range(len(scores)):
-        extra[model] = 0.0
-        if scores[model] == -np.inf:
-            continue
-        doubt, behind = known[model, _DOUBT], best - scores[model]
-        hopeful = known[model, _REWARDS] < rules[2] and 1.0 - money * costs[model] > best
-        if hopeful or 0.0 < behind < doubt:
-            dearer_usd = costs[model] - costs[first] if doubt > 0.0 else costs[model]
-            extra[model] = 1.0 / max(dearer_usd / unit_usd, CHEAP)
-            inverses += extra[model]
-            wanted += 1
-    if wanted:
-        # Of the mass m each gets m * inverse / inverses, and so spends m / inverses.
-        mass = min(BURN_IN_PROBABILITY_MAX, BURN_IN_BUDGET_SHARE * inverses / wanted)
+        burning, doubt = known[model, _REWARDS] < rules[2], known[model, _DOUBT]
+        for query in range(len(best)):
+            cost, behind = costs[model, query], best[query] - scores[model, query]
+            hopeful = burning and 1.0 - money * cost > best[query] and behind < np.inf
+            dearer_usd = cost - costs[first[query], query] if doubt > 0.0 else cost
+            tried = hopeful or 0.0 < behind < doubt
+            extra[model, query] = 1.0 / max(dearer_usd / unit_usd, CHEAP) if tried else 0.0
+            inverses[query] += extra[model, query]
+            wanted[query] += tried
+    for model in range(len(scores)):
+        for query in range(len(best)):
+            # Of the mass m each gets m * inverse / inverses, and so spends m / inverses.
+            mass = min(BURN_IN_PROBABILITY_MAX, BURN_IN_BUDGET_SHARE * inverses[query] / max(wanted[query], 1.0))
+            extra[model, query] *= mass / max(inverses[query], _LEAST_USD)
+
+
+@part_of_compiled
+def unknown_costs(scores: FloatArray, known: Experience, extra: FloatArray) -> None:
+    """A model of unknown cost is tried in a fifth of the requests until it is known; where there is one, nothing
+    else is burnt in.
+    """
+    for query in range(scores.shape[1]):
+        possible = unknown = 0
         for model in range(len(scores)):
-            extra[model] *= mass / inverses
-    return wanted
+            eligible = scores[model, query] > -np.inf
+            possible += eligible
+            unknown += eligible and known[model, _COST] == 0.0
+        if unknown:
+            whole = 1.0 if unknown == possible else UNKNOWN_COST_PROBABILITY
+            for model in range(len(scores)):
+                tried = scores[model, query] > -np.inf and known[model, _COST] == 0.0
+                extra[model, query] = whole / unknown if tried else 0.0
 
 
 @part_of_compiled
 def _mix(shares: FloatArray, extra: FloatArray) -> None:
     """Gives the extra probabilities, and scales down the others to make room for them."""
-    total = 0.0
+    total = np.zeros(shares.shape[1])
     for model in range(len(shares)):
-        total += extra[model]
+        for query in range(len(total)):
+            total[query] += extra[model, query]
     for model in range(len(shares)):
-        shares[model] = (1.0 - total) * shares[model] + extra[model]
+        for query in range(len(total)):
+            shares[model, query] = (1.0 - total[query]) * shares[model, query] + extra[model, query]
 
 
 @part_of_compiled
-def inverse_gap_weighting(scores: FloatArray, gamma: float, shares: FloatArray) -> int:
-    """SquareCB's distribution (Foster and Rakhlin 2020): p = 1 / (K + gamma * gap), the best gets the rest.
-
-    `scores` are in units of utility; -inf marks a model that cannot be chosen, and K counts the others. Returns
-    which is the best.
-    """
-    first = count = 0
-    for model in range(len(scores)):
-        count += scores[model] > -np.inf
-        if scores[model] > scores[first]:
-            first = model
-    others = 0.0
-    for model in range(len(scores)):
-        shares[model] = 0.0
-        if model != first and scores[model] > -np.inf and gamma < np.inf:
-            shares[model] = 1.0 / (count + gamma * (scores[first] - scores[model]))
-            others += shares[model]
-    shares[first] = 1.0 - others
-    return first
-
-
-@part_of_compiled
-def limit(scores: FloatArray, first: int, loss_max: float, shares: FloatArray) -> None:
+def limit(scores: FloatArray, best: FloatArray, first: Counts, loss_max: float, shares: FloatArray) -> None:
     """Keeps the expected loss of utility to `loss_max`: all but the best are scaled down where it is more."""
-    loss = 0.0
+    loss = np.zeros(len(best))
     for model in range(len(shares)):
-        if shares[model] > 0.0:
-            loss += shares[model] * (scores[first] - scores[model])
-    if loss > loss_max:
-        kept = loss_max / loss
-        for model in range(len(shares)):
-            shares[model] *= kept
-        shares[first] += 1.0 - kept
+        for query in range(len(best)):
+            share = shares[model, query]
+            loss[query] += share * (best[query] - scores[model, query]) if share > 0.0 else 0.0
+    for query in range(len(best)):
+        if loss[query] > loss_max:
+            kept = loss_max / loss[query]
+            for model in range(len(shares)):
+                shares[model, query] *= kept
+            shares[first[query], query] += 1.0 - kept
 
 
 @part_of_compiled
-def _possible(known: FloatArray, rules: _Rules) -> tuple[bool, bool, bool]:
+def _possible(known: Experience, rules: _Rules) -> tuple[bool, bool, bool]:
     """Whether there may be retrials, trials, and a burn-in, whatever the query is."""
-    retrials = trials = burn_in = False
+    for_retrial = for_trial = for_burn_in = False
     for model in range(len(known)):
         burning = known[model, _REWARDS] < rules[2]
-        retrials |= rules[1] > 0.0 and known[model, _FALLEN] > 0.0
-        trials |= rules[1] > 0.0 and not burning and known[model, _TRIED] < rules[3]
-        burn_in |= burning or known[model, _DOUBT] > 0.0 or known[model, _COST] == 0.0
-    return retrials, trials, burn_in
+        for_retrial |= rules[1] > 0.0 and known[model, _FALLEN] > 0.0
+        for_trial |= rules[1] > 0.0 and not burning and known[model, _TRIED] < rules[3]
+        for_burn_in |= burning or known[model, _DOUBT] > 0.0 or known[model, _COST] == 0.0
+    return for_retrial, for_trial, for_burn_in
 
 
-@part_of_compiled
-def _share(
-    scores: FloatArray,
-    costs: FloatArray,
-    known: FloatArray,
-    rules: _Rules,
-    possible: tuple[bool, bool, bool],
-    money: float,
-    unit_usd: float,
-    shares: FloatArray,
-    extra: FloatArray,
-) -> None:
-    """The distribution for one query, into `shares`; `extra` is room to work in. All but `known` are (models,)."""
-    first = inverse_gap_weighting(scores, rules[0], shares)
-    best = scores[first]
-    if possible[0] and retrials(scores, costs, known, rules, best, unit_usd, extra):
-        _mix(shares, extra)
-    if possible[1] and trials(scores, costs, known, rules, best, money, unit_usd, extra):
-        _mix(shares, extra)
-    if possible[2]:
-        found = unknown_costs(scores, known, extra)
-        if not found:
-            found = burn_in(scores, costs, known, rules, first, money, unit_usd, extra)
-        if found:
-            _mix(shares, extra)
-    limit(scores, first, rules[4], shares)
-
-
-@compiled(f"f8[::1](f8[::1], f8[::1], f8[:, ::1], {_RULES}, f8, f8)")
+@compiled(f"f8[:, ::1](f8[:, ::1], f8[:, ::1], f8[:, ::1], {_RULES}, f8, f8)")
 def _shares(
-    scores: FloatArray, costs: FloatArray, known: FloatArray, rules: _Rules, money: float, unit_usd: float
+    scores: FloatArray, costs: FloatArray, known: Experience, rules: _Rules, money: float, unit_usd: float
 ) -> FloatArray:
-    shares = np.empty(len(scores))
-    _share(scores, costs, known, rules, _possible(known, rules), money, unit_usd, shares, np.empty(len(scores)))
+    queries = scores.shape[1]
+    best, first, shares = np.empty(queries), np.empty(queries, np.int64), np.empty_like(scores)
+    for_retrial, for_trial, for_burn_in = _possible(known, rules)
+    extra = np.empty_like(scores) if for_retrial or for_trial or for_burn_in else shares
+    inverse_gap_weighting(scores, rules[0], best, first, shares)
+    if for_retrial:
+        retrials(scores, costs, known, rules, best, unit_usd, extra)
+        _mix(shares, extra)
+    if for_trial:
+        trials(scores, costs, known, rules, best, money, unit_usd, extra)
+        _mix(shares, extra)
+    if for_burn_in:
+        burn_in(scores, costs, known, rules, best, first, money, unit_usd, extra)
+        unknown_costs(scores, known, extra)
+        _mix(shares, extra)
+    limit(scores, best, first, rules[4], shares)
     return shares
 
 
-@compiled(f"UniTuple(f8, 2)(f8[:, ::1], f8[:, ::1], f8[:, ::1], {_RULES}, f8, f8)")
+@compiled(f"UniTuple(f8, 2)(f8[:, ::1], f8[:, ::1], f8[:, ::1], {_RULES}, f8, f8)", sums_in_any_order=True)
 def _spend(
-    quality: FloatArray, costs: FloatArray, known: FloatArray, rules: _Rules, money: float, unit_usd: float
+    quality: FloatArray, costs: FloatArray, known: Experience, rules: _Rules, money: float, unit_usd: float
 ) -> tuple[float, float]:
-    queries, models = quality.shape
-    scores, shares, extra = np.empty(models), np.empty(models), np.empty(models)
-    possible = _possible(known, rules)
+    shares = _shares(quality - money * costs, costs, known, rules, money, unit_usd)
     mean = square = 0.0
-    for query in range(queries):
-        for model in range(models):
-            scores[model] = quality[query, model] - money * costs[query, model]
-        _share(scores, costs[query], known, rules, possible, money, unit_usd, shares, extra)
-        for model in range(models):
-            spent = costs[query, model] / unit_usd
-            mean += shares[model] * spent
-            square += shares[model] * spent * spent
-    return mean / queries, square / queries
+    for model in range(len(shares)):
+        for query in range(shares.shape[1]):
+            spent = costs[model, query] / unit_usd
+            mean += shares[model, query] * spent
+            square += shares[model, query] * spent * spent
+    return mean / shares.shape[1], square / shares.shape[1]
 
 
 def learned_shares(
     scores: FloatArray, costs_usd: FloatArray, experience: Experience, rules: Rules, money: float, unit_usd: float
 ) -> FloatArray:
-    """The probability of each model (models,) for one query with these scores and costs; see `policies.Outlook`.
+    """The probability of each model for each query, by their scores and costs; see `policies.Outlook`.
 
-    -inf marks a model that is excluded, and one at least is not.
+    Axes of all three: (models, queries). -inf marks a model that is excluded; of each query one at least is not.
     """
     return _shares(scores, costs_usd, experience, rules.numbers, money, unit_usd)
 
@@ -318,6 +321,6 @@ def expected_spend(
     quality: FloatArray, costs_usd: FloatArray, experience: Experience, rules: Rules, money: float, unit_usd: float
 ) -> tuple[float, float]:
     """Mean and mean square of what a query costs, in `unit_usd`, over queries and over what is drawn at this price
-    of money. Axes of `quality` and `costs_usd`: (queries, models).
+    of money. Axes of `quality` and `costs_usd`: (models, queries).
     """
     return _spend(quality, costs_usd, experience, rules.numbers, money, unit_usd)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from policy.allowance import Standing
-from policy.books import Explored
+from policy.books import Explored, loss_limit
 from policy.circuit import Circuit
 from policy.cost import CostPredictor, CostTerms
 from policy.domain import FloatArray, Model, ModelState, Objective, Router
@@ -18,7 +18,7 @@ from policy.drift import FIRST_VARIANCE, Level
 from policy.quality import Predictor
 from policy.second_calls import SecondCalls
 from policy.shadow import Compared
-from policy.shares import Experience, Known
+from policy.shares import Experience, Known, Rules
 
 _LATENCY_MEMORY = 200.0
 _RETRIAL_MAX = 0.1
@@ -148,6 +148,7 @@ class Aligned:
     keys: tuple[str, ...]
     costs: CostTerms
     experience: Experience
+    rules: Rules
     latency_seconds: list[float]
     offsets: list[float]
     circuits: list[Circuit]
@@ -199,6 +200,11 @@ class PolicyView:
             keys=keys,
             costs=costs,
             experience=experience_of(records, costs.known, self.router.decisions),
+            rules=Rules.of(
+                router.spec.exploration,
+                self.router.rewards,
+                loss_limit(self.router.exploration_owed, router.spec.exploration.max_utility_loss),
+            ),
             latency_seconds=[each.latency_seconds for each in records],
             offsets=[each.offset for each in records],
             circuits=[each.circuit for each in records],

@@ -11,9 +11,8 @@ import numpy as np
 
 from policy.allowance import Standing
 from policy.array_state import ArrayState, part_of, prefixed
-from policy.cost import CostPredictor
+from policy.cost import COST_FEATURES, CostPredictor
 from policy.domain import LearnerKind
-from policy.features import COST_FEATURES
 from policy.quality import Predictor
 from policy.ridge import LinearPredictor
 from policy.view import ModelRecord, PolicyView, RouterRecord

@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 from builders import model
 
-from policy.cost import CostLearner
+from policy.cost import COST_FEATURES, CostLearner, cost_features
 from policy.domain import FloatArray, Model, Prices
-from policy.features import COST_FEATURES
+from policy.features import HASHED, STRUCTURE
 from policy.log import Usage
+
+SIZE = 8
+STRUCTURE_OF = slice(SIZE, SIZE + STRUCTURE)
 
 
 def context(structure: float = 0.0) -> FloatArray:
-    row = np.zeros(COST_FEATURES)
-    row[0], row[-1] = structure, 1.0
+    row = np.zeros(SIZE + STRUCTURE + HASHED + 1)
+    row[SIZE], row[-1] = structure, 1.0
     return row
 
 
@@ -30,19 +33,19 @@ def learner_of(*models: Model) -> CostLearner:
 
 def learn_tokens(learner: CostLearner, of: Model, written: Sequence[float], structure: float = 0.0) -> None:
     for tokens in written:
-        learner.learn(context(structure), of, Usage(100, round(tokens)), None)
+        learner.learn(context(structure), 0.0, of, Usage(100, round(tokens)), None)
 
 
 def learn_dollars(learner: CostLearner, of: Model, dollars: float, times: int = 50) -> None:
     for _ in range(times):
-        learner.learn(context(), of, Usage(cost_usd=dollars), dollars)
+        learner.learn(context(), 0.0, of, Usage(cost_usd=dollars), dollars)
 
 
 def predict(
     learner: CostLearner, of: Model, input_tokens: float = 0.0, output_max: float = 0.0, structure: float = 0.0
 ) -> float:
     terms = learner.predictor().terms([of])
-    return float(terms.predict(context(structure), input_tokens, output_max)[0])
+    return terms.of_one(context(structure), input_tokens, output_max)[0]
 
 
 def known(learner: CostLearner, of: Model) -> bool:
@@ -193,10 +196,10 @@ def test_a_predictor_stays_while_the_learner_goes_on() -> None:
     learner = learner_of(a)
     learn_tokens(learner, a, [100] * 20)
     predictor = learner.predictor()
-    before = predictor.terms([a]).predict(context(), 0.0)
+    before = predictor.terms([a]).of_one(context(), 0.0)
     learn_tokens(learner, a, [900] * 20)
-    assert predictor.terms([a]).predict(context(), 0.0) == before
-    assert predict(learner, a) > before
+    assert predictor.terms([a]).of_one(context(), 0.0) == before
+    assert predict(learner, a) > before[0]
 
 
 def test_many_rows_are_predicted_as_each_alone() -> None:
@@ -205,9 +208,9 @@ def test_many_rows_are_predicted_as_each_alone() -> None:
     learn_tokens(learner, a, [100, 300, 500])
     terms = learner.predictor().terms([a, b])
     rows = np.array([context(-0.5), context(0.0), context(0.5)])
-    tokens = np.array([[10.0], [20.0], [30.0]])
-    alone = [terms.predict(row, float(count)) for row, count in zip(rows, tokens[:, 0], strict=True)]
-    assert terms.predict(rows, tokens) == pytest.approx(np.array(alone))
+    tokens = np.array([10.0, 20.0, 30.0])
+    alone = [terms.of_one(row, float(count)) for row, count in zip(rows, tokens, strict=True)]
+    assert terms.predict(rows, tokens).T.tolist() == alone
 
 
 def test_a_removed_model_is_forgotten_and_the_others_keep_their_scale() -> None:
@@ -239,3 +242,21 @@ def test_a_restored_learner_goes_on_to_the_same_bits(saved_after: int) -> None:
     assert {name: array.tobytes() for name, array in restored.state().items()} == {
         name: array.tobytes() for name, array in whole.state().items()
     }
+
+
+def test_cost_is_predicted_from_the_structure_and_the_length_and_nothing_the_embedding_says() -> None:
+    vector = np.random.default_rng(0).normal(size=SIZE + STRUCTURE + HASHED + 1)
+    found = cost_features(vector, 100.0)
+    assert found.shape == (COST_FEATURES,)
+    other = vector.copy()
+    other[:SIZE] = 9.0
+    assert np.array_equal(cost_features(other, 100.0), found)
+    other[STRUCTURE_OF] = 9.0
+    assert not np.array_equal(cost_features(other, 100.0), found)
+
+
+def test_a_longer_input_shows_in_the_cost_features_and_an_endless_one_stays_bounded() -> None:
+    vector = np.zeros(SIZE + STRUCTURE + HASHED + 1)
+    short, long, endless = (cost_features(vector, tokens) for tokens in (10.0, 500.0, 1e9))
+    assert long.sum() > short.sum()
+    assert np.abs(endless).max() < 100.0

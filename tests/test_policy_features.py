@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.domain import InvalidFieldError
-from policy.features import COST_FEATURES, HASHED, STRUCTURE, STRUCTURE_NAMES, Featuriser, cost_features
+from policy.features import HASHED, STRUCTURE, STRUCTURE_NAMES, Featuriser
 
 SIZE = 256
 FEATURISER = Featuriser()
@@ -172,21 +172,3 @@ def test_categories_of_one_name_differ_and_no_feature_depends_on_the_order_told(
 def test_two_features_add_what_each_gives_alone() -> None:
     both = hashed({"x": 3.0}, {"tier": "gold"})
     assert both == pytest.approx(hashed({"x": 3.0}) + hashed(None, {"tier": "gold"}))
-
-
-def test_cost_is_predicted_from_the_structure_and_the_length_and_nothing_the_embedding_says() -> None:
-    vector = FEATURISER.featurise(SIZE, "How many apples?", (), {"n": 1.0}).vector.astype(np.float64)
-    found = cost_features(vector, 100.0)
-    assert found.shape == (COST_FEATURES,)
-    other = vector.copy()
-    other[:SIZE] = 9.0
-    assert np.array_equal(cost_features(other, 100.0), found)
-    other[STRUCTURE_OF] = 9.0
-    assert not np.array_equal(cost_features(other, 100.0), found)
-
-
-def test_a_longer_input_shows_in_the_cost_features_and_an_endless_one_stays_bounded() -> None:
-    vector = np.zeros(SIZE + STRUCTURE + HASHED + 1)
-    short, long, endless = (cost_features(vector, tokens) for tokens in (10.0, 500.0, 1e9))
-    assert long.sum() > short.sum()
-    assert np.abs(endless).max() < 100.0

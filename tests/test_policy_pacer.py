@@ -235,17 +235,17 @@ def test_a_pacer_made_of_another_ones_state_goes_on_to_the_same_bits() -> None:
 
 
 def test_the_window_keeps_the_most_recent_queries() -> None:
-    window = ContextWindow(2, 1, size=4)
+    window = ContextWindow(2, size=4)
     for number in range(6):
-        window.add(np.array([number, 1.0]), np.array([number]), number)
+        window.add(np.array([number, 1.0]), number)
     assert len(window) == 4
     assert sorted(window.features[:, 0].tolist()) == [2, 3, 4, 5]
-    assert sorted(window.input_tokens[:, 0].tolist()) == [2, 3, 4, 5]
+    assert sorted(window.input_tokens.tolist()) == [2, 3, 4, 5]
 
 
 def test_a_window_that_is_not_full_has_as_many_queries_as_were_added() -> None:
-    window = ContextWindow(2, 1, size=4)
-    window.add(np.ones(2), np.ones(1), 1.0)
+    window = ContextWindow(2, size=4)
+    window.add(np.ones(2), 1.0)
     assert len(window) == 1
 
 

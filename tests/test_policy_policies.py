@@ -22,7 +22,7 @@ from policy.policies import (
     parse_policy,
     uniform,
 )
-from policy.shares import Known
+from policy.shares import Known, Rules
 from policy.view import ModelRecord
 
 
@@ -45,9 +45,11 @@ def outlook(scores: list[float], **changes: Any) -> Outlook:
         "experience": np.ascontiguousarray(np.array([known[each] for each in Known], dtype=np.float64).T),
         "money": 0.0,
         "unit_usd": 0.001,
-        "rewards_total": 1000 * count,
-        "loss_max": math.inf,
-        "exploration": Exploration(),
+        "rules": Rules.of(
+            changes.pop("exploration", Exploration()),
+            changes.pop("rewards_total", 1000 * count),
+            changes.pop("loss_max", math.inf),
+        ),
     }
     return Outlook(**{**fields, **changes})
 

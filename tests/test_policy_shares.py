@@ -36,7 +36,7 @@ def test_shares_and_spend_are_those_of_the_reference(
     late: float,
 ) -> None:
     draw = np.random.default_rng(seed)
-    queries, models = int(draw.integers(1, 6)), int(draw.integers(1, 12))
+    queries, models = int(draw.integers(1, 20)), int(draw.integers(1, 12))
     known = draw.uniform(size=models) >= unknown
     rewards = draw.integers(0, 60, models).tolist()
     tried = draw.integers(0, 60, models).tolist()
@@ -51,11 +51,14 @@ def test_shares_and_spend_are_those_of_the_reference(
     expected = reference(money)
     columns = np.array([rewards, tried, lost, retrial, doubts, known], dtype=np.float64)
     experience, rules = np.ascontiguousarray(columns.T), Rules.of(exploration, 500, cap)
+    scores = quality - money * costs
+    found = learned_shares(scores, costs, experience, rules, money, 0.01)
+    assert found == pytest.approx(expected, abs=1e-12)
     for query in range(queries):
-        scores = quality[:, query] - money * costs[:, query]
-        found = learned_shares(scores, costs[:, query].copy(), experience, rules, money, 0.01)
-        assert found == pytest.approx(expected[:, query], abs=1e-12)
+        alone = [np.ascontiguousarray(each[:, query : query + 1]) for each in (scores, costs)]
+        assert (learned_shares(*alone, experience, rules, money, 0.01)[:, 0] == found[:, query]).all()
     relative = costs / 0.01
     spend = [float((expected * each).sum(axis=0).mean()) for each in (relative, relative * relative)]
-    rows = np.ascontiguousarray(quality.T), np.ascontiguousarray(costs.T)
-    assert expected_spend(*rows, experience, rules, money, 0.01) == pytest.approx(spend, rel=1e-9, abs=1e-12)
+    assert expected_spend(quality, costs, experience, rules, money, 0.01) == pytest.approx(
+        spend, rel=1e-9, abs=1e-12
+    )
