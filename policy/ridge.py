@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg.blas import dsymv, dsyrk
 
 from policy.array_state import ArrayState
 from policy.compiled import compiled
@@ -26,7 +25,6 @@ class RecursiveLeastSquares:
 
     The inverse is kept as `base - v.T @ v`, with up to 16 rows in v before they are folded into the
     base: one matrix product instead of 16 rank-one updates of a matrix that does not fit the cache.
-    Of the base, which is symmetric, only the upper triangle is kept up and looked at.
     Axes: features. `precision` is how strongly each weight is shrunk, the last one, the intercept's,
     towards `prior` and the others towards 0.
     """
@@ -45,12 +43,10 @@ class RecursiveLeastSquares:
 
     def learn(self, x: FloatArray, target: float) -> float:
         """Learns one example. Returns what is predicted for it from here on."""
-        # BLAS has the columns of a matrix in a row: its lower triangle is the upper one here.
-        gain = dsymv(1.0, self.base.T, x, lower=1)
-        predicted: float = _learn(gain, self.pending, self.used, self.weights, x, target)
+        predicted: float = _learn(self.base, self.pending, self.used, self.weights, x, target)
         self.used += 1
         if self.used == _PENDING:
-            dsyrk(-1.0, self.pending.T, beta=1.0, c=self.base.T, lower=1, overwrite_c=1)
+            self.base -= self.pending.T @ self.pending
             self.used = 0
         return predicted
 
@@ -62,9 +58,7 @@ class RecursiveLeastSquares:
         d adds P x d. While all examples weigh the same, the result is what relearning would give; of an
         example that has been discounted since, d counts in full.
         """
-        gain = dsymv(1.0, self.base.T, x, lower=1)
-        _corrected(gain, self.pending, self.used, x)
-        self.weights += gain * (new - old)
+        self.weights += _gain(self.base, self.pending, self.used, x) * (new - old)
 
     def state(self) -> ArrayState:
         """Everything, for `restore`."""
@@ -81,26 +75,40 @@ class RecursiveLeastSquares:
         self.used, self.weights = int(state["used"]), state["weights"].copy()
 
 
-@compiled("void(f8[::1], f8[:, ::1], i8, f8[::1])", sums_in_any_order=True)
-def _corrected(gain: FloatArray, pending: FloatArray, used: int, x: FloatArray) -> None:
-    """Makes of the base times x the inverse times x, in place."""
+@compiled("f8[::1](f8[:, ::1], f8[:, ::1], i8, f8[::1])", sums_in_any_order=True)
+def _gain(base: FloatArray, pending: FloatArray, used: int, x: FloatArray) -> FloatArray:
+    """The inverse times x."""
+    size = len(x)
+    gain = np.empty(size)
+    # Four rows at a time, or x would be read from the cache for each of them.
+    for row in range(0, size - size % 4, 4):
+        one, two, three, four = base[row], base[row + 1], base[row + 2], base[row + 3]
+        first = second = third = fourth = 0.0
+        for index in range(size):
+            first += one[index] * x[index]
+            second += two[index] * x[index]
+            third += three[index] * x[index]
+            fourth += four[index] * x[index]
+        gain[row], gain[row + 1], gain[row + 2], gain[row + 3] = first, second, third, fourth
+    for row in range(size - size % 4, size):
+        gain[row] = 0.0
+        for index in range(size):
+            gain[row] += base[row, index] * x[index]
     for row in range(used):
         along = 0.0
-        for index in range(len(x)):
+        for index in range(size):
             along += pending[row, index] * x[index]
-        for index in range(len(x)):
+        for index in range(size):
             gain[index] -= along * pending[row, index]
+    return gain
 
 
-@compiled("f8(f8[::1], f8[:, ::1], i8, f8[::1], f8[::1], f8)", sums_in_any_order=True)
+@compiled("f8(f8[:, ::1], f8[:, ::1], i8, f8[::1], f8[::1], f8)", sums_in_any_order=True)
 def _learn(
-    gain: FloatArray, pending: FloatArray, used: int, weights: FloatArray, x: FloatArray, target: float
+    base: FloatArray, pending: FloatArray, used: int, weights: FloatArray, x: FloatArray, target: float
 ) -> float:
-    """Moves the weights by an example, whose new prediction is returned, and makes the next row of `pending`.
-
-    `gain` is the base times x.
-    """
-    _corrected(gain, pending, used, x)
+    """Moves the weights by an example, whose new prediction is returned, and makes the next row of `pending`."""
+    gain = _gain(base, pending, used, x)
     scale, miss = 1.0, target
     for index in range(len(x)):
         scale += x[index] * gain[index]
