@@ -6,7 +6,7 @@ import asyncio
 import math
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,11 +51,15 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """Servers on one database, each with a learner in a process of its own if so wanted."""
+    """Servers on one database, each with a learner in a process of its own if so wanted.
+
+    `limit` is entered with them, and left before they end.
+    """
 
     url: str
     processes: int = 1
     learner_process: bool = False
+    limit: Callable[[Servers], AbstractContextManager[None]] = lambda _servers: nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,8 @@ async def _served(setup: Setup, plan: Plan, router_id: str, request: bytes) -> A
         await create_router(servers.channels[0], router_id, plan.models, plan.embedding)
         for channel in servers.channels:
             await wait_until_known(channel, plan.models, request)
-        yield servers
+        with setup.limit(servers):
+            yield servers
 
 
 async def side_by_side(
