@@ -26,10 +26,9 @@ HASHED = 32
 
 _TEXT_HALF = 1000
 _CHARACTERS_PER_TOKEN = 4.0
-# A letter and its sign, at the beginning or after a space or bracket; the letter stands first to be found quickly.
-_CHOICE = re.compile(r"[A-Ea-e][.):](?<![^\s(]..)")
+# A letter and its sign, at the beginning or after a space or bracket; the sign is rarer, and looked for first.
+_CHOICE = re.compile(r"[.):](?<=[A-Ea-e].)(?<![^\s(]..)")
 _CAPITALS = string.ascii_uppercase.encode()
-_CODE_WORDS = ("def ", "```", "function", "code")
 # About where an everyday prompt lies, so that the intercept means an everyday prompt.
 _STRUCTURE_CENTRE = np.array(
     [
@@ -106,7 +105,7 @@ class Featuriser:
         its length is not `embedding_dimensions`, if it is not finite, or if there is none and the
         text embedding has another length.
         """
-        vector = np.zeros(embedding_dimensions + STRUCTURE + HASHED + 1)
+        vector = np.zeros(embedding_dimensions + STRUCTURE + HASHED + 1, dtype=np.float32)
         text = _bounded(prompt)
         vector[:embedding_dimensions] = self._embedding(embedding_dimensions, text, embedding)
         after = embedding_dimensions + STRUCTURE
@@ -115,7 +114,7 @@ class Featuriser:
         if numeric or categorical:
             vector[after : after + HASHED] = _hashed(numeric or {}, categorical or {})
         vector[-1] = 1.0
-        return QueryFeatures(vector.astype(np.float32), len(prompt) / _CHARACTERS_PER_TOKEN)
+        return QueryFeatures(vector, len(prompt) / _CHARACTERS_PER_TOKEN)
 
     def _embedding(self, size: int, text: str, given: Sequence[float]) -> FloatArray:
         if len(given):
@@ -157,37 +156,38 @@ def _structure(text: str, full_length: int) -> FloatArray:
     words = len(text.split())
     lines = text.count("\n")
     data = text.encode("utf-8", "surrogatepass")
-    # Bytes are counted by leaving them out: a scan in C, whatever their number.
-    upper = _count(data, _CAPITALS) if text.isascii() else sum(map(str.isupper, text))
-    foreign = 0 if text.isascii() else sum(character > "ɏ" for character in text)
-
-    def share(characters: bytes, scale: float) -> float:
-        return min(1.0, scale * _count(data, characters) / length)
-
+    if text.isascii():
+        upper, foreign = _count(data, _CAPITALS), 0
+    else:
+        upper, foreign = sum(map(str.isupper, text)), sum(character > "ɏ" for character in text)
     return np.array(
         [
             math.log1p(full_length) / 8,
             math.log1p(words) / 6,
-            share(b"0123456789", 5),
-            share(b"+-*/=<>^\\$%", 10),
-            share(b"{}[];_#`|&", 20),
+            min(1.0, 5 * _count(data, b"0123456789") / length),
+            min(1.0, 10 * _count(data, b"+-*/=<>^\\$%") / length),
+            min(1.0, 20 * _count(data, b"{}[];_#`|&") / length),
             foreign / length,
             min(1.0, 20 * lines / length),
-            float(lines > 0),
-            float("?" in text),
-            float(text.rstrip().endswith("?")),
+            lines > 0,
+            "?" in text,
+            text.rstrip().endswith("?"),
             min(1.0, len(_CHOICE.findall(text)) / 5),
             min(1.0, 5 * upper / length),
             min(1.0, length / max(words, 1) / 10),
-            float(any(word in text for word in _CODE_WORDS)),
-            float("nswer" in text),
+            "code" in text or "def " in text or "function" in text or "```" in text,
+            "nswer" in text,
             min(1.0, 30 * text.count(",") / length),
-        ]
+        ],
+        dtype=np.float64,
     )
 
 
 def _count(data: bytes, characters: bytes) -> int:
-    """How many of these ASCII characters are in a text in UTF-8."""
+    """How many of these ASCII characters are in a text in UTF-8.
+
+    They are counted by leaving them out: a scan in C, whatever their number.
+    """
     return len(data) - len(data.translate(None, characters))
 
 

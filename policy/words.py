@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from functools import lru_cache
+from collections.abc import Callable
 from importlib import import_module
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,25 @@ _SPACE = "▁"  # How the tokenizer writes a space.
 # No token goes on over a space into the next word, or has a line break in it: a text can be taken apart there.
 _WORD = re.compile(f"{_SPACE}*[^{_SPACE}\n]+|{_SPACE}+|\n")
 _MARKS = ("<s>", "</s>", "<unk>")
-_CACHED_WORDS = 1 << 15
-_CACHED_LENGTH_MAX = 32
+_KNOWN_MAX = 1 << 15
+_KNOWN_LENGTH_MAX = 32
+_ID = np.int64
+_ONES = np.ones(2048, dtype=np.float32)
+
+
+class _Known(dict[str, bytes]):
+    """What `find` has given for the pieces that came up so far: the short ones, and only so many."""
+
+    def __init__(self, find: Callable[[str], bytes]) -> None:
+        self._find = find
+
+    def __missing__(self, piece: str) -> bytes:
+        found = self._find(piece)
+        if len(piece) <= _KNOWN_LENGTH_MAX:
+            if len(self) >= _KNOWN_MAX:
+                self.clear()
+            self[piece] = found
+        return found
 
 
 class WordVectors:
@@ -37,47 +53,50 @@ class WordVectors:
         self._tokenizer = model.tokenizer
         self._word_model = model.tokenizer.model
         self._vectors: npt.NDArray[np.float32] = model.embedding  # (tokens, 256)
-        self._ids_of_short_word = lru_cache(_CACHED_WORDS)(self._tokenized)
-        self._ids_of_short = lru_cache(_CACHED_WORDS)(self._ids_of_parts)
+        self._of_word = _Known(self._tokenized)
+        self._of_piece = _Known(self._tokenized_piece)
 
     def total(self, text: str) -> npt.NDArray[np.float32]:
         """The sum of the vectors of the text's tokens: (256,)."""
-        tokens = self.ids(text)
+        tokens = np.frombuffer(self._packed(text), dtype=_ID)
+        ones = _ONES[: len(tokens)] if len(tokens) <= len(_ONES) else np.ones(len(tokens), dtype=np.float32)
         # As a product it is the quickest there is.
-        return np.ones(len(tokens), dtype=np.float32) @ self._vectors.take(tokens, axis=0)
+        return ones @ self._vectors.take(tokens, axis=0)
 
     def ids(self, text: str) -> list[int]:
         """The ids of the text's tokens."""
+        found: list[int] = np.frombuffer(self._packed(text), dtype=_ID).tolist()
+        return found
+
+    def _packed(self, text: str) -> bytes:
+        """The ids as numpy reads them, one after another: so there is no number of Python's to be made of each."""
         if not text:
-            return []
+            return b""
         if "<" in text and any(mark in text for mark in _MARKS):
-            return self.ids_of_whole(text)
+            return _pack(self.ids_of_whole(text))
         if "  " in text or text[0] == " " or _SPACE in text:
             words = _WORD.findall(_SPACE + text.replace(" ", _SPACE))
-            return list(chain.from_iterable(map(self._ids_of_word, words)))
+            return b"".join(map(self._of_word.__getitem__, words))
         # Between single spaces every piece stands for itself, which is found twice as fast.
         pieces = text.replace("\n", " \n").split(" ")
-        short = max(map(len, pieces)) <= _CACHED_LENGTH_MAX
-        return list(chain.from_iterable(map(self._ids_of_short if short else self._ids_of_piece, pieces)))
+        return b"".join(map(self._of_piece.__getitem__, pieces))
 
     def ids_of_whole(self, text: str) -> list[int]:
         """As `ids`, but taken as a whole: marks that have a token of their own are found only so."""
         found: list[int] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return found
 
-    def _ids_of_piece(self, piece: str) -> tuple[int, ...]:
+    def _tokenized_piece(self, piece: str) -> bytes:
         """Of what stands after a space, or at the beginning of a line with the line break before it."""
-        return self._ids_of_short(piece) if len(piece) <= _CACHED_LENGTH_MAX else self._ids_of_parts(piece)
-
-    def _ids_of_parts(self, piece: str) -> tuple[int, ...]:
         words = _WORD.findall(piece if piece[:1] == "\n" else _SPACE + piece)
-        return tuple(chain.from_iterable(map(self._tokenized, words)))
+        return b"".join(map(self._tokenized, words))
 
-    def _ids_of_word(self, word: str) -> tuple[int, ...]:
-        return self._ids_of_short_word(word) if len(word) <= _CACHED_LENGTH_MAX else self._tokenized(word)
+    def _tokenized(self, word: str) -> bytes:
+        return _pack([token.id for token in self._word_model.tokenize(word)])
 
-    def _tokenized(self, word: str) -> tuple[int, ...]:
-        return tuple(token.id for token in self._word_model.tokenize(word))
+
+def _pack(ids: list[int]) -> bytes:
+    return np.array(ids, dtype=_ID).tobytes()
 
 
 def _wordllama() -> Any:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from server.app import App
 from server.config_file import read_config
+from server.event_loop import ServingLoop
 from server.garbage import settle_memory
 from server.logs import set_up_logs, tell
 from server.settings import Role, Settings
@@ -47,7 +48,8 @@ def serve(*, until_input_ends: bool, **given: Any) -> None:
     settings = load_settings({key: value for key, value in given.items() if value is not None})
     # The learner's process of a server writes to that server's log.
     set_up_logs(settings.log_level, settings.log_format, Role.LEARNER.value if until_input_ends else "")
-    asyncio.run(_serve(settings, until_input_ends))
+    with asyncio.Runner(loop_factory=ServingLoop) as runner:
+        runner.run(_serve(settings, until_input_ends))
 
 
 def load_settings(given: dict[str, Any]) -> Settings:
