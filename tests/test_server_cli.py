@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 from servers import POINTSMAN, seeded, serving_process
 
 from server.cli.main import cli
@@ -91,7 +92,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
-    assert answered(*command, "--help").startswith("Usage: ")
+    told = CliRunner().invoke(cli, [*command, "--help"], catch_exceptions=False)
+    assert (told.exit_code, told.stdout.startswith("Usage: "), told.stderr) == (0, True, "")
+
+
+def test_a_process_explains_itself() -> None:
+    assert answered("--help").startswith("Usage: ")
 
 
 def test_the_version_is_said() -> None:
