@@ -223,6 +223,8 @@ class App:
             self._metrics.serve(self._settings.metrics_host, self._settings.metrics_port)
             if not is_loopback(self._settings.metrics_host):
                 logger.warning("metrics on %s: anyone who reaches it may read them", self._settings.metrics_host)
+        if self._learner_process is not None:
+            await self._learner_process.require_port()
         self._begin_to_learn(head)
         self._spawn(self._retention.run())
         self._spawn(self._history.run())

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +20,9 @@ _AGAIN_SECONDS = 1.0
 _SOON_SECONDS = 60.0
 _AGAIN_SECONDS_MAX = 10.0
 _STOP_SECONDS = 5.0
+# One whose server was killed may still be saving what it has learned, with its port.
+_PORT_SECONDS = 5.0
+_PORT_LOOK_SECONDS = 0.1
 _CODE = Path(__file__).resolve().parents[1]
 # What is the answering server's alone: the other learns, and answers nobody.
 _OWN = {
@@ -48,6 +52,22 @@ class LearnerProcess:
     def pid(self) -> int | None:
         """That of the process; None while there is none."""
         return None if self._process is None else self._process.pid
+
+    async def require_port(self) -> None:
+        """Raises OSError if where its metrics are to be answered is taken, and stays so for some seconds: it would
+        end at once, and be started again for ever.
+        """
+        host, port = self._settings.metrics_host, self._settings.learner_metrics_port
+        if not port:
+            return
+        until = asyncio.get_running_loop().time() + _PORT_SECONDS
+        while not _is_free(host, port):
+            if asyncio.get_running_loop().time() >= until:
+                raise OSError(
+                    f"learner_metrics_port (POINTSMAN_LEARNER_METRICS_PORT): cannot listen on {host}:{port}: it "
+                    "is taken by another server, or no address of this machine"
+                )
+            await asyncio.sleep(_PORT_LOOK_SECONDS)
 
     async def run(self) -> None:
         """Watches over it."""
@@ -114,6 +134,16 @@ class LearnerProcess:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+
+
+def _is_free(host: str, port: int) -> bool:
+    """Whether one could listen there."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+        socket.create_server((host, port), family=family).close()
+    except OSError:
+        return False
+    return True
 
 
 def _environment(settings: Settings) -> Mapping[str, str]:

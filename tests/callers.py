@@ -52,12 +52,12 @@ def refuse_at_first(running: Running, monkeypatch: pytest.MonkeyPatch) -> Counte
     submit = running.app._log.submit
     refused = Counter[type]()
 
-    async def refuse(write: Write | Callable[[], Write], wait_seconds: float | None = None) -> Any:
+    async def refuse(write: Write | Callable[[], Write], *given: Any) -> Any:
         kind = type(write() if callable(write) else write)
         if kind in (DecisionWrite, ReportWrite) and refused[kind] < REFUSALS:
             refused[kind] += 1
             raise StorageUnavailableError
-        return await submit(write, wait_seconds)
+        return await submit(write, *given)
 
     monkeypatch.setattr(running.app._log, "submit", refuse)
     return refused

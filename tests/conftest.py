@@ -16,6 +16,17 @@ from policy.features import Featuriser
 threadpool_limits(limits=1, user_api="blas")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _saving_often() -> Iterator[None]:
+    """A learner or an evaluation whose saving takes long, as it does on a busy machine, puts the next one off for
+    the sake of who is answered meanwhile, by up to a minute: a test that waits for it gains nothing by that.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("server.learner_loop._SAVE_SHARE", 0.5)
+        patch.setattr("server.evaluation_loop._UPKEEP_SHARE", 0.5)
+        yield
+
+
 @pytest.fixture(scope="session")
 def featuriser() -> Featuriser:
     """The text embedding, loaded once."""

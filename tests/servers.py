@@ -154,10 +154,10 @@ def storing_no_decisions(running: Running, monkeypatch: pytest.MonkeyPatch) -> I
     assert running.app is not None
     submit = running.app._log.submit
 
-    async def refuse(write: Write | Callable[[], Write], wait_seconds: float | None = None) -> Any:
+    async def refuse(write: Write | Callable[[], Write], *given: Any) -> Any:
         if isinstance(write() if callable(write) else write, DecisionWrite):
             raise StorageUnavailableError
-        return await submit(write, wait_seconds)
+        return await submit(write, *given)
 
     with monkeypatch.context() as patch:
         patch.setattr(running.app._log, "submit", refuse)

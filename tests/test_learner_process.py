@@ -202,7 +202,7 @@ async def test_it_is_our_code_that_it_runs_whatever_is_in_the_folder_where_it_is
     await server.health_is(SERVING, LEARNER)
 
 
-@pytest.mark.parametrize("port", ["PORT", "HTTP_PORT", "METRICS_PORT"])
+@pytest.mark.parametrize("port", ["PORT", "HTTP_PORT", "METRICS_PORT", "LEARNER_METRICS_PORT"])
 def test_a_server_whose_port_is_taken_refuses_without_having_started_one(tmp_path: Path, port: str) -> None:
     (tmp_path / "sitecustomize.py").write_text(WITNESS)
     paths = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
@@ -219,6 +219,7 @@ def test_a_server_whose_port_is_taken_refuses_without_having_started_one(tmp_pat
             timeout=60,
         )
     assert (ended.returncode, f"127.0.0.1:{number}" in ended.stderr) == (2, True), ended.stderr
+    assert ("POINTSMAN_LEARNER_METRICS_PORT" in ended.stderr) == (port == "LEARNER_METRICS_PORT")
     assert not (tmp_path / "begun").exists()
 
 

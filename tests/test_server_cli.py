@@ -6,11 +6,16 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 from servers import POINTSMAN, seeded, serving_process
+
+from server.cli.main import cli
 
 COMMANDS = (
     *((), ("serve",), ("replay",), ("evaluate",), ("bench",), ("verify",), ("models",), ("explain",)),
@@ -39,6 +44,23 @@ def answered(*arguments: object) -> str:
     done = pointsman(*arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_a_command_that_only_connects_does_not_load_what_a_server_needs() -> None:
+    """A container asks for its health every few seconds, and pays for it each time."""
+    program = (
+        "import click, sys; from server.cli.main import cli; cli.get_command(click.Context(cli), 'health');"
+        "print(sorted({'sqlalchemy', 'pydantic', 'vowpalwabbit'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_every_command_is_called_what_it_is_asked_for_by() -> None:
+    context = click.Context(cli)
+    found = {name: cli.get_command(context, name) for name in cli.list_commands(context)}
+    assert {name: command and command.name for name, command in found.items()} == {name: name for name in found}
+    assert cli.get_command(context, "conduct") is None
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +92,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
-    assert answered(*command, "--help").startswith("Usage: ")
+    told = CliRunner().invoke(cli, [*command, "--help"], catch_exceptions=False)
+    assert (told.exit_code, told.stdout.startswith("Usage: "), told.stderr) == (0, True, "")
+
+
+def test_a_process_explains_itself() -> None:
+    assert answered("--help").startswith("Usage: ")
 
 
 def test_the_version_is_said() -> None:

@@ -260,7 +260,7 @@ async def test_a_key_has_no_more_in_flight_than_it_may(
     stored, waiting = asyncio.Event(), asyncio.Event()
     submit = server.app._log.submit
 
-    async def slowly(write: Any, wait_seconds: float | None = None) -> Any:
+    async def slowly(write: Any, *_given: Any) -> Any:
         waiting.set()
         await stored.wait()
         return await submit(write)
@@ -297,7 +297,7 @@ async def test_neither_key_nor_prompt_is_in_the_log_an_error_or_the_database(
         ):
             told.append(repr(await refusal(server.router.Route(bad, metadata=bearer(key)))))
 
-        async def break_down(_write: Any, wait_seconds: float | None = None) -> Any:
+        async def break_down(*_given: Any) -> Any:
             raise RuntimeError("broken")
 
         monkeypatch.setattr(server.app._log, "submit", break_down)

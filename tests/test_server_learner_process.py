@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -90,3 +91,13 @@ async def test_one_that_ends_when_the_server_is_about_to_is_not_started_again(
     await asyncio.wait_for(watching, DEADLINE_SECONDS)
     await learner.stop()
     assert caplog.records == []
+
+
+async def test_a_port_for_its_metrics_that_is_let_go_of_soon_is_waited_for() -> None:
+    """By the learner of a server that was killed, say, which has yet to save."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        given = Settings(learner_process=True, learner_metrics_port=taken.getsockname()[1])
+        asking = asyncio.ensure_future(LearnerProcess(given, lambda: None).require_port())
+        await asyncio.sleep(0)
+        assert not asking.done()
+    await asking

@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Sequence
 import grpc
 import pytest
 from clocks import Machine
+from engines import SQLITE
 from pointsman.v1 import router_service_pb2 as pb
-from servers import Running, refusal, running_app, storing_no_decisions
+from servers import Running, eventually, refusal, running_app, storing_no_decisions
+from test_storage_away import locked
 
 from policy.circuit import BACK_OFF_US, FAILURES_TO_OPEN, PROBE_US
 from policy.features import Featuriser
@@ -128,6 +130,28 @@ async def test_a_probe_that_could_not_be_stored_takes_no_turn(
     clock.pass_us(BACK_OFF_US)
     with storing_no_decisions(running, monkeypatch):
         assert (await refusal(running.route())).code is grpc.StatusCode.UNAVAILABLE
+    assert len(to_a(await storm(running))) == 1
+
+
+@SQLITE
+async def test_a_probe_that_its_caller_gave_up_before_it_was_stored_takes_no_turn(
+    running: Running, clock: Machine, url: str
+) -> None:
+    assert running.app is not None
+    log = running.app._log
+    clock.pass_us(BACK_OFF_US)
+
+    async def is_made() -> bool:
+        return log._committing
+
+    with locked(url):
+        probing = running.router.Route(pb.RouteRequest(prompt="given up"))
+        await eventually(is_made)
+        probing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await probing
+        # The server has heard of it once another call on the same connection is answered.
+        await running.get_router()
     assert len(to_a(await storm(running))) == 1
 
 

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from server.cli.serve import load_settings
+from server.cli.loading import load_settings
 from server.logs import LogFormat
 from server.settings import Role, Settings
 from server.storage.engine import Durability

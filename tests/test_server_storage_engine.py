@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
@@ -11,7 +14,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from engines import BOTH_ENGINES, POSTGRESQL, PostgreSQL
 from servers import Disk, draft_decision, hex_id
-from sqlalchemy import inspect, make_url, text
+from sqlalchemy import Connection, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 import server.storage.engine
@@ -63,6 +66,40 @@ def test_a_writer_that_hangs_gives_the_log_back(disk: Disk) -> None:
         disk.put_router("default", RouterSpec(), "a")
         assert disk.reader.head() == 2
         connection.invalidate()
+
+
+def driver(connection: Connection) -> Any:
+    """psycopg's own connection."""
+    return connection.connection.dbapi_connection
+
+
+def hang_up(connection: Any) -> None:
+    """The connection's socket is as one that was cut is seen for a moment: hung up, with no end yet to be read."""
+    with socket.socket() as unconnected:
+        os.dup2(unconnected.fileno(), connection.pgconn.socket)
+
+
+@POSTGRESQL
+def test_a_pooled_connection_that_was_cut_is_replaced_when_it_is_tried_out(disk: Disk) -> None:
+    with disk.engine.connect() as connection:
+        cut = driver(connection)
+    hang_up(cut)
+    with disk.engine.connect() as connection:
+        assert driver(connection) is not cut
+        assert connection.execute(text("SELECT 1")).scalar_one() == 1
+    assert cut.closed
+
+
+@POSTGRESQL
+def test_a_connection_that_is_cut_in_a_transaction_is_known_to_be_lost(disk: Disk) -> None:
+    """Whoever commits on it has to say that it is not known what has become of it."""
+    with disk.engine.connect() as connection:
+        connection.execute(text("UPDATE log_head SET seq = 99"))
+        hang_up(driver(connection))
+        with pytest.raises(DBAPIError) as caught:
+            connection.commit()
+    assert caught.value.connection_invalidated
+    assert disk.reader.head() == 0
 
 
 def test_a_database_that_must_be_there_is_not_created(tmp_path: Path) -> None:

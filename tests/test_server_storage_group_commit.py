@@ -7,8 +7,9 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
+from typing import Any
 
 import pytest
 from engines import BOTH_ENGINES, POSTGRESQL
@@ -309,6 +310,34 @@ async def test_what_a_caller_who_went_away_asked_for_is_stored_only_if_it_had_be
         commits.go_on.set()
         await commits.group.submit(write(3))
     assert disk.reader.head() == 3 + len(("write 0", "write 2", "stop", "write 3"))
+
+
+async def test_what_is_not_stored_is_said_though_its_caller_has_gone_and_nothing_of_what_is(disk: Disk) -> None:
+    lost: list[str] = []
+
+    def fail(*given: Any) -> None:
+        commits.stop(*given)
+        raise OperationalError("the disk is full", None, Exception())
+
+    def ask(name: str, apply: Callable[..., Any]) -> asyncio.Future[Any]:
+        commits.stopped.clear()
+        commits.go_on.clear()
+        return asyncio.ensure_future(commits.group.submit(Transact(apply), on_lost=lambda: lost.append(name)))
+
+    async with running(disk) as commits:
+        first = await commits.hold()
+        never = ask("never begun", commits.stop)
+        await asyncio.sleep(0)
+        never.cancel()
+        commits.held.set()
+        await first
+        for number, (name, apply) in enumerate({"stored": commits.stop, "failed": fail}.items(), 1):
+            begun = ask(name, apply)
+            assert await asyncio.to_thread(commits.stopped.wait, 30)
+            begun.cancel()
+            commits.go_on.set()
+            await commits.group.submit(write(number))
+    assert lost == ["never begun", "failed"]
 
 
 async def test_a_write_waits_so_long_and_is_not_stored_later(disk: Disk) -> None:

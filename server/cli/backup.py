@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from server.cli.serve import load_settings
+from server.cli.loading import load_settings
 from server.storage.backup import back_up
 
 

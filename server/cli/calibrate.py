@@ -15,9 +15,9 @@ from policy.decide import reconsider
 from policy.domain import FloatArray
 from policy.learner import StateVersionError
 from policy.log import DecisionRecord
+from server.cli.loading import load_settings
 from server.cli.progress import progress
 from server.cli.remote import console
-from server.cli.serve import load_settings
 from server.learner_fold import LearnerFold
 from server.storage.engine import open_engine
 from server.storage.reader import LogReader

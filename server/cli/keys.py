@@ -14,8 +14,8 @@ from rich.table import Table
 from sqlalchemy import Engine
 
 from policy.domain import require_number, require_router_id
+from server.cli.loading import load_settings
 from server.cli.remote import console
-from server.cli.serve import load_settings
 from server.clock import now_us
 from server.keys import KEY_NAME_LENGTH_MAX, ApiKey, Scope, digest_of, new_key_text
 from server.storage.engine import migrate, open_engine

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from pydantic import ValidationError
 
 from server.app import App
+from server.cli.loading import load_settings
 from server.config_file import read_config
 from server.event_loop import ServingLoop
 from server.garbage import settle_memory
@@ -50,16 +50,6 @@ def serve(*, until_input_ends: bool, **given: Any) -> None:
     set_up_logs(settings.log_level, settings.log_format, Role.LEARNER.value if until_input_ends else "")
     with asyncio.Runner(loop_factory=ServingLoop) as runner:
         runner.run(_serve(settings, until_input_ends))
-
-
-def load_settings(given: dict[str, Any]) -> Settings:
-    """The settings from the command line and the environment. Raises ClickException naming the setting."""
-    try:
-        return Settings(**given)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = str(first["loc"][0])
-        raise click.UsageError(f"setting {name} (POINTSMAN_{name.upper()}): {first['msg']}") from error
 
 
 async def _serve(settings: Settings, until_input_ends: bool) -> None:

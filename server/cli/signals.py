@@ -16,8 +16,8 @@ from policy.agreement import Agreement, Pairs
 from policy.estimators import Estimate
 from policy.evidence import Interval
 from policy.log import ReportRecord
+from server.cli.loading import load_settings
 from server.cli.remote import console
-from server.cli.serve import load_settings
 from server.storage.engine import open_engine
 from server.storage.reader import LogReader
 

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from sqlalchemy.exc import SQLAlchemyError
 
 from server.audit import audit
-from server.cli.serve import load_settings
+from server.cli.loading import load_settings
 from server.storage.engine import open_engine, shown_url
 from server.storage.reader import LogReader
 

@@ -45,6 +45,7 @@ class _Pending:
     done: asyncio.Future[Any]
     asked_at: float
     bounded: bool
+    on_lost: Callable[[], object]
     begun: bool = False
     dropped: bool = False
 
@@ -107,7 +108,12 @@ class GroupCommit:
         """Whether a transaction takes so long that what waits may never be stored, or storage is away."""
         return self._away or (self._committing and time.perf_counter() - self._began > _SLOW_SECONDS)
 
-    async def submit(self, write: Write | Callable[[], Write], wait_seconds: float | None = None) -> Any:
+    async def submit(
+        self,
+        write: Write | Callable[[], Write],
+        wait_seconds: float | None = None,
+        on_lost: Callable[[], object] = lambda: None,
+    ) -> Any:
         """Writes and commits; gives the write's result or raises its refusal.
 
         A function is called in the event loop when the transaction is about to begin, one after another with those
@@ -115,7 +121,8 @@ class GroupCommit:
         whatever else a server does. What it raises is its caller's.
 
         Waits `wait_seconds`, if given, instead of what all wait; infinity is as long as it takes. A write whose
-        caller is cancelled is not stored if its transaction has not begun.
+        caller is cancelled is not stored if its transaction has not begun. `on_lost` is called in the event loop
+        if it is not stored and there is no caller any more to hear so.
         Raises QueueFullError, and StorageUnavailableError if nothing could be stored in that time, or if that is
         not known, which its message says.
         """
@@ -129,7 +136,7 @@ class GroupCommit:
         if len(self._pending) >= self._queue_max:
             raise QueueFullError
         loop = asyncio.get_running_loop()
-        pending = _Pending(write, loop.create_future(), loop.time(), bounded)
+        pending = _Pending(write, loop.create_future(), loop.time(), bounded, on_lost)
         self._pending[pending] = None
         self._wake.set()
         if not bounded:
@@ -145,7 +152,8 @@ class GroupCommit:
         try:
             return await pending.done
         except asyncio.CancelledError:
-            self._drop(pending)
+            if self._drop(pending):
+                pending.on_lost()
             raise
 
     def _drop(self, pending: _Pending) -> bool:
@@ -319,8 +327,10 @@ def _settle(batch: list[_Pending], results: list[Any]) -> None:
     for pending, result in zip(batch, results, strict=True):
         if isinstance(pending.write, Transact) and pending.begun and not isinstance(result, Exception):
             pending.write.stored(result)
-        if pending.done.done():
-            continue  # The caller has gone.
+        if pending.done.done():  # The caller has gone.
+            if pending.begun and isinstance(result, Exception):
+                pending.on_lost()
+            continue
         if isinstance(result, Exception):
             pending.done.set_exception(result)
         else:

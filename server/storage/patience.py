@@ -12,6 +12,7 @@ from collections.abc import Generator
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 T = TypeVar("T")
 
@@ -41,15 +42,25 @@ class Patience:
 
 
 class PatientConnection(psycopg.Connection[Any]):
-    """Closes itself if an answer takes longer than its `patience`, None being as long as it takes."""
+    """Closes itself if an answer takes longer than its `patience`, None being as long as it takes, or the wait for
+    it fails.
+    """
 
     patience: Patience | None = None
 
     def wait(self, gen: Generator[Any, Any, T], *given: Any, **named: Any) -> T:
         """Waits for what psycopg has asked the database. Raises OperationalError."""
-        if self.patience is None:
-            return super().wait(gen, *given, **named)
-        return super().wait(self._patient(gen, self.patience), *given, **named)
+        waited = gen if self.patience is None else self._patient(gen, self.patience)
+        try:
+            return super().wait(waited, *given, **named)
+        except psycopg.OperationalError:
+            # The database's own errors come once it has answered. But where the wait itself fails, as when a
+            # network breaks, psycopg does not tell libpq, which goes on to call the connection good: nothing works
+            # on it any more, but no pool would throw it away, nor would anyone hear that it is not known what has
+            # become of a commit.
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self.pgconn.finish()
+            raise
 
     def _patient(self, gen: Generator[Any, Any, T], patience: Patience) -> Generator[Any, Any, T]:
         """psycopg sends a false value whenever nothing has come for a while."""

@@ -126,7 +126,9 @@ class Route:
             if self._log.is_slow:
                 # All who wait may have to be answered at one moment: then there is no time to decide.
                 self._draft(attempt, self._entry(attempt.command))
-            logged: DecisionRecord = await self._log.submit(self._making(attempt), _left(until))
+            # Whoever has asked may be gone before it is known whether there is a decision.
+            on_lost = partial(self._end_probe, attempt)
+            logged: DecisionRecord = await self._log.submit(self._making(attempt), _left(until), on_lost)
         except Exception as error:
             if isinstance(error, StorageUnavailableError) and _answers_unlogged(entry):
                 # A probe is made all the same. What comes of it nobody will hear.
