@@ -2,7 +2,7 @@
 
 NumPy takes about a microsecond for each operation, however small the arrays; what is made of dozens of them for
 a handful of models costs more by that than by what it computes. What is compiled is kept in files beside the
-module, or where NUMBA_CACHE_DIR says; where neither may be written to, it is compiled again in every process.
+module, or where NUMBA_CACHE_DIR says; where those cannot be written or read, each process compiles it again.
 Compiled code keeps the interpreter: one that gave it up would wait for it again, and for longer than the few
 microseconds that it runs.
 """
@@ -32,7 +32,7 @@ def compiled(signature: str, *, sums_in_any_order: bool = False) -> Callable[[Fu
 
         try:
             return made(cache=True)
-        except RuntimeError:  # There is nowhere to keep it.
+        except Exception:  # Nowhere to keep it, a disk that is full, a file that was cut off: of any kind.
             return made(cache=False)
 
     return compile_now

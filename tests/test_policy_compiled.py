@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 _LEARN = """
@@ -18,24 +21,60 @@ print(*learner.weights.tolist())
 """
 
 
-def learned(source: Path, cache: Path) -> str:
+def learned(source: Path, cache: Path, file_bytes_max: int | None = None) -> str:
     """The weights of a learner in a process that has this source and may keep what it compiles in this folder."""
+
+    def limit() -> None:
+        if file_bytes_max is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes_max, file_bytes_max))
+
     environment = {**os.environ, "PYTHONPATH": str(source), "NUMBA_CACHE_DIR": str(cache), "HOME": str(cache)}
     environment.pop("XDG_CACHE_HOME", None)
-    command = [sys.executable, "-c", _LEARN]
     run = subprocess.run(
-        command, env=environment, cwd=source, capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", _LEARN],
+        env=environment,
+        cwd=source,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+        preexec_fn=limit,
     )
     assert run.stderr == ""
     return run.stdout
 
 
-def test_where_nothing_can_be_kept_it_is_compiled_all_the_same_and_computes_the_same(tmp_path: Path) -> None:
-    kept = learned(ROOT, tmp_path / "kept")
-    assert list((tmp_path / "kept").rglob("*.nbi"))
-    assert learned(ROOT, tmp_path / "kept") == kept
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder that has what was compiled, and what the learner said."""
+    folder = tmp_path_factory.mktemp("kept")
+    said = learned(ROOT, folder)
+    assert list(folder.rglob("*.nbi"))
+    assert list(folder.rglob("*.nbc"))
+    return folder, said
+
+
+def test_what_is_kept_computes_the_same(kept: tuple[Path, str]) -> None:
+    folder, said = kept
+    assert learned(ROOT, folder) == said
+
+
+def test_where_nothing_can_be_kept_it_is_compiled_all_the_same(kept: tuple[Path, str], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     source = tmp_path / "source"
     shutil.copytree(ROOT / "policy", source / "policy", ignore=shutil.ignore_patterns("__pycache__"))
     (source / "policy" / "__pycache__").write_text("")  # a file: nobody can keep anything in it, not even root
-    assert learned(source, tmp_path / "file" / "nowhere") == kept
+    assert learned(source, tmp_path / "file" / "nowhere") == kept[1]
+
+
+def test_a_disk_that_is_full_does_not_stop_it(kept: tuple[Path, str], tmp_path: Path) -> None:
+    assert learned(ROOT, tmp_path, file_bytes_max=1000) == kept[1]
+
+
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+def test_a_file_that_was_cut_off_does_not_stop_it(kept: tuple[Path, str], tmp_path: Path, suffix: str) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(kept[0], folder)
+    for file in folder.rglob(f"*.{suffix}"):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    assert learned(ROOT, folder) == kept[1]
