@@ -22,6 +22,9 @@ def compiled(signature: str, *, sums_in_any_order: bool = False) -> Callable[[Fu
 
     `sums_in_any_order` lets a sum be added up in several parts at once, which is faster, and not to the same bits
     as one by one; it is always to the same bits on one kind of processor.
+
+    What is kept is compiled anew when the file of the function has changed, and only then: constants of another
+    module have to be arguments.
     """
     fastmath = {"reassoc", "contract", "nsz"} if sums_in_any_order else False
 

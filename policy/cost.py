@@ -18,7 +18,7 @@ from policy.ridge import RecursiveLeastSquares, precisions
 
 COST_FEATURES = STRUCTURE + 2
 
-_AFTER_STRUCTURE = HASHED + 1
+_FROM_THE_END = STRUCTURE + HASHED + 1
 _PER_TOKEN = 0.004
 _LONG = 8.0
 _SLOPE_PRECISION = 3.0
@@ -29,14 +29,23 @@ _BLEND_TOKENS = 1000.0
 _RATIO_MEMORY_CALLS = 500
 
 
-@compiled("f8[::1](f8[::1], f8)")
 def cost_features(features: FloatArray, input_tokens: float) -> FloatArray:
     """What the cost of a query is predicted from: (COST_FEATURES,), the structure, the input's length, and 1."""
-    start = len(features) - _AFTER_STRUCTURE - STRUCTURE
-    result = np.ones(COST_FEATURES)
-    for index in range(STRUCTURE):
+    return _cost_features(features, _start(features), COST_FEATURES, input_tokens)
+
+
+def _start(features: FloatArray) -> int:
+    """Where in the features (..., features) the structure begins."""
+    size: int = features.shape[-1]
+    return size - _FROM_THE_END
+
+
+@compiled("f8[::1](f8[::1], i8, i8, f8)")
+def _cost_features(features: FloatArray, start: int, count: int, input_tokens: float) -> FloatArray:
+    result = np.ones(count)
+    for index in range(count - 2):
         result[index] = features[start + index]
-    result[STRUCTURE] = min(input_tokens * _PER_TOKEN, _LONG)
+    result[count - 2] = min(input_tokens * _PER_TOKEN, _LONG)
     return result
 
 
@@ -165,23 +174,25 @@ class CostTerms:
 
         A model of unknown cost is given 0; see `known`.
         """
-        return _costs_usd(self.shape_weights, self.rows, features, input_tokens)
+        return _costs_usd(self.shape_weights, self.rows, features, _start(features), input_tokens)
 
     def of_one(self, features: FloatArray, input_tokens: float, max_output_tokens: float = 0.0) -> list[float]:
         """As `predict` of one query: (models,). `max_output_tokens` bounds the output, 0 does not."""
         bound = max_output_tokens or math.inf
-        found: list[float] = _costs_of_one(self.shape_weights, self.rows, features, input_tokens, bound).tolist()
+        start = _start(features)
+        costs_usd = _costs_of_one(self.shape_weights, self.rows, features, start, input_tokens, bound)
+        found: list[float] = costs_usd.tolist()
         return found
 
 
 @part_of_compiled
 def _cost_usd(
-    weights: FloatArray, row: FloatArray, features: FloatArray, input_tokens: float, bound: float
+    weights: FloatArray, row: FloatArray, features: FloatArray, start: int, input_tokens: float, bound: float
 ) -> float:
     """What one query costs of one model, by its own part of `CostTerms`."""
-    shape = weights[STRUCTURE] * min(input_tokens * _PER_TOKEN, _LONG) + weights[STRUCTURE + 1]
-    start = len(features) - _AFTER_STRUCTURE - STRUCTURE
-    for index in range(STRUCTURE):
+    structure = len(weights) - 2
+    shape = weights[structure] * min(input_tokens * _PER_TOKEN, _LONG) + weights[structure + 1]
+    for index in range(structure):
         shape += weights[index] * features[start + index]
     amount = row[0] * min(max(shape, _RATIO_LOW), _RATIO_HIGH)
     if row[4] > 0.0:
@@ -189,26 +200,26 @@ def _cost_usd(
     return float(row[1] + row[2] * input_tokens + row[3] * amount)
 
 
-@compiled("f8[:, ::1](f8[:, ::1], f8[:, ::1], f8[:, ::1], f8[::1])")
+@compiled("f8[:, ::1](f8[:, ::1], f8[:, ::1], f8[:, ::1], i8, f8[::1])")
 def _costs_usd(
-    weights: FloatArray, rows: FloatArray, features: FloatArray, input_tokens: FloatArray
+    weights: FloatArray, rows: FloatArray, features: FloatArray, start: int, input_tokens: FloatArray
 ) -> FloatArray:
     costs_usd = np.empty((len(rows), len(features)))
     for model in range(len(rows)):
         for query in range(len(features)):
             costs_usd[model, query] = _cost_usd(
-                weights[model], rows[model], features[query], input_tokens[query], np.inf
+                weights[model], rows[model], features[query], start, input_tokens[query], np.inf
             )
     return costs_usd
 
 
-@compiled("f8[::1](f8[:, ::1], f8[:, ::1], f8[::1], f8, f8)")
+@compiled("f8[::1](f8[:, ::1], f8[:, ::1], f8[::1], i8, f8, f8)")
 def _costs_of_one(
-    weights: FloatArray, rows: FloatArray, features: FloatArray, input_tokens: float, bound: float
+    weights: FloatArray, rows: FloatArray, features: FloatArray, start: int, input_tokens: float, bound: float
 ) -> FloatArray:
     costs_usd = np.empty(len(rows))
     for model in range(len(rows)):
-        costs_usd[model] = _cost_usd(weights[model], rows[model], features, input_tokens, bound)
+        costs_usd[model] = _cost_usd(weights[model], rows[model], features, start, input_tokens, bound)
     return costs_usd
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import resource
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -78,3 +80,31 @@ def test_a_file_that_was_cut_off_does_not_stop_it(kept: tuple[Path, str], tmp_pa
     for file in folder.rglob(f"*.{suffix}"):
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     assert learned(ROOT, folder) == kept[1]
+
+
+def test_compiled_functions_have_no_constants_but_those_of_their_own_file() -> None:
+    """What is kept on the disk is not made anew when another file changes."""
+    found = 0
+    for path in sorted((ROOT / "policy").glob("*.py")):
+        tree = ast.parse(path.read_text())
+        functions = [
+            each
+            for each in tree.body
+            if isinstance(each, ast.FunctionDef)
+            and any("compiled" in ast.unparse(decorator) for decorator in each.decorator_list)
+        ]
+        module = import_module(f"policy.{path.stem}") if functions else None
+        own = {
+            name.id
+            for statement in tree.body
+            if isinstance(statement, ast.Assign)
+            for target in statement.targets
+            for name in ast.walk(target)
+            if isinstance(name, ast.Name)
+        }
+        for function in functions:
+            used = {each.id for each in ast.walk(function) if isinstance(each, ast.Name)}
+            numbers = {each for each in used if isinstance(getattr(module, each, None), int | float)}
+            assert numbers <= own, f"{path.name}: {function.name} has {numbers - own} of another file"
+            found += 1
+    assert found > 10
