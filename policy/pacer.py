@@ -143,6 +143,8 @@ class Pacer:
             return 0.0
         low, high = self._bracket(spend_at, target)
         over, under = spend_at(low)[0] - target, spend_at(high)[0] - target
+        if over <= 0.0:
+            return low  # Next to nothing is enough, though nothing is not.
         for step in range(_STEPS_MAX):
             if under >= -_CLOSE * target:
                 break

@@ -132,6 +132,30 @@ def test_a_plan_follows_a_world_that_has_become_a_hundred_times_dearer() -> None
     assert pacer.price == pytest.approx(100 * before, rel=0.05)
 
 
+def test_where_next_to_no_price_is_enough_it_is_next_to_nothing() -> None:
+    pacer = Pacer()
+    pacer.plan(lambda price: (0.5, 0.25) if price > 0 else (2.0, 4.0), DEAR)
+    assert 0.0 < pacer.price < 1e-6
+
+
+@given(
+    price=st.floats(0, 1e3),
+    jumps=st.lists(st.tuples(st.floats(1e-9, 1e4), st.floats(0, 3)), max_size=8),
+    left=st.floats(0, 3),
+)
+def test_whatever_the_curve_the_spend_is_within_the_target_if_any_price_brings_it_there(
+    price: float, jumps: list[tuple[float, float]], left: float
+) -> None:
+    """Steps down at prices: what models do of which nothing more is explored."""
+
+    def spend(at: float) -> float:
+        return left + sum(size for where, size in jumps if at < where)
+
+    pacer = Pacer(price=price)
+    pacer.plan(lambda at: (spend(at), spend(at) ** 2), DEAR)
+    assert spend(pacer.price) <= pacer.target or pacer.price == 1e3
+
+
 def test_a_budget_below_the_cheapest_model_gives_a_high_but_finite_price() -> None:
     pacer = Pacer()
     pacer.plan(lambda price: (3.0, 3.0**2), DEAR)
