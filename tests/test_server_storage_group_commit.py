@@ -98,6 +98,26 @@ async def test_many_submits_share_a_commit(disk: Disk) -> None:
     assert len(disk.reader.decisions([hex_id(i) for i in range(301)])) == 301
 
 
+async def test_after_a_shared_commit_the_next_waits_while_writes_come_if_only_one_by_one(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(disk) as commits:
+        await asyncio.gather(*(commits.group.submit(write(each)) for each in range(2)))
+        assert commits.count == 1
+        later: list[asyncio.Future[object]] = []
+        sleep = asyncio.sleep
+
+        async def sleep_while_one_comes(_seconds: float) -> None:
+            if len(later) < 3:
+                later.append(asyncio.ensure_future(commits.group.submit(write(10 + len(later)))))
+            await sleep(0)
+
+        monkeypatch.setattr(asyncio, "sleep", sleep_while_one_comes)
+        await commits.group.submit(write(2))
+        await asyncio.gather(*later)
+        assert (len(later), commits.count) == (3, 2)
+
+
 async def test_what_makes_writes_is_called_in_one_go_once_their_transaction_begins(disk: Disk) -> None:
     made: list[int] = []
 

@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 _BATCH_MAX = 512
 _GATHER_SECONDS = 0.001
 _GATHER_SECONDS_MAX = 0.012
-_GATHER_WORTH = 2
 _MAKE_SECONDS_MAX = 0.025
 _SLOW_SECONDS = 0.05
 # An event loop that was held up this long hears late what the writer has done, which is then not storage's fault.
@@ -242,7 +241,7 @@ class GroupCommit:
         much for fifty writes as for one. Where they come one by one there is time for a commit of each.
         """
         waited, known = 0.0, -math.inf
-        while len(self._pending) - known >= _GATHER_WORTH and waited < _GATHER_SECONDS_MAX:
+        while len(self._pending) > known and waited < _GATHER_SECONDS_MAX:
             known = len(self._pending)
             await asyncio.sleep(_GATHER_SECONDS)
             waited += _GATHER_SECONDS
