@@ -98,24 +98,33 @@ async def test_many_submits_share_a_commit(disk: Disk) -> None:
     assert len(disk.reader.decisions([hex_id(i) for i in range(301)])) == 301
 
 
-async def test_after_a_shared_commit_the_next_waits_while_writes_come_if_only_one_by_one(
-    disk: Disk, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("there", "at_a_time", "waited_for"),
+    [(1, 1, 1), (1, 2, 6), (15, 1, 3)],
+    ids=["few, and one comes", "few, and two come at a time", "many, and they come one by one"],
+)
+async def test_a_commit_waits_for_more_while_two_come_at_a_time_or_many_are_there(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, there: int, at_a_time: int, waited_for: int
 ) -> None:
     async with running(disk) as commits:
         await asyncio.gather(*(commits.group.submit(write(each)) for each in range(2)))
         assert commits.count == 1
         later: list[asyncio.Future[object]] = []
+        looks = 0
         sleep = asyncio.sleep
 
-        async def sleep_while_one_comes(_seconds: float) -> None:
-            if len(later) < 3:
-                later.append(asyncio.ensure_future(commits.group.submit(write(10 + len(later)))))
+        async def sleep_while_some_come(_seconds: float) -> None:
+            nonlocal looks
+            looks += 1
+            if looks <= 3:
+                for _ in range(at_a_time):
+                    later.append(asyncio.ensure_future(commits.group.submit(write(100 + len(later)))))
             await sleep(0)
 
-        monkeypatch.setattr(asyncio, "sleep", sleep_while_one_comes)
-        await commits.group.submit(write(2))
+        monkeypatch.setattr(asyncio, "sleep", sleep_while_some_come)
+        await asyncio.gather(*(commits.group.submit(write(10 + each)) for each in range(there)))
         await asyncio.gather(*later)
-        assert (len(later), commits.count) == (3, 2)
+        assert (len(later), commits.count) == (waited_for, 2)
 
 
 async def test_what_makes_writes_is_called_in_one_go_once_their_transaction_begins(disk: Disk) -> None:

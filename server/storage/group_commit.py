@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 _BATCH_MAX = 512
 _GATHER_SECONDS = 0.001
 _GATHER_SECONDS_MAX = 0.012
+_FEW, _FEW_WORTH = 12, 2
 _MAKE_SECONDS_MAX = 0.025
 _SLOW_SECONDS = 0.05
 # An event loop that was held up this long hears late what the writer has done, which is then not storage's fault.
@@ -238,10 +239,16 @@ class GroupCommit:
 
     async def _gather(self) -> None:
         """Waits while more writes come, though not for long: callers come in numbers, and a commit costs about as
-        much for fifty writes as for one. Where they come one by one there is time for a commit of each.
+        much for fifty writes as for one.
+
+        Where few are there already, there is time for a commit of each, and the next has to come quickly to be
+        waited for. Where many are, it is the processor that there is too little of.
         """
         waited, known = 0.0, -math.inf
-        while len(self._pending) > known and waited < _GATHER_SECONDS_MAX:
+        while waited < _GATHER_SECONDS_MAX:
+            worth = 1 if len(self._pending) >= _FEW else _FEW_WORTH
+            if len(self._pending) - known < worth:
+                return
             known = len(self._pending)
             await asyncio.sleep(_GATHER_SECONDS)
             waited += _GATHER_SECONDS
