@@ -3,236 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
-import threading
-import time
-from collections.abc import AsyncIterator, Callable
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from commits import running, write
 from engines import BOTH_ENGINES, POSTGRESQL
-from servers import DAY_US, Disk, draft_decision, draft_report, hex_id
-from sqlalchemy import event
+from servers import Disk, draft_report, hex_id
 from sqlalchemy.exc import OperationalError
 
-from policy.domain import RouterSpec
 from policy.log import DecisionRecord
 from server.errors import DecisionNotFoundError, QueueFullError, StorageUnavailableError
-from server.storage.group_commit import GroupCommit
-from server.storage.tail import LogTail
-from server.storage.writes import DecisionWrite, ReportWrite, Transact
+from server.storage.writes import ReportWrite, Transact
 
 pytestmark = BOTH_ENGINES
 
 QUEUE_MAX = 5
-
-
-class Commits:
-    """A group commit on a disk, whose transactions can be counted, held up and made to fail."""
-
-    def __init__(self, disk: Disk, queue_max: int, wait_seconds: float) -> None:
-        self.count = 0
-        self.heard = 0
-        self.failing = False
-        self.held = threading.Event()
-        self.entered = threading.Event()
-        self.held.set()
-        self.stopped = threading.Event()
-        self.go_on = threading.Event()
-        self.group = GroupCommit(
-            disk.engine, disk.registry, lambda: disk.now_us, self._hear, queue_max, [LogTail()], wait_seconds
-        )
-        event.listen(disk.engine, "begin", self._begin)
-        event.listen(disk.engine, "commit", self._commit)
-
-    def stop(self, _connection: object, _seq: int, _time_us: int) -> None:
-        """In the middle of a transaction, until `go_on` is set."""
-        self.stopped.set()
-        assert self.go_on.wait(30)
-
-    def _hear(self) -> None:
-        self.heard += 1
-
-    def _begin(self, _connection: object) -> None:
-        self.entered.set()
-        assert self.held.wait(30)
-        if self.failing:
-            raise OperationalError("the disk is full", None, Exception())
-
-    def _commit(self, _connection: object) -> None:
-        self.count += 1
-
-    async def hold(self) -> asyncio.Future[object]:
-        """A write whose transaction stays open until `held` is set."""
-        self.held.clear()
-        self.entered.clear()
-        first = asyncio.ensure_future(self.group.submit(write(0)))
-        assert await asyncio.to_thread(self.entered.wait, 30)
-        return first
-
-
-def write(number: int, **fields: object) -> DecisionWrite:
-    return DecisionWrite(draft_decision(hex_id(number), **fields), DAY_US)  # type: ignore[arg-type]
-
-
-@contextlib.asynccontextmanager
-async def running(disk: Disk, queue_max: int = 4096, wait_seconds: float = math.inf) -> AsyncIterator[Commits]:
-    disk.put_router("default", RouterSpec(), "a", "b")
-    commits = Commits(disk, queue_max, wait_seconds)
-    run = asyncio.ensure_future(commits.group.run())
-    yield commits
-    commits.group.close()
-    await run
-
-
-async def test_many_submits_share_a_commit(disk: Disk) -> None:
-    async with running(disk) as commits:
-        first = await commits.hold()
-        rest = [asyncio.ensure_future(commits.group.submit(write(i))) for i in range(1, 301)]
-        await asyncio.sleep(0)
-        commits.held.set()
-        await asyncio.gather(first, *rest)
-        assert (commits.count, commits.heard) == (2, 2)
-    assert len(disk.reader.decisions([hex_id(i) for i in range(301)])) == 301
-
-
-@pytest.mark.parametrize(
-    ("there", "at_a_time", "waited_for"),
-    [(1, 1, 1), (1, 2, 6), (15, 1, 3)],
-    ids=["few, and one comes", "few, and two come at a time", "many, and they come one by one"],
-)
-async def test_a_commit_waits_for_more_while_two_come_at_a_time_or_many_are_there(
-    disk: Disk, monkeypatch: pytest.MonkeyPatch, there: int, at_a_time: int, waited_for: int
-) -> None:
-    async with running(disk) as commits:
-        await asyncio.gather(*(commits.group.submit(write(each)) for each in range(2)))
-        assert commits.count == 1
-        later: list[asyncio.Future[object]] = []
-        looks = 0
-        sleep = asyncio.sleep
-
-        async def sleep_while_some_come(_seconds: float) -> None:
-            nonlocal looks
-            looks += 1
-            if looks <= 3:
-                for _ in range(at_a_time):
-                    later.append(asyncio.ensure_future(commits.group.submit(write(100 + len(later)))))
-            await sleep(0)
-
-        monkeypatch.setattr(asyncio, "sleep", sleep_while_some_come)
-        await asyncio.gather(*(commits.group.submit(write(10 + each)) for each in range(there)))
-        await asyncio.gather(*later)
-        assert (len(later), commits.count) == (waited_for, 2)
-
-
-async def test_what_makes_writes_is_called_in_one_go_once_their_transaction_begins(disk: Disk) -> None:
-    made: list[int] = []
-
-    def making(number: int) -> DecisionWrite:
-        made.append(number)
-        return write(number)
-
-    async with running(disk) as commits:
-        first = await commits.hold()
-        rest = [asyncio.ensure_future(commits.group.submit(partial(making, each))) for each in range(1, 6)]
-        await asyncio.sleep(0.05)
-        assert made == []
-        rest[2].cancel()
-        commits.held.set()
-        logged = await asyncio.gather(first, *rest[:2], *rest[3:])
-        assert made == [1, 2, 4, 5]
-        assert [each.decision_id for each in logged] == [hex_id(each) for each in (0, 1, 2, 4, 5)]
-        assert commits.count == 2
-    assert disk.reader.decision(hex_id(3)) is None
-
-
-async def test_what_goes_wrong_in_making_a_write_is_its_callers_alone(disk: Disk) -> None:
-    def wrong() -> DecisionWrite:
-        raise ZeroDivisionError
-
-    async with running(disk) as commits:
-        first = await commits.hold()
-        rest = [asyncio.ensure_future(commits.group.submit(each)) for each in (wrong, partial(write, 1), wrong)]
-        await asyncio.sleep(0)
-        commits.held.set()
-        outcomes = await asyncio.gather(first, *rest, return_exceptions=True)
-        assert [type(each) for each in outcomes] == [
-            DecisionRecord,
-            ZeroDivisionError,
-            DecisionRecord,
-            ZeroDivisionError,
-        ]
-        with pytest.raises(ZeroDivisionError):
-            await commits.group.submit(wrong)
-        await commits.group.submit(write(2))
-
-
-async def test_a_change_has_its_position_after_all_that_was_made_without_it(disk: Disk) -> None:
-    positions: list[int] = []
-
-    def change(_connection: object, seq: int, _time_us: int) -> None:
-        positions.append(seq)
-
-    async with running(disk) as commits:
-        first = await commits.hold()
-        changing = asyncio.ensure_future(commits.group.submit(Transact(change)))
-        rest = [asyncio.ensure_future(commits.group.submit(partial(write, each))) for each in range(1, 4)]
-        await asyncio.sleep(0)
-        commits.held.set()
-        _, _, *logged = await asyncio.gather(first, changing, *rest)
-        assert positions == [1 + max(each.seq for each in logged)]
-        assert commits.count == 2
-
-
-async def test_what_is_stored_is_said_before_anything_else_is_made_and_if_nobody_waits_for_it_too(
-    disk: Disk,
-) -> None:
-    said: list[str] = []
-
-    def making() -> DecisionWrite:
-        said.append("made")
-        return write(1)
-
-    def refuse(_connection: object, _seq: int, _time_us: int) -> None:
-        raise DecisionNotFoundError("x")
-
-    async with running(disk) as commits:
-        stopping = Transact(commits.stop, lambda _: said.append("stored"))
-        changing = asyncio.ensure_future(commits.group.submit(stopping))
-        assert await asyncio.to_thread(commits.stopped.wait, 30)
-        after = asyncio.ensure_future(commits.group.submit(making))
-        await asyncio.sleep(0)
-        changing.cancel()
-        commits.go_on.set()
-        await after
-        with pytest.raises(DecisionNotFoundError):
-            await commits.group.submit(Transact(refuse, lambda _: said.append("refused")))
-        first = await commits.hold()
-        never = asyncio.ensure_future(commits.group.submit(Transact(commits.stop, lambda _: said.append("gone"))))
-        await asyncio.sleep(0)
-        never.cancel()
-        commits.held.set()
-        await first
-    assert said == ["stored", "made"]
-
-
-async def test_no_more_is_made_at_a_time_than_all_else_can_wait_for(disk: Disk) -> None:
-    def making(number: int) -> DecisionWrite:
-        began = time.perf_counter()
-        while time.perf_counter() - began < 0.01:
-            pass
-        return write(number)
-
-    async with running(disk) as commits:
-        first = await commits.hold()
-        rest = [asyncio.ensure_future(commits.group.submit(partial(making, each))) for each in range(1, 13)]
-        await asyncio.sleep(0)
-        commits.held.set()
-        await asyncio.gather(first, *rest)
-        # At most three begin within 25 ms.
-        assert commits.count >= 1 + 12 / 3
+QUEUE_MAX = 5
 
 
 async def test_a_write_is_on_disk_when_submit_returns(disk: Disk) -> None:
