@@ -22,7 +22,7 @@ from policy.domain import (
     require_number,
 )
 from policy.features import HASHED, STRUCTURE
-from policy.policies import parse_policy
+from policy.policy_name import require_policy
 
 RULES_MAX = 64
 CANDIDATES_MAX = 64
@@ -193,7 +193,7 @@ class CandidateSpec:
 
 def _require_policy(name: str) -> None:
     try:
-        parse_policy(name)
+        require_policy(name)
     except InvalidFieldError as error:
         if error.field == "policy" and name.startswith("fixed:"):
             raise

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from policy.domain import InvalidFieldError, require_model_id
+from policy.policy_name import fixed_model, require_policy
 from policy.quick import quick
-from policy.shares import Experience, Rules, learned_shares
+
+if TYPE_CHECKING:
+    from policy.shares import Experience, Rules
 
 
 @quick
@@ -47,6 +49,8 @@ def learned(outlook: Outlook) -> list[float]:
     """Inverse gap weighting on the scores; burn-in of models that nothing is known of, trials of those that
     little is known of, retrials of fallen ones: see `policy.shares`.
     """
+    from policy.shares import learned_shares  # noqa: PLC0415 - a command that names policies compiles none
+
     scores, costs = np.array([outlook.scores]).T, np.array([outlook.costs_usd]).T
     shares = learned_shares(scores, costs, outlook.experience, outlook.rules, outlook.money, outlook.unit_usd)
     probabilities: list[float] = shares[:, 0].tolist()
@@ -105,12 +109,6 @@ _NAMED: dict[str, Policy] = {
 
 def parse_policy(name: str) -> Policy:
     """The policy of this name. Raises InvalidFieldError."""
-    if name.startswith("fixed:"):
-        require_model_id("policy", name.removeprefix("fixed:"))
-        return Fixed(name.removeprefix("fixed:"))
-    if name not in _NAMED:
-        raise InvalidFieldError(
-            "policy",
-            f"must be one of {', '.join(_NAMED)} or fixed:MODEL, not {name[:80]!r}",
-        )
-    return _NAMED[name]
+    require_policy(name)
+    model = fixed_model(name)
+    return _NAMED[name] if model is None else Fixed(model)

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from policy.domain import InvalidFieldError, ModelSpec, RouterSpec, require_model_id, require_router_id
-from policy.policies import parse_policy
+from policy.policy_name import require_policy
 from server.storage.codec import parse_spec
 from server.storage.retention import require_window
 
@@ -113,7 +113,7 @@ def _router(router_id: str, value: object) -> DeclaredRouter:
         values = dict(_mapping("", value))
         members = _mapping("models", values.pop("models", {}))
         spec = parse_spec(RouterSpec, values)
-        parse_policy(spec.policy)
+        require_policy(spec.policy)
     except InvalidFieldError as error:
         raise _at(place, error) from error
     return DeclaredRouter(

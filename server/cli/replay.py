@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from policy.domain import LearnerKind, Objective, RouterSpec
-from policy.policies import parse_policy
+from policy.policy_name import require_policy
 from policy.simulation import Table
 from server.cli.progress import progress
 from server.cli.remote import open_channel, tls_options
@@ -117,7 +117,7 @@ def replay(
         raise click.UsageError("--router: --frontier and --plot need a new router for each run")
     if seed < 0:
         raise click.UsageError("--seed: must be 0 or more")
-    parse_policy(policy)
+    require_policy(policy)
     spec = RouterSpec(
         objective=Objective(budget_usd_per_request, quality_value_usd),
         policy=policy,

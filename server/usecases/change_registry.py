@@ -14,7 +14,7 @@ from policy.domain import (
     require_model_id,
     require_router_id,
 )
-from policy.policies import parse_policy
+from policy.policy_name import require_policy
 from server.errors import NotAllowedNowError, RouterNotFoundError
 from server.registry import Registry, RouterEntry
 from server.storage import registry_store as store
@@ -50,7 +50,7 @@ class ChangeRegistry:
         NotAllowedNowError, QueueFullError, StorageUnavailableError.
         """
         require_router_id("router_id", router_id)
-        parse_policy(spec.policy)
+        require_policy(spec.policy)
         require_window(spec, self._window_seconds_max)
         return await self.apply(
             router_id,
