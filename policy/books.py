@@ -29,17 +29,27 @@ class Explored:
 
     def entered(self, choice: Choice) -> Explored:
         """The books with this decision in them."""
-        if choice.probability >= 1.0:
-            return self
-        best, drawn = _baseline(choice), choice.chosen
-        if drawn.score >= best.score:
-            return self
+        given_up = gives_up(choice)
+        return self if given_up is None else self.plus(given_up)
+
+    def plus(self, other: Explored) -> Explored:
+        """The books with those in them."""
         return Explored(
-            self.decisions + 1,
-            self.utility + best.score - drawn.score,
-            self.quality + best.quality - drawn.quality,
-            self.cost_usd + drawn.cost_usd - best.cost_usd,
+            self.decisions + other.decisions,
+            self.utility + other.utility,
+            self.quality + other.quality,
+            self.cost_usd + other.cost_usd,
         )
+
+
+def gives_up(choice: Choice) -> Explored | None:
+    """The books of this decision alone; None if its draw was the best known."""
+    if choice.probability >= 1.0:
+        return None
+    best, drawn = _baseline(choice), choice.chosen
+    if drawn.score >= best.score:
+        return None
+    return Explored(1, best.score - drawn.score, best.quality - drawn.quality, drawn.cost_usd - best.cost_usd)
 
 
 def expected_loss(choice: Choice) -> float:

@@ -185,6 +185,14 @@ class CostTerms:
         return found
 
 
+@compiled("f8(f8[::1], f8[::1], f8[::1])", sums_in_any_order=True)
+def _dot_of_sum(one: FloatArray, other: FloatArray, features: FloatArray) -> float:
+    total = 0.0
+    for index in range(len(features)):
+        total += (one[index] + other[index]) * features[index]
+    return total
+
+
 @part_of_compiled
 def _cost_usd(
     weights: FloatArray, row: FloatArray, features: FloatArray, start: int, input_tokens: float, bound: float
@@ -265,7 +273,7 @@ class CostLearner:
             self._learn_amount(query, own, own.dollars, charged_usd / price_unit(model.spec.prices))
 
     def _learn_amount(self, features: FloatArray, own: _ModelCost, amount: _Amount, used: float) -> None:
-        shape = self._shape.predict(features) + own.own_shape.predict(features)
+        shape = _dot_of_sum(self._shape.weights, own.own_shape.weights, features)
         amount.add(used, min(_RATIO_HIGH, max(_RATIO_LOW, shape)))
         ratio = min(used / amount.scale, _RATIO_HIGH) if amount.scale > 0 else 1.0
         own.own_shape.learn(features, ratio - self._shape.learn(features, ratio))

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policy.array_state import part_of, prefixed
-from policy.books import expected_loss, loss_limit, owed_after
+from policy.books import expected_loss, gives_up, loss_limit, owed_after
 from policy.cost import CostLearner
 from policy.domain import FloatArray, LearnerKind, Model, Router
 from policy.drift import Level
@@ -231,8 +231,10 @@ class RouterLearner:
         return None if model is None else self._models[model.key]
 
     def _activate(self, decision: DecisionRecord, time_us: int) -> None:
+        given_up = gives_up(decision.choice)
         self._record.decisions += 1
-        self._record.explored = self._record.explored.entered(decision.choice)
+        if given_up is not None:
+            self._record.explored = self._record.explored.plus(given_up)
         self._record.second = self._record.second.entered(decision.choice)
         loss_max = self._router.spec.exploration.max_utility_loss
         loss = expected_loss(decision.choice)
@@ -242,7 +244,8 @@ class RouterLearner:
         record = self._record_of(decision)
         if record is not None:
             record.decisions += 1
-            record.explored = record.explored.entered(decision.choice)
+            if given_up is not None:
+                record.explored = record.explored.plus(given_up)
         self._pacing.commit(decision, time_us, decision.choice.predicted_cost_usd)
 
     def _charge(self, charged_usd: float, report: ReportRecord, decision: DecisionRecord) -> None:

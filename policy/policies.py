@@ -49,11 +49,11 @@ def learned(outlook: Outlook) -> list[float]:
     """Inverse gap weighting on the scores; burn-in of models that nothing is known of, trials of those that
     little is known of, retrials of fallen ones: see `policy.shares`.
     """
-    from policy.shares import learned_shares  # noqa: PLC0415 - a command that names policies compiles none
+    from policy.shares import shares_of_one  # noqa: PLC0415 - a command that names policies compiles none
 
-    scores, costs = np.array([outlook.scores]).T, np.array([outlook.costs_usd]).T
-    shares = learned_shares(scores, costs, outlook.experience, outlook.rules, outlook.money, outlook.unit_usd)
-    probabilities: list[float] = shares[:, 0].tolist()
+    scores, costs = np.array(outlook.scores), np.array(outlook.costs_usd)
+    shares = shares_of_one(scores, costs, outlook.experience, outlook.rules, outlook.money, outlook.unit_usd)
+    probabilities: list[float] = shares.tolist()
     return probabilities
 
 

@@ -230,8 +230,8 @@ class RidgeQuality(QualityLearner):
         own.regression.revise(_with_difficulty(difficulty, features), old, new)
 
     def expected(self, features: FloatArray, model: str) -> float:
-        own = self._models[model].regression.weights
-        return float(own[1:] @ features) + (1.0 + float(own[0])) * float(self._shared.weights @ features)
+        expected: float = _expected(self._models[model].regression.weights, self._shared.weights, features)
+        return expected
 
     def predict(self, features: FloatArray, models: Sequence[str]) -> FloatArray:
         return np.asarray(features @ _whole(self._own_weights(models), self._shared.weights).T)
@@ -266,6 +266,16 @@ class RidgeQuality(QualityLearner):
                 own = self._models[model]
                 own.count, own.total = state[key].tolist()
                 own.regression.restore(_part(state, f"model {model}"))
+
+
+@compiled("f8(f8[::1], f8[::1], f8[::1])", sums_in_any_order=True)
+def _expected(own: FloatArray, shared: FloatArray, features: FloatArray) -> float:
+    """What one model is predicted, by its own weights (1 + features,) and those of the difficulty (features,)."""
+    difficulty = rest = 0.0
+    for index in range(len(features)):
+        difficulty += shared[index] * features[index]
+        rest += own[index + 1] * features[index]
+    return float(rest + (1.0 + own[0]) * difficulty)
 
 
 def _whole(own: FloatArray, shared: FloatArray) -> FloatArray:

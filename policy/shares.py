@@ -293,6 +293,15 @@ def _shares(
     return shares
 
 
+@compiled(f"f8[::1](f8[::1], f8[::1], f8[:, ::1], {_RULES}, f8, f8)")
+def _shares_of_one(
+    scores: FloatArray, costs: FloatArray, known: Experience, rules: _Rules, money: float, unit_usd: float
+) -> FloatArray:
+    models = len(scores)
+    rows = scores.reshape(models, 1), costs.reshape(models, 1)
+    return _shares(rows[0], rows[1], known, rules, money, unit_usd).reshape(models)
+
+
 @compiled(f"UniTuple(f8, 2)(f8[:, ::1], f8[:, ::1], f8[:, ::1], {_RULES}, f8, f8)", sums_in_any_order=True)
 def _spend(
     quality: FloatArray, costs: FloatArray, known: Experience, rules: _Rules, money: float, unit_usd: float
@@ -315,6 +324,13 @@ def learned_shares(
     Axes of all three: (models, queries). -inf marks a model that is excluded; of each query one at least is not.
     """
     return _shares(scores, costs_usd, experience, rules.numbers, money, unit_usd)
+
+
+def shares_of_one(
+    scores: FloatArray, costs_usd: FloatArray, experience: Experience, rules: Rules, money: float, unit_usd: float
+) -> FloatArray:
+    """As `learned_shares`, to the same bits, of one query: all are (models,)."""
+    return _shares_of_one(scores, costs_usd, experience, rules.numbers, money, unit_usd)
 
 
 def expected_spend(
