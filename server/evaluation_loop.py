@@ -36,8 +36,9 @@ _GATHER_SECONDS = 0.1
 # While requests come in: nine tenths of the time are theirs.
 _PAUSES_BUSY = 9.0
 _PAUSE_SECONDS_MAX = 1.0
-# Saving and watching may take this share of the time.
-_UPKEEP_SHARE = 0.02
+# Saving and watching may take this share of the time: requests are slow meanwhile, and that is not to be one in a
+# hundred of them.
+_UPKEEP_SHARE = 0.005
 _WATCH_SECONDS = 1.0
 
 Submit = Callable[[Transact], object]
