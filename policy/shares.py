@@ -316,20 +316,13 @@ def _spend(
     return mean / shares.shape[1], square / shares.shape[1]
 
 
-def learned_shares(
-    scores: FloatArray, costs_usd: FloatArray, experience: Experience, rules: Rules, money: float, unit_usd: float
-) -> FloatArray:
-    """The probability of each model for each query, by their scores and costs; see `policies.Outlook`.
-
-    Axes of all three: (models, queries). -inf marks a model that is excluded; of each query one at least is not.
-    """
-    return _shares(scores, costs_usd, experience, rules.numbers, money, unit_usd)
-
-
 def shares_of_one(
     scores: FloatArray, costs_usd: FloatArray, experience: Experience, rules: Rules, money: float, unit_usd: float
 ) -> FloatArray:
-    """As `learned_shares`, to the same bits, of one query: all are (models,)."""
+    """The probability of each model (models,) for one query, by their scores and costs; see `policies.Outlook`.
+
+    -inf marks a model that is excluded, and one at least is not.
+    """
     return _shares_of_one(scores, costs_usd, experience, rules.numbers, money, unit_usd)
 
 
