@@ -28,7 +28,7 @@ USER 10001:10001
 WORKDIR /data
 VOLUME /data
 EXPOSE 50051 50080 9464
-# As pointsman health, without loading the other commands. It asks POINTSMAN_TARGET, by POINTSMAN_CA under TLS.
-HEALTHCHECK --interval=15s --timeout=10s --start-period=2m --retries=3 CMD ["python", "-m", "server.cli.health"]
+# It asks POINTSMAN_TARGET, by POINTSMAN_CA under TLS.
+HEALTHCHECK --interval=15s --timeout=10s --start-period=2m --retries=3 CMD ["pointsman", "health"]
 ENTRYPOINT ["pointsman"]
 CMD ["serve"]

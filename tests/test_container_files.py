@@ -8,9 +8,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
+from server.cli.main import cli
 from server.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -59,8 +61,9 @@ def test_the_image_serves_as_nobody_in_particular_and_is_probed() -> None:
     assert instructions("USER") == ["10001:10001"]
     assert json.loads(instructions("ENTRYPOINT")[0]) == ["pointsman"]
     (probe,) = instructions("HEALTHCHECK")
-    module = json.loads(probe.partition("CMD ")[2])[-1]
-    assert (ROOT / (module.replace(".", "/") + ".py")).exists()
+    program, command = json.loads(probe.partition("CMD ")[2])
+    assert program == "pointsman"
+    assert cli.get_command(click.Context(cli), command) is not None
 
 
 @pytest.mark.parametrize("service", [None, *SERVICES])

@@ -22,6 +22,7 @@ from policy.policies import (
     parse_policy,
     uniform,
 )
+from policy.policy_name import NAMED
 from policy.shares import Known, Rules
 from policy.view import ModelRecord
 
@@ -80,7 +81,7 @@ def outlooks(draw: st.DrawFn) -> Outlook:
     )
 
 
-NAMES = ["learned", "greedy", "uniform", "cheapest", "dearest", "fixed:a", "fixed:not-there"]
+NAMES = [*NAMED, "fixed:a", "fixed:not-there"]
 
 
 @pytest.mark.parametrize("name", NAMES)

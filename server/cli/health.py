@@ -37,7 +37,3 @@ def health(target: str, service: str, deadline: float) -> None:
             sys.exit(1)
     click.echo(health_pb2.HealthCheckResponse.ServingStatus.Name(status))
     sys.exit(int(status != _SERVING))
-
-
-if __name__ == "__main__":  # Loads a fraction of what all the commands need: a probe is run every few seconds.
-    health()
