@@ -30,16 +30,18 @@ async def test_many_submits_share_a_commit(disk: Disk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("there", "at_a_time", "waited_for"),
-    [(1, 1, 1), (1, 2, 6), (15, 1, 3)],
-    ids=["few, and one comes", "few, and two come at a time", "many, and they come one by one"],
+    ("usual", "at_a_time", "waited_for"),
+    [(2, 2, 0), (8, 1, 1), (8, 2, 6), (20, 1, 3)],
+    ids=["small", "larger, and one comes", "larger, and two come at a time", "large, and they come one by one"],
 )
-async def test_a_commit_waits_for_more_while_two_come_at_a_time_or_many_are_there(
-    disk: Disk, monkeypatch: pytest.MonkeyPatch, there: int, at_a_time: int, waited_for: int
+async def test_a_commit_waits_for_more_where_batches_have_been_large_for_some_time(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, usual: int, at_a_time: int, waited_for: int
 ) -> None:
     async with running(disk) as commits:
-        await asyncio.gather(*(commits.group.submit(write(each)) for each in range(2)))
-        assert commits.count == 1
+        for batch in range(60):
+            writes = [write(100 * batch + each) for each in range(usual)]
+            await asyncio.gather(*(commits.group.submit(each) for each in writes))
+        assert commits.count == 60
         later: list[asyncio.Future[object]] = []
         looks = 0
         sleep = asyncio.sleep
@@ -49,13 +51,13 @@ async def test_a_commit_waits_for_more_while_two_come_at_a_time_or_many_are_ther
             looks += 1
             if looks <= 3:
                 for _ in range(at_a_time):
-                    later.append(asyncio.ensure_future(commits.group.submit(write(100 + len(later)))))
+                    later.append(asyncio.ensure_future(commits.group.submit(write(8000 + len(later)))))
             await sleep(0)
 
         monkeypatch.setattr(asyncio, "sleep", sleep_while_some_come)
-        await asyncio.gather(*(commits.group.submit(write(10 + each)) for each in range(there)))
+        await commits.group.submit(write(7000))
         await asyncio.gather(*later)
-        assert (len(later), commits.count) == (waited_for, 2)
+        assert (len(later), commits.count) == (waited_for, 61)
 
 
 async def test_what_makes_writes_is_called_in_one_go_once_their_transaction_begins(disk: Disk) -> None:

@@ -27,7 +27,8 @@ logger = logging.getLogger(__name__)
 _BATCH_MAX = 512
 _GATHER_SECONDS = 0.001
 _GATHER_SECONDS_MAX = 0.012
-_FEW, _FEW_WORTH = 12, 2
+_FEW, _SOME, _SOME_WORTH = 6, 12, 2
+_USUAL_OF_BATCHES = 30.0
 _MAKE_SECONDS_MAX = 0.025
 _SLOW_SECONDS = 0.05
 # An event loop that was held up this long hears late what the writer has done, which is then not storage's fault.
@@ -90,6 +91,7 @@ class GroupCommit:
         self._stored_at = -math.inf
         self._away = False
         self._not_stored = 0
+        self._usual = 0.0
         self._begins = threading.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="log-writer")
 
@@ -192,15 +194,14 @@ class GroupCommit:
     async def run(self) -> None:
         """Commits batches until `close`; what is pending then is still written."""
         loop = asyncio.get_running_loop()
-        together = 0
         while self._pending or not self._closing:
             if not self._pending:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            if together > 1 and not self._closing:
+            if not self._closing:
                 await self._gather()
-            together = len(self._pending)
+            self._usual += (len(self._pending) - self._usual) / _USUAL_OF_BATCHES
             batch = self._take()
             if not batch:
                 continue
@@ -241,17 +242,18 @@ class GroupCommit:
         """Waits while more writes come, though not for long: callers come in numbers, and a commit costs about as
         much for fifty writes as for one.
 
-        Where few are there already, there is time for a commit of each, and the next has to come quickly to be
-        waited for. Where many are, it is the processor that there is too little of.
+        Where batches have been small there is time for a commit of each; also after something has held all up,
+        when those who wait have waited enough. Where they have been larger, the next has to come quickly to be
+        waited for; and where large, it is the processor that there is too little of.
         """
-        waited, known = 0.0, -math.inf
-        while waited < _GATHER_SECONDS_MAX:
-            worth = 1 if len(self._pending) >= _FEW else _FEW_WORTH
-            if len(self._pending) - known < worth:
-                return
+        if self._usual < _FEW:
+            return
+        loop = asyncio.get_running_loop()
+        worth = _SOME_WORTH if self._usual < _SOME else 1
+        until, known = loop.time() + _GATHER_SECONDS_MAX, -math.inf
+        while len(self._pending) - known >= worth and loop.time() < until:
             known = len(self._pending)
             await asyncio.sleep(_GATHER_SECONDS)
-            waited += _GATHER_SECONDS
 
     def _say_not_stored(self, why: str, cause: BaseException | None = None) -> None:
         """Once and not for each batch: a log of every failure would fill what is left of a full disk."""
