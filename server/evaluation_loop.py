@@ -38,7 +38,7 @@ _PAUSES_BUSY = 9.0
 _PAUSE_SECONDS_MAX = 1.0
 # Saving and watching may take this share of the time: requests are slow meanwhile, and that is not to be one in a
 # hundred of them.
-_UPKEEP_SHARE = 0.005
+_UPKEEP_SHARE = 0.002
 _WATCH_SECONDS = 1.0
 
 Submit = Callable[[Transact], object]
