@@ -27,11 +27,6 @@ class Explored:
     quality: float = 0.0
     cost_usd: float = 0.0
 
-    def entered(self, choice: Choice) -> Explored:
-        """The books with this decision in them."""
-        given_up = gives_up(choice)
-        return self if given_up is None else self.plus(given_up)
-
     def plus(self, other: Explored) -> Explored:
         """The books with those in them."""
         return Explored(

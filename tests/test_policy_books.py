@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.books import Explored, expected_loss, loss_limit, owed_after
+from policy.books import Explored, expected_loss, gives_up, loss_limit, owed_after
 from policy.choices import Candidate, Choice, Exclusion, Query
 from policy.decide import decide
 from policy.domain import Exploration, Model, ModelSpec, Objective, Prices, Router, RouterMode, RouterSpec
@@ -24,15 +24,18 @@ def choice(model: str, probability: float) -> Choice:
 
 
 def test_a_draw_other_than_the_best_known_is_entered_with_what_it_gave_up() -> None:
-    books = Explored().entered(choice("poor", 0.2)).entered(choice("good", 0.8))
-    assert books.decisions == 1
-    assert (books.utility, books.quality, books.cost_usd) == pytest.approx((0.5, 0.3, 0.002))
+    given_up = gives_up(choice("poor", 0.2))
+    assert given_up is not None
+    assert given_up.decisions == 1
+    assert (given_up.utility, given_up.quality, given_up.cost_usd) == pytest.approx((0.5, 0.3, 0.002))
+    assert Explored().plus(given_up) == given_up
+    assert gives_up(choice("good", 0.8)) is None
     assert expected_loss(choice("good", 0.8)) == pytest.approx(0.2 * 0.5)
 
 
 def test_what_was_not_drawn_is_no_exploration() -> None:
     sure = choice("poor", 1.0)  # a session kept it, or the caller's rule in shadow mode
-    assert Explored().entered(sure) == Explored()
+    assert gives_up(sure) is None
     assert expected_loss(sure) == 0.0
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, func, literal_c
 from sqlalchemy.dialects.postgresql import insert as insert_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 
-from policy.books import Explored
+from policy.books import gives_up
 from policy.choices import IMPORTED
 from server.storage.codec import AnyRow, load_choice
 from server.storage.schema import decisions, history, history_cursor, log_head, reports
@@ -183,7 +183,7 @@ def _enter(row: AnyRow, time_us: int, counts: dict[Place, Counts]) -> None:
     mine = counts[row.router_uid, time_us // MINUTE_US, row.model]
     mine.decisions += 1
     if row.propensity < 1.0:
-        mine.explorations += Explored().entered(load_choice(row)).decisions
+        mine.explorations += gives_up(load_choice(row)) is not None
 
 
 def _count_reports(connection: Connection, after: int, upto: int, counts: dict[Place, Counts]) -> list[int]:
