@@ -2,7 +2,8 @@
 
 NumPy takes about a microsecond for each operation, however small the arrays; what is made of dozens of them for
 a handful of models costs more by that than by what it computes. What is compiled is kept in files beside the
-module, or where NUMBA_CACHE_DIR says; where those cannot be written or read, each process compiles it again.
+module, or where NUMBA_CACHE_DIR says; where those cannot be written, each process compiles it again, and damaged
+ones are made anew by the first process that meets them.
 Compiled code keeps the interpreter: one that gave it up would wait for it again, and for longer than the few
 microseconds that it runs.
 """
@@ -10,9 +11,11 @@ microseconds that it runs.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar, cast
 
 import numba
+from numba.core.caching import FunctionCache
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -35,7 +38,12 @@ def compiled(signature: str, *, sums_in_any_order: bool = False) -> Callable[[Fu
 
         try:
             return made(cache=True)
-        except Exception:  # Nowhere to keep it, a disk that is full, a file that was cut off: of any kind.
+        except OSError:  # A folder that may not be written, a disk that is full.
+            return made(cache=False)
+        except Exception:  # A file that was cut off: what reads it fails in any way. Or there is no folder at all.
+            with suppress(Exception):
+                FunctionCache(function).flush()  # type: ignore[no-untyped-call]
+                return made(cache=True)
             return made(cache=False)
 
     return compile_now

@@ -74,12 +74,20 @@ def test_a_disk_that_is_full_does_not_stop_it(kept: tuple[Path, str], tmp_path: 
 
 
 @pytest.mark.parametrize("suffix", ["nbi", "nbc"])
-def test_a_file_that_was_cut_off_does_not_stop_it(kept: tuple[Path, str], tmp_path: Path, suffix: str) -> None:
+def test_a_file_that_was_cut_off_does_not_stop_it_and_is_made_anew(
+    kept: tuple[Path, str], tmp_path: Path, suffix: str
+) -> None:
     folder = tmp_path / "damaged"
     shutil.copytree(kept[0], folder)
-    for file in folder.rglob(f"*.{suffix}"):
+    files = list(folder.rglob(f"*.{suffix}"))
+    for file in files:
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    cut = {file: file.read_bytes() for file in files}
     assert learned(ROOT, folder) == kept[1]
+    assert [file.name for file in files if file.read_bytes() == cut[file]] == []
+    made = {file: file.stat().st_mtime_ns for file in folder.rglob("*.nb?")}
+    assert learned(ROOT, folder) == kept[1]
+    assert {file: file.stat().st_mtime_ns for file in folder.rglob("*.nb?")} == made
 
 
 def test_compiled_functions_have_no_constants_but_those_of_their_own_file() -> None:
