@@ -24,6 +24,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import OperationalError
 
 import server.storage.engine
+import server.storage.group_commit
 from policy.features import Featuriser, QueryFeatures
 from server.audit import audit
 from server.errors import StorageUnavailableError
@@ -198,6 +199,22 @@ async def test_a_request_that_is_wrong_hears_so_while_storage_is_away(url: str, 
             assert told.reason == "NO_ELIGIBLE_MODEL"
             assert not first.done()
         await first
+
+
+@SQLITE
+async def test_a_request_that_is_wrong_hears_so_though_it_came_before_storage_was_known_to_be_away(
+    url: str, featuriser: Featuriser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server.storage.group_commit, "_SLOW_SECONDS", 60.0)
+    async with two_routers(url, featuriser) as running:
+        with locked(url):
+            first = asyncio.ensure_future(refusal(running.route()))
+            wrong = [
+                refusal(running.route(embedding=embedding)) for embedding in ([1.0, 2.0], [float("nan")] * 256)
+            ]
+            for told in await asyncio.gather(*wrong):
+                assert (told.code, told.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["embedding"])
+            assert (await first).reason == NOT_STORED
 
 
 @SQLITE

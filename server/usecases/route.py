@@ -130,10 +130,12 @@ class Route:
             on_lost = partial(self._end_probe, attempt)
             logged: DecisionRecord = await self._log.submit(self._making(attempt), _left(until), on_lost)
         except Exception as error:
-            if isinstance(error, StorageUnavailableError) and _answers_unlogged(entry):
-                # A probe is made all the same. What comes of it nobody will hear.
+            if isinstance(error, StorageUnavailableError):
+                # Decided all the same: a request that is wrong hears so, and not that it may try again.
                 draft = attempt.draft or self._draft(attempt, self._entry(attempt.command))
-                return _unlogged(draft, self._clock_us())
+                if _answers_unlogged(entry):
+                    # A probe is made all the same. What comes of it nobody will hear.
+                    return _unlogged(draft, self._clock_us())
             self._end_probe(attempt)
             raise
         if attempt.draft is not None and logged.decision_id != attempt.draft.decision_id:
