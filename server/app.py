@@ -1,89 +1,46 @@
-"""The wiring: builds a server from its settings, starts it and stops it. The only file that knows all parts."""
+"""The wiring: builds a server from its settings, starts it and stops it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 import time
-from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
-from pointsman.v1 import (
-    policy_service_pb2,
-    policy_service_pb2_grpc,
-    registry_service_pb2,
-    registry_service_pb2_grpc,
-    router_service_pb2,
-    router_service_pb2_grpc,
-)
+from grpc_health.v1 import health_pb2
 
 from policy.features import Featuriser
 from server.admission import Admission
-from server.alarm_watch import AlarmWatch
-from server.clock import LogClock, new_decision_id, now_us
+from server.clock import LogClock, now_us
 from server.config_file import DeclaredRouter
 from server.declared import apply_declared
 from server.doors import Doors, is_loopback
-from server.election import Election
 from server.evaluation_loop import Found
+from server.grpc_server import GrpcServer, answered
 from server.history_loop import HistoryLoop
 from server.http.door import HttpDoor
 from server.key_watch import KeyWatch
 from server.keys import KeyRing
-from server.learner_process import LearnerProcess
-from server.learning import Learning
-from server.loops import Loops
-from server.metrics.endpoint import Metrics
+from server.learners import Learners
 from server.metrics.log import Following
 from server.metrics.roles import Roles
-from server.registry import Registry
+from server.parts import make_parts
 from server.retention_loop import RetentionLoop
 from server.services.access import METHODS
-from server.services.call_meter import CallMeter
-from server.services.entrance import Entrance
 from server.services.gatekeeper import Gatekeeper
 from server.services.health import HealthService
-from server.services.policy_service import PolicyService
-from server.services.registry_service import RegistryService
-from server.services.router_service import RouterService
-from server.settings import Role, Settings
+from server.settings import Settings
 from server.statuses import Statuses
 from server.storage import registry_store
-from server.storage.bounded_reads import BoundedReads
-from server.storage.database import Database
-from server.storage.group_commit import GroupCommit
-from server.storage.policy_store import read_transitions
 from server.storage.positions import log_time_us
-from server.storage.reader import LogReader
 from server.storage.retention import require_window
-from server.storage.tail import LogTail
-from server.storage.writes import Transact
-from server.stored_evaluation import StoredEvaluations
 from server.tracing.asked import open_tracing
-from server.usecases.change_policies import ChangePolicies
-from server.usecases.change_registry import ChangeRegistry
-from server.usecases.get_decision import GetDecision
-from server.usecases.get_history import GetHistory
-from server.usecases.import_decisions import ImportDecisions
 from server.usecases.promote_policy import PromotePolicy
-from server.usecases.snapshots import Snapshots
 from server.usecases.steward import Steward
-from server.view_watch import ViewWatch
-from server.views import CandidateViews, Views
+from server.views import Views
 
 logger = logging.getLogger(__name__)
-
-_DESCRIPTORS = (
-    router_service_pb2.DESCRIPTOR.services_by_name["RouterService"],
-    registry_service_pb2.DESCRIPTOR.services_by_name["RegistryService"],
-    policy_service_pb2.DESCRIPTOR.services_by_name["PolicyService"],
-)
 
 
 class App:
@@ -105,73 +62,46 @@ class App:
         self._of_another = of_another
         self._clock = clock or LogClock()
         self._tracing = open_tracing(os.environ)
-        self._database = Database(settings.database_url, settings.durability, several=settings.several)
-        self._engine, self._shared = self._database.engine, self._database.shared
-        tails = LogTail(), LogTail()
-        self._reader = LogReader(self._engine, tails[0], tails[1])
-        self._registry = Registry()
-        self._views = Views()
-        self._candidate_views = CandidateViews()
-        self._metrics = Metrics(self._registry, self._views, self._clock)
-        self._log = GroupCommit(
-            self._engine,
-            self._registry,
-            self._clock,
-            self._notify_followers,
-            settings.write_queue_max,
-            tails,
-            on_batch=self._metrics.batches.add,
-            on_time=self._clock.reached,
-        )
-        self._reads = BoundedReads(settings.storage_wait_seconds)
-        self._change = ChangeRegistry(self._registry, self._log, settings.window_seconds_max)
-        self._history = HistoryLoop(self._engine, self._log, self._clock, lambda: self._learning.learns)
-        self._health = HealthService()
+        parts = make_parts(settings, self._clock, self._notify_followers)
+        self._database, self._engine = parts.database, parts.engine
+        self._reader, self._reads, self._log = parts.reader, parts.reads, parts.log
+        self._registry, self._change, self._metrics = parts.registry, parts.change, parts.metrics
         self._loop = asyncio.get_running_loop()
-        stored = StoredEvaluations(self._engine, self._registry)
-        self._learning = self._make_learning(LogReader(self._engine, tails[1]), stored)
-        self._election = Election(
-            self._engine, self._learning.begin, self._learning.abandon, lambda: not self._learning.died
-        )
-        self._learner_process = LearnerProcess(settings, self._tell_health) if settings.learner_process else None
-        self._watch = ViewWatch(
-            self._engine,
-            self._views,
-            self._candidate_views,
-            self._clock,
-            lambda: not self._learning.active,
-            self._refresh_registry,
-            self._tell_health,
-        )
-        self._alarms = AlarmWatch(
-            self._engine, self._registry, stored.glance, lambda: not self._learning.active, self._tell_health
-        )
+        self._learners = Learners(parts, self._look_after, self._tell_health)
+        self._learning = self._learners.learning
+        self._history = HistoryLoop(self._engine, self._log, self._clock, lambda: self._learning.learns)
         self._retention = RetentionLoop(
             self._engine, self._log, self._clock, settings.retention_days, lambda: self._learning.learns
         )
-        self._promote = PromotePolicy(self._registry, self._change, self._learning.find)
-        self._steward = Steward(self._registry, self._promote, self._clock)
+        promote = PromotePolicy(self._registry, self._change, self._learning.find)
+        self._steward = Steward(self._registry, promote, self._clock)
         self._ring = KeyRing()
         self._key_watch = KeyWatch(self._engine, self._ring)
-        self._gatekeeper = Gatekeeper(self._ring, Admission(time.monotonic), METHODS, now_us)
-        answered = () if settings.role is Role.LEARNER else _DESCRIPTORS
-        self._services = tuple(each.full_name for each in answered)
-        self._server = self._build_server(featuriser)
-        self._http = HttpDoor(
-            settings, self._gatekeeper, (*answered, health_pb2.DESCRIPTOR.services_by_name["Health"])
-        )
+        gatekeeper = Gatekeeper(self._ring, Admission(time.monotonic), METHODS, now_us)
+        self._health = HealthService()
+        self._server = GrpcServer(
+            parts,
+            self._tracing,
+            gatekeeper,
+            self._health,
+            promote,
+            self._learning.find,
+            lambda: self._history.position,
+        ).build(featuriser)
+        services = answered(settings.role)
+        self._http = HttpDoor(settings, gatekeeper, (*services, health_pb2.DESCRIPTOR.services_by_name["Health"]))
         self._statuses = Statuses(
             settings.role,
-            self._services,
+            [each.full_name for each in services],
             self._registry,
             self._learning,
-            self._watch if self._shared else None,
-            self._alarms,
-            self._learner_process,
+            self._learners.watch,
+            self._learners.alarms,
+            self._learners.process,
             self._metrics,
         )
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._metrics.follow(self._following(), self._roles())
+        self._metrics.follow(self._following(), self._roles(parts.views))
         self.port = 0
         self.died = asyncio.Event()
         """Set once a fault of ours has ended the learner of this server."""
@@ -223,9 +153,9 @@ class App:
             self._metrics.serve(self._settings.metrics_host, self._settings.metrics_port)
             if not is_loopback(self._settings.metrics_host):
                 logger.warning("metrics on %s: anyone who reaches it may read them", self._settings.metrics_host)
-        if self._learner_process is not None:
-            await self._learner_process.require_port()
-        self._begin_to_learn(head)
+        await self._learners.require_port()
+        for following in self._learners.begin(head):
+            self._spawn(following)
         self._spawn(self._retention.run())
         self._spawn(self._history.run())
         await self._server.start()
@@ -238,21 +168,14 @@ class App:
         ends about when the time of grace does.
         """
         self._database.hurry(self._settings.grace_seconds)
-        if self._learner_process is not None:
-            self._learner_process.let_end()
+        self._learners.let_end()
         await self._health.enter_graceful_shutdown()
         await asyncio.gather(self._http.stop(), self._server.stop(self._settings.grace_seconds))
-        await asyncio.to_thread(self._learning.stop)
-        # Only now may another server learn: it goes on from what was saved.
-        await asyncio.to_thread(self._election.stop)
-        if self._learner_process is not None:
-            await self._learner_process.stop()
-        await asyncio.to_thread(self._watch.stop)
+        await self._learners.stop()
         await asyncio.to_thread(self._metrics.stop)
         self._retention.close()
         self._history.close()
         self._key_watch.stop()
-        self._alarms.stop()
         self._reads.close()
         self._log.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -263,97 +186,13 @@ class App:
         """Serves until `stop`."""
         await self._server.wait_for_termination()
 
-    def _build_server(self, featuriser: Featuriser | None) -> grpc.aio.Server:
-        meter = CallMeter(self._metrics.calls, METHODS, self._tracing.give_up)
-        entrance = Entrance(self._gatekeeper, meter)
-        self._add_services(entrance, featuriser)
-        largest = self._settings.message_bytes_max
-        server = grpc.aio.server(
-            interceptors=self._tracing.interceptors,
-            options=[
-                ("grpc.max_receive_message_length", largest),
-                ("grpc.max_send_message_length", largest),
-                ("grpc.so_reuseport", int(self._settings.share_port)),
-            ],
-        )
-        server.add_generic_rpc_handlers((entrance,))
-        return server
-
-    def _add_services(self, server: Any, featuriser: Featuriser | None) -> None:
-        """Adds what this server answers to an entrance, which generated code takes for a server."""
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflecting = reflection.aio.ReflectionServicer(names)
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflecting, server)  # type: ignore[no-untyped-call]
-        if not self._services:
-            return
-        featuriser = featuriser or Featuriser()
-        route = self._tracing.make_route(
-            self._registry,
-            self._views,
-            self._candidate_views,
-            featuriser,
-            self._log,
-            self._reader,
-            self._reads,
-            self._clock,
-            new_decision_id,
-            self._shared,
-        )
-        get_decision = GetDecision(self._reader, self._reads, self._registry, self._views)
-        take_over = ImportDecisions(self._registry, featuriser, self._log, self._clock, new_decision_id)
-        report_reward = self._tracing.make_report_reward(self._log, self._metrics.counted)
-        data_plane = RouterService(route, report_reward, get_decision, take_over)
-        control_plane = RegistryService(
-            self._registry,
-            self._views,
-            self._change,
-            GetHistory(self._engine, self._registry, self._reads, self._clock, lambda: self._history.position),
-        )
-        router_service_pb2_grpc.add_RouterServiceServicer_to_server(data_plane, server)
-        registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(control_plane, server)
-        policies = PolicyService(
-            self._registry,
-            ChangePolicies(self._change),
-            self._promote,
-            self._learning.find,
-            self._read_transitions,
-            Snapshots(self._engine, self._reads, self._registry, self._change, self._log),
-        )
-        policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(policies, server)
-
-    async def _read_transitions(self, router_uid: int, after: tuple[int, str], limit: int) -> Sequence[Any]:
-        return await self._reads(partial(read_transitions, self._engine, router_uid, after, limit))
-
-    def _make_learning(self, evaluation_reader: LogReader, stored: StoredEvaluations) -> Learning:
-        loops = Loops(
-            self._engine,
-            self._database.view_engine,
-            (self._reader, evaluation_reader),
-            self._registry,
-            self._views,
-            self._candidate_views,
-            self._submit_from_thread,
-            self._clock,
-            self._settings.snapshot_seconds,
-            self._settings.evaluation_seconds,
-            self._shared,
-        )
-        return Learning(
-            loops.learner,
-            loops.evaluation,
-            self._look_after,
-            self._tell_health,
-            stored.find if self._shared else lambda _: None,
-            self._clock,
-        )
-
-    def _roles(self) -> Roles:
+    def _roles(self, views: Views) -> Roles:
+        watch = self._learners.watch
         return Roles(
             self._registry,
-            self._views,
+            views,
             lambda: self._learning.since_us,
-            lambda: self._watch.unlearned if self._shared else None,
+            lambda: None if watch is None else watch.unlearned,
         )
 
     def _following(self) -> Following:
@@ -370,37 +209,14 @@ class App:
             lambda: self._log.is_away,
         )
 
-    def _begin_to_learn(self, head: int) -> None:
-        if not self._shared:
-            self._learning.begin()
-            return
-        self._watch.start(head)
-        self._spawn(self._alarms.run())
-        if self._learner_process is not None:
-            self._spawn(self._learner_process.run())
-        elif self._settings.role is not Role.ROUTER:
-            self._election.start()
-
     def _notify_followers(self) -> None:
         self._learning.notify()
-
-    def _submit_from_thread(self, write: Transact) -> object:
-        return asyncio.run_coroutine_threadsafe(self._log.submit(write, math.inf), self._loop).result()
 
     def _look_after(self, router_id: str, found: Found | None) -> None:
         """From the evaluation's thread, which does not wait for it."""
         self._metrics.noted(router_id, found)
         if found is not None:
             self._loop.call_soon_threadsafe(lambda: self._spawn(self._steward(router_id, found)))
-
-    def _refresh_registry(self, router_ids: set[str]) -> None:
-        """From the watch's thread, which waits for it: where this raises, it asks again."""
-
-        async def refresh() -> None:
-            for router_id in sorted(router_ids):
-                await self._change.refresh(router_id, partial(registry_store.read_entry, self._engine))
-
-        asyncio.run_coroutine_threadsafe(refresh(), self._loop).result()
 
     def _tell_health(self) -> None:
         """May be called from any thread."""
