@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import click
 from google.protobuf.field_mask_pb2 import FieldMask
-from google.protobuf.json_format import MessageToDict
 from pointsman.v1 import registry_service_pb2 as pb
 from pointsman.v1 import registry_service_pb2_grpc as pb_grpc
 from rich.table import Table
 
-from server.cli.remote import DEADLINE_SECONDS, connected, console, target_option, tls_options
+from server.cli.remote import (
+    DEADLINE_SECONDS,
+    all_pages,
+    connected,
+    console,
+    print_json,
+    target_option,
+    tls_options,
+)
 
 
 @click.group()
@@ -39,17 +45,10 @@ def _stub(target: str) -> Iterator[pb_grpc.RegistryServiceStub]:
 def list_models(where: tuple[str, str], as_json: bool) -> None:
     """List the models with their prices and what has been learned of them."""
     target, router = where
-    found: list[pb.Model] = []
     with _stub(target) as stub:
-        token = ""
-        while True:
-            page = stub.ListModels(pb.ListModelsRequest(parent=router, page_token=token), timeout=DEADLINE_SECONDS)
-            found.extend(page.models)
-            token = page.next_page_token
-            if not token:
-                break
+        found: list[pb.Model] = all_pages(stub.ListModels, pb.ListModelsRequest(parent=router), "models")
     if as_json:
-        click.echo(json.dumps([MessageToDict(each, preserving_proto_field_name=True) for each in found]))
+        print_json(found)
         return
     console().print(_grid(found))
 

@@ -16,7 +16,15 @@ from rich.table import Table
 
 from policy.candidates import CandidateSpec, parse_candidate
 from server.cli.promotion import history, promote
-from server.cli.remote import DEADLINE_SECONDS, connected, console, target_option, tls_options
+from server.cli.remote import (
+    DEADLINE_SECONDS,
+    all_pages,
+    connected,
+    console,
+    print_json,
+    target_option,
+    tls_options,
+)
 from server.evaluate.candidates_file import read_candidates
 from server.services.policies import candidate_to_proto
 
@@ -76,18 +84,10 @@ def _spec(policy: str, form: str | None, listed: Path | None) -> CandidateSpec:
 def list_policies(where: tuple[str, str], as_json: bool) -> None:
     """List the policies, the retired ones too."""
     target, router = where
-    found: list[pb.Policy] = []
     with _stub(target) as stub:
-        token = ""
-        while True:
-            request = pb.ListPoliciesRequest(parent=router, page_token=token)
-            page = stub.ListPolicies(request, timeout=DEADLINE_SECONDS)
-            found.extend(page.policies)
-            token = page.next_page_token
-            if not token:
-                break
+        found: list[pb.Policy] = all_pages(stub.ListPolicies, pb.ListPoliciesRequest(parent=router), "policies")
     if as_json:
-        click.echo(json.dumps([MessageToDict(each, preserving_proto_field_name=True) for each in found]))
+        print_json(found)
         return
     grid = Table()
     for heading in ("policy", "decides by", "state", "share", "created"):

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import getpass
-import json
 
 import click
-from google.protobuf.json_format import MessageToDict
 from pointsman.v1 import policy_service_pb2 as pb
 from pointsman.v1 import policy_service_pb2_grpc as pb_grpc
 from rich.table import Table
 
-from server.cli.remote import DEADLINE_SECONDS, connected, console
+from server.cli.remote import DEADLINE_SECONDS, all_pages, connected, console, print_json
 
 _NEXT = ("canary", "live", "shadow")
 _GUARDRAILS = ("quality_loss_max", "cost_factor_max", "latency_factor_max", "error_increase_max")
@@ -78,18 +76,11 @@ def promote(
 def history(where: tuple[str, str], as_json: bool) -> None:
     """List what has been done with the router's policies, promotion settings and snapshots, by whom and why."""
     target, router = where
-    found: list[pb.Transition] = []
     with connected(target) as channel:
-        stub, token = pb_grpc.PolicyServiceStub(channel), ""
-        while True:
-            request = pb.ListTransitionsRequest(parent=router, page_token=token)
-            page = stub.ListTransitions(request, timeout=DEADLINE_SECONDS)
-            found.extend(page.transitions)
-            token = page.next_page_token
-            if not token:
-                break
+        ask = pb_grpc.PolicyServiceStub(channel).ListTransitions
+        found: list[pb.Transition] = all_pages(ask, pb.ListTransitionsRequest(parent=router), "transitions")
     if as_json:
-        click.echo(json.dumps([MessageToDict(each, preserving_proto_field_name=True) for each in found]))
+        print_json(found)
         return
     grid = Table()
     for heading in ("when", "policy", "from", "to", "share", "by", "how", "why"):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import click
 import grpc
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
 from rich.console import Console
 
 from server.doors import is_loopback
@@ -162,6 +165,22 @@ def connected(target: str, options: Sequence[tuple[str, Any]] = ()) -> Iterator[
 def _describe(error: grpc.RpcError) -> str:
     """The status of a failed call, in one line."""
     return f"{error.code().name}: {error.details()}" if isinstance(error, grpc.Call) else str(error)
+
+
+def all_pages(ask: Callable[..., Any], request: Any, listed: str, seconds: float = DEADLINE_SECONDS) -> list[Any]:
+    """What a list has on all its pages, in each of which it is the field `listed`."""
+    found: list[Any] = []
+    while True:
+        page = ask(request, timeout=seconds)
+        found.extend(getattr(page, listed))
+        if not page.next_page_token:
+            return found
+        request.page_token = page.next_page_token
+
+
+def print_json(messages: Iterable[Message]) -> None:
+    """Prints them as one list, each with the names of the proto."""
+    click.echo(json.dumps([MessageToDict(each, preserving_proto_field_name=True) for each in messages]))
 
 
 def console() -> Console:

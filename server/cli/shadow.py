@@ -10,7 +10,7 @@ from pointsman.v1 import registry_service_pb2 as pb
 from pointsman.v1 import registry_service_pb2_grpc as pb_grpc
 from rich.table import Table
 
-from server.cli.remote import DEADLINE_SECONDS, connected, console, target_option, tls_options
+from server.cli.remote import DEADLINE_SECONDS, all_pages, connected, console, target_option, tls_options
 
 _NONE = "-"
 
@@ -34,14 +34,7 @@ def _found(stub: pb_grpc.RegistryServiceStub, router: str | None) -> list[pb.Rou
     if router is not None:
         request = pb.GetRouterRequest(name=f"routers/{router}")
         return [stub.GetRouter(request, timeout=DEADLINE_SECONDS).router]
-    found: list[pb.Router] = []
-    token = ""
-    while True:
-        page = stub.ListRouters(pb.ListRoutersRequest(page_token=token), timeout=DEADLINE_SECONDS)
-        found.extend(page.routers)
-        token = page.next_page_token
-        if not token:
-            return found
+    return all_pages(stub.ListRouters, pb.ListRoutersRequest(), "routers")
 
 
 def _values(router: pb.Router) -> dict[str, object]:

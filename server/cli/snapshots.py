@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import getpass
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
-from google.protobuf.json_format import MessageToDict
 from pointsman.v1 import policy_service_pb2 as pb
 from pointsman.v1 import policy_service_pb2_grpc as pb_grpc
 from rich.table import Table
 
-from server.cli.remote import connected, console, target_option, tls_options
+from server.cli.remote import all_pages, connected, console, print_json, target_option, tls_options
 
 _CHUNK_BYTES = 1 << 20
 _DEADLINE_SECONDS = 120.0
@@ -35,18 +33,12 @@ def snapshots(context: click.Context, target: str, router: str) -> None:
 def list_snapshots(where: tuple[str, str], as_json: bool) -> None:
     """List the snapshots, the oldest first."""
     target, router = where
-    found: list[pb.Snapshot] = []
+    request = pb.ListSnapshotsRequest(parent=router)
     with connected(target) as channel:
-        stub, token = pb_grpc.PolicyServiceStub(channel), ""
-        while True:
-            request = pb.ListSnapshotsRequest(parent=router, page_token=token)
-            page = stub.ListSnapshots(request, timeout=_DEADLINE_SECONDS)
-            found.extend(page.snapshots)
-            token = page.next_page_token
-            if not token:
-                break
+        ask = pb_grpc.PolicyServiceStub(channel).ListSnapshots
+        found: list[pb.Snapshot] = all_pages(ask, request, "snapshots", _DEADLINE_SECONDS)
     if as_json:
-        click.echo(json.dumps([MessageToDict(each, preserving_proto_field_name=True) for each in found]))
+        print_json(found)
         return
     grid = Table()
     for heading in ("snapshot", "saved", "bytes", "imported from"):
