@@ -1,34 +1,24 @@
-"""Storage that goes away under a running server, and comes back: locked, stopped, cut off."""
+"""Storage that goes away under a running server, and comes back: a file that another process has locked."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
-import logging
-import re
 import sqlite3
-import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import grpc
 import pytest
-from cables import Cable, cable
-from engines import BOTH_ENGINES, SQLITE, PostgreSQL, running_postgresql
-from pointsman.v1 import policy_service_pb2 as policy_pb
+from engines import BOTH_ENGINES, SQLITE
 from pointsman.v1 import registry_service_pb2 as registry_pb
 from pointsman.v1 import router_service_pb2 as pb
 from servers import NOT_STORED, Running, eventually, refusal, refused, running_app
 from sqlalchemy import make_url
-from sqlalchemy.exc import OperationalError
 
-import server.storage.engine
 import server.storage.group_commit
 from policy.features import Featuriser, QueryFeatures
 from server.audit import audit
-from server.errors import StorageUnavailableError
-from server.storage.bounded_reads import BoundedReads
 from server.storage.engine import open_engine
 from server.storage.reader import LogReader
 
@@ -287,189 +277,3 @@ async def test_storage_that_is_there_is_waited_for_and_every_answer_is_logged(
         answers = await asyncio.gather(*(running.route(router="routers/always") for _ in range(200)))
         assert not any(each.not_logged for each in answers)
         assert all(each.HasField("expire_time") for each in answers)
-
-
-@pytest.fixture(scope="module")
-def own() -> Iterator[PostgreSQL]:
-    with running_postgresql() as running:
-        yield running
-
-
-@pytest.fixture
-async def line(own: PostgreSQL) -> AsyncIterator[Cable]:
-    """A cable to that running, and a database behind it."""
-    async with cable(own.socket) as made:
-        yield made
-
-
-async def test_postgresql_stopped_and_started_again_under_a_running_server(
-    own: PostgreSQL, featuriser: Featuriser
-) -> None:
-    url = own.new_database()
-    async with two_routers(url, featuriser) as running:
-        before = await running.route(prompt="before")
-        own.stop()
-        try:
-            unlogged = await require_away(running, before)
-            read = await refusal(running.router.GetDecision(pb.GetDecisionRequest(decision_id=before.decision_id)))
-            assert (read.code, read.reason) == (grpc.StatusCode.UNAVAILABLE, NOT_STORED)
-        finally:
-            own.start()
-        await require_back(running, before, unlogged)
-    require_consistent(url)
-
-
-async def test_a_network_that_swallows_everything_is_not_waited_for_and_heals(
-    own: PostgreSQL, line: Cable, featuriser: Featuriser
-) -> None:
-    direct = own.new_database()
-    async with two_routers(line.url(direct), featuriser) as running:
-        before = await running.route(prompt="before")
-        line.hang()
-        unlogged = await require_away(running, before)
-        read = await refusal(running.router.GetDecision(pb.GetDecisionRequest(decision_id=before.decision_id)))
-        assert (read.code, read.reason) == (grpc.StatusCode.UNAVAILABLE, NOT_STORED)
-        line.cut()
-        line.mend()
-        await require_back(running, before, unlogged)
-    require_consistent(direct)
-
-
-async def test_connections_that_hang_for_ever_are_given_up_and_new_ones_are_made(
-    own: PostgreSQL, line: Cable, featuriser: Featuriser, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    direct = own.new_database()
-    monkeypatch.setattr(server.storage.engine, "_ANSWER_SECONDS", 2)
-    async with two_routers(line.url(direct), featuriser) as running:
-        before = await running.route(prompt="before")
-        line.hang()
-        unlogged = await require_away(running, before)
-        line.forget()
-        await require_back(running, before, unlogged)
-    require_consistent(direct)
-
-
-async def test_a_read_that_nobody_waits_for_any_more_keeps_the_next_ones_from_waiting() -> None:
-    reads = BoundedReads(wait_seconds=0.01)
-    hanging = threading.Event()
-    with pytest.raises(StorageUnavailableError):
-        await reads(lambda: hanging.wait(30))
-    for _ in range(100):
-        with pytest.raises(StorageUnavailableError):
-            reads(lambda: 1).send(None)  # It waits for nothing.
-    hanging.set()
-
-    async def answers() -> bool:
-        try:
-            return await reads(lambda: True, 30.0)
-        except StorageUnavailableError:
-            return False
-
-    await eventually(answers)
-    reads.close()
-
-
-async def test_a_read_that_fails_once_its_caller_has_gone_is_no_fault_of_ours() -> None:
-    faults: list[dict[str, Any]] = []
-    # Of this loop alone: what earlier tests left behind may be collected here.
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
-    reads = BoundedReads(wait_seconds=30.0)
-    begun, go_on = threading.Event(), threading.Event()
-
-    def fail() -> None:
-        begun.set()
-        assert go_on.wait(30)
-        raise OperationalError("SELECT 1", None, Exception("gone"))
-
-    reading = asyncio.ensure_future(reads(fail))
-    assert await asyncio.to_thread(begun.wait, 30)
-    reading.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await reading
-    go_on.set()
-    await asyncio.to_thread(reads._threads.shutdown)
-    await asyncio.sleep(0)
-    gc.collect()
-    assert faults == []
-
-
-async def test_reads_that_are_refused_are_in_the_log_but_not_a_line_each(caplog: pytest.LogCaptureFixture) -> None:
-    now = [0.0]
-    reads = BoundedReads(wait_seconds=30.0, clock=lambda: now[0])
-
-    def fail() -> None:
-        raise OperationalError("SELECT a secret", {}, Exception("database is locked"))
-
-    async def refuse(count: int) -> None:
-        for _ in range(count):
-            with pytest.raises(StorageUnavailableError):
-                await reads(fail)
-
-    with caplog.at_level(logging.WARNING, logger="server.storage.bounded_reads"):
-        await refuse(100)
-        now[0] = 60.0
-        await refuse(1)
-    said = [each.getMessage() for each in caplog.records]
-    assert [re.findall(r"refused, (\d+)", each) for each in said] == [["1"], ["100"]]
-    assert all("database is locked" in each and "secret" not in each for each in said)
-    reads.close()
-
-
-async def test_what_is_read_of_policies_and_snapshots_is_unavailable_while_postgresql_is_away(
-    own: PostgreSQL, line: Cable, featuriser: Featuriser
-) -> None:
-    direct = own.new_database()
-    async with two_routers(line.url(direct), featuriser) as running:
-        await running.report(await running.route(prompt="before"), reward=1.0)
-
-        async def listed() -> str:
-            found = (await running.policies.ListSnapshots(policy_pb.ListSnapshotsRequest())).snapshots
-            return found[0].name if found else ""
-
-        name = await eventually(listed)
-
-        async def export() -> int:
-            request = policy_pb.ExportSnapshotRequest(name=name)
-            return sum([len(each.chunk) async for each in running.policies.ExportSnapshot(request)])
-
-        async def transitions() -> object:
-            return await running.policies.ListTransitions(policy_pb.ListTransitionsRequest())
-
-        assert await export() > 0
-        await transitions()
-        line.hang()
-        for _ in range(2):
-            for ask in (listed, export, transitions):
-                told = await asyncio.wait_for(refusal(ask()), 10.0)
-                assert (told.code, told.reason) == (grpc.StatusCode.UNAVAILABLE, NOT_STORED), ask
-        line.cut()
-        line.mend()
-
-        async def back() -> bool:
-            try:
-                return await export() > 0
-            except grpc.aio.AioRpcError as error:
-                assert refused(error).reason == NOT_STORED
-                return False
-
-        await eventually(back)
-        await transitions()
-
-
-async def test_a_stop_does_not_wait_for_a_postgresql_that_hangs(
-    own: PostgreSQL, line: Cable, featuriser: Featuriser
-) -> None:
-    """Each who waits for it would do so for thirty seconds."""
-    direct = own.new_database()
-    clock = asyncio.get_running_loop().time
-    async with two_routers(line.url(direct), featuriser, grace_seconds=2.0) as running:
-        before = await running.route(prompt="before")
-        line.hang()
-        assert (await refusal(running.report(before, reward=1.0))).reason == NOT_STORED
-        began = clock()
-    assert clock() - began < 15.0
-    line.cut()
-    line.mend()
-    async with running_app(direct, featuriser) as running:
-        assert (await running.decision(before)).decision_id == before.decision_id
-    require_consistent(direct)
