@@ -16,11 +16,9 @@ from policy.features import Featuriser
 from server.audit import audit
 from server.clock import new_decision_id, now_us
 from server.config_file import ConfigError, read_config
-from server.learner_loop import LearnerLoop
 from server.retention_loop import partition_days
 from server.storage.schema import decisions, log_head
 from server.storage.writes import DecisionWrite, Transact
-from server.views import Views
 
 pytestmark = BOTH_ENGINES
 DAY_SECONDS = 86_400
@@ -76,15 +74,26 @@ async def test_without_a_retention_nothing_is_dropped(url: str, featuriser: Feat
 
 
 async def test_nothing_is_dropped_before_the_learner_has_come_to_the_end(
-    url: str, featuriser: Featuriser, disk: Disk
+    url: str, featuriser: Featuriser, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old_log(disk)
-    loop = LearnerLoop(disk.reader, Views(), disk.one, lambda: disk.now_us, lambda _: None, 1e6)
-    loop.start()
-    loop.stop()
-    async with running_app(url, featuriser, retention_days=20) as server:
-        server.app._is_learning = False
-        assert await server.app._retention.drop() == 0
+    monkeypatch.setattr("server.learning.Learning.learns", False)
+    async with running_app(url, featuriser, retention_days=20, snapshot_seconds=0.05) as server:
+        retention = server.app._retention
+
+        async def all_is_saved() -> bool:
+            await server.route(prompt="hello")
+            return len(disk.reader.latest_snapshots()) == 1 and disk.reader.latest_snapshots()[0].seq > 450
+
+        await eventually(all_is_saved)
+        assert await retention.drop() == 0
+        monkeypatch.undo()
+
+        async def dropped() -> bool:
+            await server.route(prompt="hello")
+            return await retention.drop() > 0
+
+        await eventually(dropped)
 
 
 async def test_that_what_is_old_has_to_stay_is_said_once(
