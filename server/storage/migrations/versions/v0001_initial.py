@@ -1,5 +1,7 @@
 """The log, the registry and the snapshots.
 
+One function, however long: it is a list of tables, and stays as it was when there were databases made by it.
+
 Revision ID: 0001
 Revises:
 """
