@@ -6,7 +6,6 @@ import asyncio
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -217,6 +216,13 @@ def serving_process(
             **environment,
         },
     )
+    with killed_at_the_end(process) as port:
+        yield process, port
+
+
+@contextmanager
+def killed_at_the_end(process: subprocess.Popen[bytes]) -> Iterator[int]:
+    """The port of a process that says on its standard error where it listens; killed with SIGKILL at the end."""
     assert process.stderr is not None
     try:
         said = b""
@@ -224,12 +230,12 @@ def serving_process(
             said += line
             found = re.search(rb"listens on [^ ]*:(\d+)\s*$", line)
             if found:
-                yield process, int(found.group(1))
+                yield int(found.group(1))
                 return
-        raise AssertionError(f"the server did not start: {said.decode()}")
+        raise AssertionError(f"it did not start: {said.decode()}")
     finally:
         if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
+            process.kill()
         process.wait()
         process.stderr.close()
 

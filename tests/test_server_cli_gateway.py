@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from typing import Any
 import openai
 import pytest
 from builds import built, run_checked
-from servers import POINTSMAN, Running
+from servers import POINTSMAN, Running, killed_at_the_end
 from standins import StandIn, running_standin
 
 
@@ -41,21 +40,8 @@ def gateway_process(*arguments: str, **environment: str) -> Iterator[tuple[subpr
         stderr=subprocess.PIPE,
         env={**os.environ, "SMALL_KEY": "sk-of-the-provider", **environment},
     )
-    assert process.stderr is not None
-    try:
-        said = b""
-        for line in process.stderr:
-            said += line
-            found = re.search(rb"listens on [^ ]*:(\d+)\s*$", line)
-            if found:
-                yield process, int(found.group(1))
-                return
-        raise AssertionError(f"the gateway did not start: {said.decode()}")
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        process.stderr.close()
+    with killed_at_the_end(process) as port:
+        yield process, port
 
 
 def refused(*arguments: str, **environment: str) -> str:

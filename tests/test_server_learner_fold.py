@@ -116,6 +116,16 @@ def folded(disk: Disk, page: int) -> LearnerFold:
     return fold
 
 
+def restarted(disk: Disk, random: Random) -> LearnerFold:
+    """The same with pages of any size and restarts anywhere, one at the least."""
+    fold, chance = LearnerFold(disk.reader, []), 1.0
+    while fold.advance(random.randrange(1, 40)):
+        if random.random() < chance:
+            saved = [fold.snapshot(each) for each in fold.routers]
+            fold, chance = LearnerFold(disk.reader, [each for each in saved if each]), 0.3
+    return fold
+
+
 @pytest.mark.parametrize("learner", list(LearnerKind))
 def test_pages_of_any_size_and_restarts_anywhere_give_the_same_bits(disk: Disk, learner: LearnerKind) -> None:
     random = seeded("fold")
@@ -125,12 +135,7 @@ def test_pages_of_any_size_and_restarts_anywhere_give_the_same_bits(disk: Disk, 
     assert fingerprints(folded(disk, 1)) == whole
     assert fingerprints(folded(disk, 7)) == whole
 
-    fold, restarts = LearnerFold(disk.reader, []), 0
-    while fold.advance(random.randrange(1, 40)):
-        if random.random() < 0.3:
-            saved = [fold.snapshot(each) for each in fold.routers]
-            fold, restarts = LearnerFold(disk.reader, [each for each in saved if each]), restarts + 1
-    assert restarts > 0
+    fold = restarted(disk, random)
     assert fingerprints(fold) == whole
     records = [fold.view(each).router for each in ROUTERS]
     assert sum(each.imported for each in records) > 0
@@ -146,12 +151,7 @@ def test_days_and_months_under_a_budget_and_restarts_anywhere_give_the_same_bits
     busy_log(disk, random, LearnerKind.RIDGE, 300, objective=objective, pace=hours)
     whole = fingerprints(folded(disk, 1000))
     assert fingerprints(folded(disk, 7)) == whole
-    fold, restarts = LearnerFold(disk.reader, []), 0
-    while fold.advance(random.randrange(1, 40)):
-        if random.random() < 0.3:
-            saved = [fold.snapshot(each) for each in fold.routers]
-            fold, restarts = LearnerFold(disk.reader, [each for each in saved if each]), restarts + 1
-    assert restarts > 0
+    fold = restarted(disk, random)
     assert fingerprints(fold) == whole
     assert all(fold.view(each).standing.spent_usd > 0 for each in ROUTERS)
 
@@ -173,13 +173,7 @@ def test_revised_rewards_and_restarts_anywhere_give_the_same_bits(
         disk.write(ReportWrite(draft_report(random.choice(late).decision_id, **reward)))
     whole = fingerprints(folded(disk, 1000))
     assert fingerprints(folded(disk, 7)) == whole
-    fold, restarts = LearnerFold(disk.reader, []), 0
-    while fold.advance(random.randrange(1, 20)):
-        if random.random() < 0.3:
-            saved = [fold.snapshot(each) for each in fold.routers]
-            fold, restarts = LearnerFold(disk.reader, [each for each in saved if each]), restarts + 1
-    assert restarts > 0
-    assert fingerprints(fold) == whole
+    assert fingerprints(restarted(disk, random)) == whole
     assert audit(disk.reader, lambda _: None).revisions > 20
 
 

@@ -13,13 +13,12 @@ from pointsman.v1 import policy_service_pb2 as pb
 from pointsman.v1 import registry_service_pb2 as registry_pb
 from servers import Disk, Running, eventually, refusal, running_app, seeded
 from test_server_evaluation_loop import create, evaluated, traffic
-from test_server_learner_fold import busy_log
+from test_server_learner_fold import busy_log, fingerprints, folded, restarted
 
 from policy.domain import LearnerKind
 from policy.features import Featuriser
 from policy.promotion import PolicyState
 from server.audit import audit
-from server.learner_fold import LearnerFold
 from server.storage import policy_store
 from server.storage.policy_store import Cause
 
@@ -254,24 +253,11 @@ def test_what_a_promoted_learner_knows_is_rebuilt_from_the_log_to_the_same_bits(
         if each.state is PolicyState.SHADOW
     )
     assert disk.registry.router("default").spec.learner is other
-    more = LearnerFold(disk.reader, [])
-    while more.advance(1000):
-        pass
-    assert more.view("default").router.rewards > 0
+    assert folded(disk, 1000).view("default").router.rewards > 0
     disk.change("default", policy_store.go_live("default", former, None, Cause()))
-    whole = {}
-    for page in (1000, 7):
-        fold = LearnerFold(disk.reader, [])
-        while fold.advance(page):
-            pass
-        whole[page] = {router: fold.learner(router).fingerprint() for router in fold.routers}
-    assert whole[7] == whole[1000]
-    fold = LearnerFold(disk.reader, [])
-    while fold.advance(random.randrange(1, 40)):
-        if random.random() < 0.3:
-            saved = [fold.snapshot(each) for each in fold.routers]
-            fold = LearnerFold(disk.reader, [each for each in saved if each])
-    assert {router: fold.learner(router).fingerprint() for router in fold.routers} == whole[1000]
+    whole = fingerprints(folded(disk, 1000))
+    assert fingerprints(folded(disk, 7)) == whole
+    assert fingerprints(restarted(disk, random)) == whole
 
 
 async def test_without_an_evaluation_only_force_promotes(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 from servers import DAY_US, Disk, draft_decision, draft_report, hex_id, seeded
 from sqlalchemy import delete, select, update
-from test_server_learner_fold import busy_log, fingerprints, folded
+from test_server_learner_fold import busy_log, fingerprints, folded, restarted
 
 import policy.learner
 from policy.domain import LearnerKind, Model, ModelSpec, RewardJoin
@@ -17,7 +17,6 @@ from policy.learner import RouterLearner
 from policy.log import Usage
 from server.audit import Audit, audit
 from server.errors import SnapshotMisfitError
-from server.learner_fold import LearnerFold
 from server.learner_loop import _store
 from server.storage import registry_store
 from server.storage.archive import Imported
@@ -62,12 +61,7 @@ def rebuilt_in_every_way(disk: Disk, random: Random) -> dict[str, str]:
     """The learners as the log gives them, the same with pages of any size and restarts anywhere."""
     whole = fingerprints(folded(disk, 1000))
     assert fingerprints(folded(disk, 23)) == whole
-    fold = LearnerFold(disk.reader, [])
-    while fold.advance(random.randrange(1, 40)):
-        if random.random() < 0.3:
-            saved = [fold.snapshot(each) for each in fold.routers]
-            fold = LearnerFold(disk.reader, [each for each in saved if each])
-    assert fingerprints(fold) == whole
+    assert fingerprints(restarted(disk, random)) == whole
     return whole
 
 
