@@ -274,3 +274,15 @@ def test_verify_passes_on_the_log_of_a_server_that_runs(replay_file: Path, serve
     values = json.loads(answered("verify", "--json", "--database-url", server[1]))
     assert values["decisions"] >= 60
     assert (values["draws_wrong"], values["snapshots_wrong"]) == (0, 0)
+
+
+def test_only_commands_that_learn_or_decide_load_what_compiles() -> None:
+    """It takes more than a second of the processor."""
+    code = (
+        "import sys, click; from server.cli.main import cli; context = click.Context(cli);"
+        "loading = {'calibrate', 'replay', 'serve', 'verify'};"
+        "assert all(cli.get_command(context, each) for each in {*cli.list_commands(context)} - loading);"
+        "print({'numba', 'vowpalwabbit', 'wordllama'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "set()\n"

@@ -8,16 +8,12 @@ import click
 
 from policy.candidates import CandidateSpec, parse_candidate
 from policy.domain import DEFAULT_ROUTER, InvalidFieldError, Objective, Router, RouterSpec
-from policy.evaluation import Evaluation, EvaluationSettings
-from policy.features import Featuriser
 from policy.settlement import Limits
 from policy.verdict import Requirements
 from server.cli.league import plot_results, show_live, show_results
 from server.cli.progress import progress
 from server.cli.remote import tls_options
 from server.evaluate.candidates_file import read_candidates
-from server.evaluate.log_file import LogFile
-from server.evaluate.source import feed
 from server.json_lines import UnreadableFileError
 from server.rows.file import RowFile
 
@@ -85,26 +81,30 @@ def evaluate(
     if file is None:
         show_live(server or "", router_name or DEFAULT_ROUTER, plot, as_json)
         return
-    settings = EvaluationSettings(
-        requirements=Requirements(
-            utility_margin=margin,
-            quality_loss_max=quality_loss_max,
-            cost_factor_max=cost_factor_max,
-            latency_factor_max=latency_factor_max,
-            error_increase_max=error_increase_max,
-        ),
-        limits=Limits(cost_max_usd=cost_max_usd, utility_loss_max=utility_loss_max),
-        level=level,
+    # Only now: the league of a server is shown without what evaluates.
+    from server.evaluate.run import evaluate_rows  # noqa: PLC0415
+
+    requirements = Requirements(
+        utility_margin=margin,
+        quality_loss_max=quality_loss_max,
+        cost_factor_max=cost_factor_max,
+        latency_factor_max=latency_factor_max,
+        error_increase_max=error_increase_max,
     )
-    spec = RouterSpec(objective=Objective(budget_usd_per_request, quality_value_usd))
+    limits = Limits(cost_max_usd=cost_max_usd, utility_loss_max=utility_loss_max)
+    router = Router("log", RouterSpec(objective=Objective(budget_usd_per_request, quality_value_usd)))
     candidates = [*map(_named, named), *(read_candidates(listed) if listed else ())]
+    rows = RowFile(file)
     try:
-        evaluation = _evaluated(file, router_name, Router("log", spec), candidates, settings)
+        with progress("evaluating", None) as on_decisions:
+            found = evaluate_rows(rows, router, router_name, candidates, requirements, limits, level, on_decisions)
     except UnreadableFileError as error:
         raise click.ClickException(str(error)) from error
-    show_results(evaluation.results(), evaluation.bounds, level, as_json)
+    if rows.ignored:
+        click.echo(f"ignored, since no row has such a field: {', '.join(sorted(rows.ignored))}", err=True)
+    show_results(found.results(), found.bounds, level, as_json)
     if plot:
-        plot_results(plot, file.name, evaluation.results())
+        plot_results(plot, file.name, found.results())
 
 
 def _named(argument: str) -> CandidateSpec:
@@ -115,16 +115,3 @@ def _named(argument: str) -> CandidateSpec:
         return parse_candidate(name, form)
     except InvalidFieldError as error:
         raise click.UsageError(f"--candidate {argument}: {error}") from error
-
-
-def _evaluated(
-    file: Path, name: str | None, router: Router, candidates: list[CandidateSpec], settings: EvaluationSettings
-) -> Evaluation:
-    evaluation = Evaluation(router, candidates, settings)
-    featuriser = Featuriser() if any(each.learns for each in candidates) else None
-    rows = RowFile(file)
-    with progress("evaluating", None) as on_decisions:
-        feed(evaluation, LogFile(rows, router, name, featuriser), on_decisions)
-    if rows.ignored:
-        click.echo(f"ignored, since no row has such a field: {', '.join(sorted(rows.ignored))}", err=True)
-    return evaluation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from pointsman.v1 import policy_service_pb2 as pb
 
@@ -12,7 +13,6 @@ from policy.estimators import Comparison, MetricEstimates, Support
 from policy.evidence import LeftOut, Metric
 from policy.league import CandidateResult, Results
 from policy.verdict import Outcome, Requirements, Verdict, judge
-from server.evaluation_loop import Found
 from server.services.names import router_name
 from server.services.pairs import (
     BY_VALUE,
@@ -24,6 +24,9 @@ from server.services.pairs import (
     paired_from_proto,
     paired_to_proto,
 )
+
+if TYPE_CHECKING:  # A command that shows a league loads nothing of what evaluates.
+    from server.evaluation_loop import Found
 
 _OUTCOMES = {
     Outcome.PASSED: pb.VERDICT_OUTCOME_PASSED,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pointsman.v1 import policy_service_pb2 as pb
 from pointsman.v1 import registry_service_pb2 as registry_pb
@@ -11,7 +11,6 @@ from pointsman.v1 import registry_service_pb2 as registry_pb
 from policy.candidates import CandidateSpec, FeaturePart, Rule, Threshold
 from policy.domain import InvalidFieldError, LearnerKind
 from policy.promotion import PolicyState, Promotion
-from server.registry import PolicyEntry, RouterEntry
 from server.services.evaluations import requirements_from_proto, requirements_to_proto
 from server.services.names import policy_name, promotion_name, short_model, snapshot_name
 from server.services.specs import (
@@ -23,6 +22,9 @@ from server.services.specs import (
     objective_to_proto,
 )
 from server.services.times import duration, seconds, timestamp
+
+if TYPE_CHECKING:  # A command that makes or shows a policy loads nothing of what decides by it.
+    from server.registry import PolicyEntry, RouterEntry
 
 _PARTS = {
     pb.FEATURE_PART_EMBEDDING: FeaturePart.EMBEDDING,
