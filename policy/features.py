@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
-import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
 import numpy as np
 
+from policy.compiled import compiled
 from policy.domain import (
     DEFAULT_EMBEDDING_DIMENSIONS,
     Features,
@@ -18,59 +17,15 @@ from policy.domain import (
     InvalidFieldError,
 )
 from policy.quick import quick
+from policy.structure import STRUCTURE_NAMES, StructureReader
 from policy.words import WordVectors
 
 FEATURE_VERSION = "wordllama256-structure16-hashed32-v1"
-STRUCTURE = 16
+STRUCTURE = len(STRUCTURE_NAMES)
 HASHED = 32
 
 _TEXT_HALF = 1000
 _CHARACTERS_PER_TOKEN = 4.0
-# A letter and its sign, at the beginning or after a space or bracket; the sign is rarer, and looked for first.
-_CHOICE = re.compile(r"[.):](?<=[A-Ea-e].)(?<![^\s(]..)")
-_CAPITALS = string.ascii_uppercase.encode()
-# About where an everyday prompt lies, so that the intercept means an everyday prompt.
-_STRUCTURE_CENTRE = np.array(
-    [
-        0.7,
-        0.63,
-        0.06,
-        0.04,
-        0.05,
-        0.0,
-        0.3,
-        0.8,
-        0.6,
-        0.2,
-        0.6,
-        0.2,
-        0.6,
-        0.03,
-        0.7,
-        0.16,
-    ]
-)
-
-
-STRUCTURE_NAMES = (
-    "length",
-    "words",
-    "digits",
-    "mathematical_signs",
-    "code_signs",
-    "other_scripts",
-    "line_breaks",
-    "several_lines",
-    "question_mark",
-    "question_at_end",
-    "answer_choices",
-    "capitals",
-    "word_length",
-    "code_words",
-    "asks_for_answer",
-    "commas",
-)
-"""What the values of the structure are, in their order."""
 
 
 @quick
@@ -90,6 +45,7 @@ class Featuriser:
 
     def __init__(self) -> None:
         self._words = WordVectors()
+        self._structure = StructureReader()
 
     def featurise(
         self,
@@ -107,23 +63,22 @@ class Featuriser:
         """
         vector = np.zeros(embedding_dimensions + STRUCTURE + HASHED + 1, dtype=np.float32)
         text = _bounded(prompt)
-        vector[:embedding_dimensions] = self._embedding(embedding_dimensions, text, embedding)
-        after = embedding_dimensions + STRUCTURE
+        if not _write_direction(self._embedding(embedding_dimensions, text, embedding), vector):
+            raise InvalidFieldError("embedding", "must have finite values only")
         if text:
-            vector[embedding_dimensions:after] = _structure(text, len(prompt)) - _STRUCTURE_CENTRE
+            self._structure.write(text, len(prompt), vector, embedding_dimensions)
         if numeric or categorical:
+            after = embedding_dimensions + STRUCTURE
             vector[after : after + HASHED] = _hashed(numeric or {}, categorical or {})
         vector[-1] = 1.0
         return QueryFeatures(vector, len(prompt) / _CHARACTERS_PER_TOKEN)
 
     def _embedding(self, size: int, text: str, given: Sequence[float]) -> FloatArray:
+        """What the embedding is the direction of: (size,)."""
         if len(given):
             if len(given) != size:
                 raise InvalidFieldError("embedding", f"must have {size} values, not {len(given)}")
-            values = np.asarray(given, dtype=np.float64)
-            if not np.isfinite(values).all():
-                raise InvalidFieldError("embedding", "must have finite values only")
-            return _unit(values)
+            return np.array(given, dtype=np.float64)
         if size != DEFAULT_EMBEDDING_DIMENSIONS:
             raise InvalidFieldError(
                 "embedding",
@@ -131,7 +86,7 @@ class Featuriser:
                 f"text embedding's {DEFAULT_EMBEDDING_DIMENSIONS}",
             )
         # A sum: the mean's direction is all that is kept.
-        return _unit(self._words.total(text).astype(np.float64)) if text else np.zeros(size)
+        return self._words.total(text)
 
 
 def _bounded(prompt: str) -> str:
@@ -141,54 +96,23 @@ def _bounded(prompt: str) -> str:
     return prompt[:_TEXT_HALF] + "\n" + prompt[-_TEXT_HALF:]
 
 
-def _unit(values: FloatArray) -> FloatArray:
-    """The values scaled to length 1; in two steps, so that huge ones do not overflow."""
-    largest = float(np.maximum.reduce(np.abs(values)))
-    if largest == 0.0:
-        return values
-    scaled = values / largest
-    return np.asarray(scaled / math.sqrt(scaled @ scaled))
-
-
-def _structure(text: str, full_length: int) -> FloatArray:
-    """Cheap signs of what kind of text it is, each about in [0, 1]: (STRUCTURE,)."""
-    length = max(len(text), 1)
-    words = len(text.split())
-    lines = text.count("\n")
-    data = text.encode("utf-8", "surrogatepass")
-    if text.isascii():
-        upper, foreign = _count(data, _CAPITALS), 0
-    else:
-        upper, foreign = sum(map(str.isupper, text)), sum(character > "ɏ" for character in text)
-    return np.array(
-        [
-            math.log1p(full_length) / 8,
-            math.log1p(words) / 6,
-            min(1.0, 5 * _count(data, b"0123456789") / length),
-            min(1.0, 10 * _count(data, b"+-*/=<>^\\$%") / length),
-            min(1.0, 20 * _count(data, b"{}[];_#`|&") / length),
-            foreign / length,
-            min(1.0, 20 * lines / length),
-            lines > 0,
-            "?" in text,
-            text.rstrip().endswith("?"),
-            min(1.0, len(_CHOICE.findall(text)) / 5),
-            min(1.0, 5 * upper / length),
-            min(1.0, length / max(words, 1) / 10),
-            "code" in text or "def " in text or "function" in text or "```" in text,
-            "nswer" in text,
-            min(1.0, 30 * text.count(",") / length),
-        ],
-        dtype=np.float64,
-    )
-
-
-def _count(data: bytes, characters: bytes) -> int:
-    """How many of these ASCII characters are in a text in UTF-8.
-
-    They are counted by leaving them out: a scan in C, whatever their number.
-    """
-    return len(data) - len(data.translate(None, characters))
+@compiled("b1(f8[::1], f4[::1])")
+def _write_direction(values: FloatArray, vector: Features) -> bool:
+    """Writes the values, scaled to length 1, to where the vector begins. False, of any that are not finite."""
+    largest = 0.0
+    for value in values:
+        if not math.isfinite(value):
+            return False
+        largest = max(largest, abs(value))
+    if largest > 0.0:
+        # In two steps, so that huge ones do not overflow.
+        square = 0.0
+        for value in values:
+            square += (value / largest) ** 2
+        length = math.sqrt(square)
+        for place, value in enumerate(values):
+            vector[place] = value / largest / length
+    return True
 
 
 def _hashed(numeric: Mapping[str, float], categorical: Mapping[str, str]) -> FloatArray:

@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from policy.compiled import compiled
+from policy.domain import FloatArray
+
 _SPACE = "▁"  # How the tokenizer writes a space.
 # No token goes on over a space into the next word, or has a line break in it: a text can be taken apart there.
 _WORD = re.compile(f"{_SPACE}*[^{_SPACE}\n]+|{_SPACE}+|\n")
@@ -19,7 +22,6 @@ _MARKS = ("<s>", "</s>", "<unk>")
 _KNOWN_MAX = 1 << 15
 _KNOWN_LENGTH_MAX = 32
 _ID = np.int64
-_ONES = np.ones(2048, dtype=np.float32)
 
 
 class _Known(dict[str, bytes]):
@@ -52,16 +54,14 @@ class WordVectors:
         model.tokenizer.no_padding()
         self._tokenizer = model.tokenizer
         self._word_model = model.tokenizer.model
-        self._vectors: npt.NDArray[np.float32] = model.embedding  # (tokens, 256)
+        self.vectors: npt.NDArray[np.float32] = model.embedding
+        """(tokens, 256)"""
         self._of_word = _Known(self._tokenized)
         self._of_piece = _Known(self._tokenized_piece)
 
-    def total(self, text: str) -> npt.NDArray[np.float32]:
+    def total(self, text: str) -> FloatArray:
         """The sum of the vectors of the text's tokens: (256,)."""
-        tokens = np.frombuffer(self._packed(text), dtype=_ID)
-        ones = _ONES[: len(tokens)] if len(tokens) <= len(_ONES) else np.ones(len(tokens), dtype=np.float32)
-        # As a product it is the quickest there is.
-        return ones @ self._vectors.take(tokens, axis=0)
+        return _sum_of_rows(self.vectors, np.frombuffer(self._packed(text), dtype=_ID))
 
     def ids(self, text: str) -> list[int]:
         """The ids of the text's tokens."""
@@ -97,6 +97,15 @@ class WordVectors:
 
 def _pack(ids: list[int]) -> bytes:
     return np.array(ids, dtype=_ID).tobytes()
+
+
+@compiled("f8[::1](f4[:, ::1], Array(i8, 1, 'C', True))")
+def _sum_of_rows(rows: npt.NDArray[np.float32], chosen: npt.NDArray[np.int64]) -> FloatArray:
+    total = np.zeros(rows.shape[1], dtype=np.float32)
+    for row in chosen:
+        for place in range(len(total)):
+            total[place] += rows[row, place]
+    return total.astype(np.float64)
 
 
 def _wordllama() -> Any:

@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reference_features import direction, structure
 
 from policy.domain import InvalidFieldError
-from policy.features import HASHED, STRUCTURE, STRUCTURE_NAMES, Featuriser
+from policy.features import HASHED, STRUCTURE, Featuriser
+from policy.structure import STRUCTURE_NAMES
+from policy.words import WordVectors
 
 SIZE = 256
 FEATURISER = Featuriser()
+WORDS = WordVectors()
+VECTORS = WORDS.vectors
 STRUCTURE_OF = slice(SIZE, SIZE + STRUCTURE)
 HASHED_OF = slice(SIZE + STRUCTURE, SIZE + STRUCTURE + HASHED)
 
@@ -58,6 +63,21 @@ def test_any_text_has_finite_features_and_an_embedding_of_length_1_or_0(text: st
     length = float(np.linalg.norm(found.vector[:SIZE]))
     assert length == 0.0 or length == pytest.approx(1.0, abs=1e-5)
     assert np.abs(found.vector[STRUCTURE_OF]).max() < 3.0
+
+
+@given(st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=2500))
+def test_a_texts_features_are_those_of_the_reference(text: str) -> None:
+    found = FEATURISER.featurise(SIZE, text).vector
+    read = text if len(text) <= 2000 else text[:1000] + "\n" + text[-1000:]
+    tokens = np.array(WORDS.ids(read), dtype=np.int64)
+    assert found[:SIZE] == pytest.approx(direction(VECTORS[tokens].sum(axis=0, dtype=np.float64)), abs=2e-6)
+    assert found[STRUCTURE_OF] == pytest.approx(structure(read, len(text)), rel=0, abs=1.2e-7)
+
+
+@given(st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=300))
+def test_a_callers_embedding_is_scaled_as_by_the_reference(values: list[float]) -> None:
+    found = FEATURISER.featurise(len(values), "", values).vector[: len(values)]
+    assert found == pytest.approx(direction(np.array(values)), abs=1e-6)
 
 
 def test_an_empty_prompt_has_an_intercept_and_nothing_else() -> None:

@@ -12,7 +12,8 @@ from pointsman.v1 import router_service_pb2 as pb
 from servers import Running, running_app
 from test_server_cli import answered, pointsman, refused
 
-from policy.features import STRUCTURE_NAMES, Featuriser
+from policy.features import Featuriser
+from policy.structure import STRUCTURE_NAMES
 
 QUERIES = ("What is 7 + 5?", "Write a long poem, please, about the sea, the wind and the sun")
 
