@@ -9,7 +9,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from policy.compiled import compiled
+from policy.compiled import compiled, part_of_compiled
 from policy.domain import (
     DEFAULT_EMBEDDING_DIMENSIONS,
     Features,
@@ -18,7 +18,7 @@ from policy.domain import (
 )
 from policy.quick import quick
 from policy.structure import STRUCTURE_NAMES, StructureReader
-from policy.words import WordVectors
+from policy.words import Ids, WordVectors
 
 FEATURE_VERSION = "wordllama256-structure16-hashed32-v1"
 STRUCTURE = len(STRUCTURE_NAMES)
@@ -63,8 +63,7 @@ class Featuriser:
         """
         vector = np.zeros(embedding_dimensions + STRUCTURE + HASHED + 1, dtype=np.float32)
         text = _bounded(prompt)
-        if not _write_direction(self._embedding(embedding_dimensions, text, embedding), vector):
-            raise InvalidFieldError("embedding", "must have finite values only")
+        self._write_embedding(embedding_dimensions, text, embedding, vector)
         if text:
             self._structure.write(text, len(prompt), vector, embedding_dimensions)
         if numeric or categorical:
@@ -73,20 +72,20 @@ class Featuriser:
         vector[-1] = 1.0
         return QueryFeatures(vector, len(prompt) / _CHARACTERS_PER_TOKEN)
 
-    def _embedding(self, size: int, text: str, given: Sequence[float]) -> FloatArray:
-        """What the embedding is the direction of: (size,)."""
+    def _write_embedding(self, size: int, text: str, given: Sequence[float], vector: Features) -> None:
         if len(given):
             if len(given) != size:
                 raise InvalidFieldError("embedding", f"must have {size} values, not {len(given)}")
-            return np.array(given, dtype=np.float64)
-        if size != DEFAULT_EMBEDDING_DIMENSIONS:
+            if not _write_direction(np.array(given, dtype=np.float64), vector):
+                raise InvalidFieldError("embedding", "must have finite values only")
+        elif size == DEFAULT_EMBEDDING_DIMENSIONS:
+            _write_direction_of_sum(self._words.vectors, self._words.ids(text), vector)
+        else:
             raise InvalidFieldError(
                 "embedding",
                 f"must have {size} values: the router's features.embedding_dimensions is not the "
                 f"text embedding's {DEFAULT_EMBEDDING_DIMENSIONS}",
             )
-        # A sum: the mean's direction is all that is kept.
-        return self._words.total(text)
 
 
 def _bounded(prompt: str) -> str:
@@ -96,13 +95,10 @@ def _bounded(prompt: str) -> str:
     return prompt[:_TEXT_HALF] + "\n" + prompt[-_TEXT_HALF:]
 
 
-@compiled("b1(f8[::1], f4[::1])")
-def _write_direction(values: FloatArray, vector: Features) -> bool:
-    """Writes the values, scaled to length 1, to where the vector begins. False, of any that are not finite."""
+@part_of_compiled
+def _write_scaled(values: FloatArray, vector: Features) -> None:
     largest = 0.0
     for value in values:
-        if not math.isfinite(value):
-            return False
         largest = max(largest, abs(value))
     if largest > 0.0:
         # In two steps, so that huge ones do not overflow.
@@ -112,7 +108,25 @@ def _write_direction(values: FloatArray, vector: Features) -> bool:
         length = math.sqrt(square)
         for place, value in enumerate(values):
             vector[place] = value / largest / length
+
+
+@compiled("b1(f8[::1], f4[::1])")
+def _write_direction(values: FloatArray, vector: Features) -> bool:
+    """Writes the values, scaled to length 1, to where the vector begins. False, of any that are not finite."""
+    if not np.isfinite(values).all():
+        return False
+    _write_scaled(values, vector)
     return True
+
+
+@compiled("void(f4[:, ::1], Array(i8, 1, 'C', True), f4[::1])")
+def _write_direction_of_sum(rows: Features, chosen: Ids, vector: Features) -> None:
+    """As `_write_direction`, of the sum of those rows: the mean's direction is all that is kept."""
+    total = np.zeros(rows.shape[1], dtype=np.float32)
+    for row in chosen:
+        for place in range(len(total)):
+            total[place] += rows[row, place]
+    _write_scaled(total.astype(np.float64), vector)
 
 
 def _hashed(numeric: Mapping[str, float], categorical: Mapping[str, str]) -> FloatArray:

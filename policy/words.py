@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policy.compiled import compiled
-from policy.domain import FloatArray
+Ids = npt.NDArray[np.int64]
 
 _SPACE = "▁"  # How the tokenizer writes a space.
 # No token goes on over a space into the next word, or has a line break in it: a text can be taken apart there.
@@ -59,14 +58,9 @@ class WordVectors:
         self._of_word = _Known(self._tokenized)
         self._of_piece = _Known(self._tokenized_piece)
 
-    def total(self, text: str) -> FloatArray:
-        """The sum of the vectors of the text's tokens: (256,)."""
-        return _sum_of_rows(self.vectors, np.frombuffer(self._packed(text), dtype=_ID))
-
-    def ids(self, text: str) -> list[int]:
-        """The ids of the text's tokens."""
-        found: list[int] = np.frombuffer(self._packed(text), dtype=_ID).tolist()
-        return found
+    def ids(self, text: str) -> Ids:
+        """The ids of the text's tokens: (tokens,)."""
+        return np.frombuffer(self._packed(text), dtype=_ID)
 
     def _packed(self, text: str) -> bytes:
         """The ids as numpy reads them, one after another: so there is no number of Python's to be made of each."""
@@ -97,15 +91,6 @@ class WordVectors:
 
 def _pack(ids: list[int]) -> bytes:
     return np.array(ids, dtype=_ID).tobytes()
-
-
-@compiled("f8[::1](f4[:, ::1], Array(i8, 1, 'C', True))")
-def _sum_of_rows(rows: npt.NDArray[np.float32], chosen: npt.NDArray[np.int64]) -> FloatArray:
-    total = np.zeros(rows.shape[1], dtype=np.float32)
-    for row in chosen:
-        for place in range(len(total)):
-            total[place] += rows[row, place]
-    return total.astype(np.float64)
 
 
 def _wordllama() -> Any:
