@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from server.errors import LimitExceededError
 from server.keys import ApiKey
 
 _ROOM_MIN = 64
+_UNLIMITED = nullcontext()
 _RETRY_SECONDS = 0.1  # Nobody knows when a request in flight will be answered.
 
 
@@ -32,15 +33,17 @@ class Admission:
         self._uses: dict[str, _Use] = {}
         self._room = _ROOM_MIN
 
-    @contextmanager
-    def request(self, key: ApiKey | None) -> Iterator[None]:
+    def request(self, key: ApiKey | None) -> AbstractContextManager[None]:
         """A request of the key, as long as the block; of None where no key is asked for.
 
-        Raises LimitExceededError for one too many.
+        Entering raises LimitExceededError for one too many.
         """
         if key is None or (key.requests_per_second is None and key.concurrent_max is None):
-            yield
-            return
+            return _UNLIMITED
+        return self._counted(key)
+
+    @contextmanager
+    def _counted(self, key: ApiKey) -> Iterator[None]:
         use = self._admit(key)
         use.in_flight += 1
         try:

@@ -7,7 +7,7 @@ from typing import Any
 from pointsman.v1 import router_service_pb2 as pb
 from pointsman.v1 import router_service_pb2_grpc as pb_grpc
 
-from policy.choices import Candidate, Choice, Exclusion, Preference
+from policy.choices import Choice, Exclusion, Preference
 from policy.domain import InvalidFieldError
 from policy.explanation import Explanation, Source, Term
 from policy.log import DecisionRecord, ReportRecord
@@ -50,11 +50,10 @@ class RouterService(pb_grpc.RouterServiceServicer):
         """Picks a model."""
         decision = await self._route(_command(request), context.time_remaining())
         choice = decision.choice
-        return pb.RouteResponse(
+        response = pb.RouteResponse(
             decision_id=decision.decision_id,
             model=choice.model,
             probability=choice.probability,
-            candidates=_candidates(choice),
             fallback_models=choice.fallbacks,
             policy=choice.policy,
             snapshot=str(choice.snapshot),
@@ -65,6 +64,8 @@ class RouterService(pb_grpc.RouterServiceServicer):
             second_probability=choice.second_probability,
             not_logged=not decision.seq,
         )
+        _add_candidates(response, choice)
+        return response
 
     @translated
     async def ReportReward(self, request: pb.ReportRewardRequest, context: Context) -> pb.ReportRewardResponse:
@@ -129,8 +130,8 @@ def _command(request: pb.RouteRequest) -> RouteCommand:
         request_id=request.request_id,
         prompt=request.prompt,
         embedding=request.embedding,
-        numeric_features=dict(request.numeric_features),
-        categorical_features=dict(request.categorical_features),
+        numeric_features=dict(request.numeric_features) if request.numeric_features else {},
+        categorical_features=dict(request.categorical_features) if request.categorical_features else {},
         preference=_preference(request.preference) if request.HasField("preference") else _NO_PREFERENCE,
         input_tokens=request.input_tokens,
         max_output_tokens=request.max_output_tokens,
@@ -160,28 +161,25 @@ def _preference(preference: pb.Preference) -> Preference:
     )
 
 
-def _candidates(choice: Choice) -> list[pb.Candidate]:
-    messages = [_candidate(each) for each in choice.candidates]
+def _add_candidates(message: pb.RouteResponse | pb.Decision, choice: Choice) -> None:
+    """Adds them one by one: as an argument of the message they would be copied once more."""
+    for each in choice.candidates:
+        message.candidates.add(
+            model=each.model,
+            probability=each.probability,
+            predicted_quality=each.quality,
+            predicted_cost_usd=each.cost_usd,
+            predicted_latency_seconds=each.latency_seconds,
+            exclusion=_EXCLUSIONS[each.exclusion] if each.exclusion else pb.EXCLUSION_UNSPECIFIED,
+            exclusion_detail=each.exclusion_detail,
+            score=each.score,
+        )
     if choice.shadow is not None:
-        for message, share in zip(messages, choice.shadow.proposal, strict=True):
-            message.proposed_probability = share
+        for added, share in zip(message.candidates, choice.shadow.proposal, strict=True):
+            added.proposed_probability = share
     if choice.second is not None and not choice.second.capped:
-        for message, share in zip(messages, choice.second.pool, strict=True):
-            message.second_probability = 0.0 if message.model == choice.model else choice.second.share * share
-    return messages
-
-
-def _candidate(candidate: Candidate) -> pb.Candidate:
-    return pb.Candidate(
-        model=candidate.model,
-        probability=candidate.probability,
-        predicted_quality=candidate.quality,
-        predicted_cost_usd=candidate.cost_usd,
-        predicted_latency_seconds=candidate.latency_seconds,
-        exclusion=_EXCLUSIONS[candidate.exclusion] if candidate.exclusion else pb.EXCLUSION_UNSPECIFIED,
-        exclusion_detail=candidate.exclusion_detail,
-        score=candidate.score,
-    )
+        for added, share in zip(message.candidates, choice.second.pool, strict=True):
+            added.second_probability = 0.0 if added.model == choice.model else choice.second.share * share
 
 
 def _report(request: pb.ReportRewardRequest) -> tuple[ReportRecord, str]:
@@ -195,7 +193,7 @@ def _report(request: pb.ReportRewardRequest) -> tuple[ReportRecord, str]:
         decision_id=request.decision_id,
         report_id=request.report_id,
         reward=request.reward if request.HasField("reward") else None,
-        signals=dict(request.signals),
+        signals=dict(request.signals) if request.signals else {},
         usage=usage_of(request.usage) if request.HasField("usage") else None,
         latency_seconds=seconds(request.latency) if request.HasField("latency") else None,
         served_model=served,
@@ -231,14 +229,13 @@ def _decision(found: JoinedDecision) -> pb.Decision:
     decision: DecisionRecord = found.decision
     choice = decision.choice
     state, second = found.joined, found.joined.call(second=True)
-    return pb.Decision(
+    message = pb.Decision(
         decision_id=decision.decision_id,
         router=router_name(decision.router),
         request_id=decision.request_id,
         session_id=decision.session_id,
         model=choice.model,
         probability=choice.probability,
-        candidates=_candidates(choice),
         fallback_models=choice.fallbacks,
         policy=choice.policy,
         snapshot=str(choice.snapshot),
@@ -265,6 +262,8 @@ def _decision(found: JoinedDecision) -> pb.Decision:
         second_reward=second.reward,
         second_cost_usd=second.charged_usd,
     )
+    _add_candidates(message, choice)
+    return message
 
 
 def _explanation(explanation: Explanation) -> pb.Explanation:

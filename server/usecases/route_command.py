@@ -66,21 +66,18 @@ class RouteCommand:
 def check_command(command: RouteCommand) -> None:
     """Raises InvalidFieldError for what is wrong whatever the router."""
     check_prompt(command.prompt)
-    for name in ("request_id", "session_id"):
-        require_text(name, getattr(command, name), ID_LENGTH_MAX)
-    for name, most in (
-        ("allowed_models", NAMES_MAX),
-        ("denied_models", NAMES_MAX),
-        ("required_capabilities", CAPABILITIES_MAX),
-    ):
-        if len(getattr(command, name)) > most:
-            raise InvalidFieldError(f"constraints.{name}", f"must be at most {most:,}")
-    if any(not each or len(each) > CAPABILITY_LENGTH_MAX for each in command.required_capabilities):
-        raise InvalidFieldError(
-            "constraints.required_capabilities", f"must be of 1 to {CAPABILITY_LENGTH_MAX} characters each"
-        )
-    for name in ("input_tokens", "max_output_tokens"):
-        require_number(name, getattr(command, name), 0, TOKENS_MAX)
+    require_text("request_id", command.request_id, ID_LENGTH_MAX)
+    require_text("session_id", command.session_id, ID_LENGTH_MAX)
+    _require_at_most("allowed_models", command.allowed_models, NAMES_MAX)
+    _require_at_most("denied_models", command.denied_models, NAMES_MAX)
+    _require_at_most("required_capabilities", command.required_capabilities, CAPABILITIES_MAX)
+    for capability in command.required_capabilities:
+        if not capability or len(capability) > CAPABILITY_LENGTH_MAX:
+            raise InvalidFieldError(
+                "constraints.required_capabilities", f"must be of 1 to {CAPABILITY_LENGTH_MAX} characters each"
+            )
+    require_number("input_tokens", command.input_tokens, 0, TOKENS_MAX)
+    require_number("max_output_tokens", command.max_output_tokens, 0, TOKENS_MAX)
     if command.max_cost_usd is not None:
         require_number("constraints.max_cost_usd", command.max_cost_usd, 0)
     if command.max_latency_seconds is not None:
@@ -92,6 +89,11 @@ def check_command(command: RouteCommand) -> None:
         price = command.preference.latency_usd_per_second
         require_number("preference.latency_usd_per_second", price, 0, WORTH_USD_MAX)
     check_features(command.numeric_features, command.categorical_features)
+
+
+def _require_at_most(name: str, values: Sequence[str], most: int) -> None:
+    if len(values) > most:
+        raise InvalidFieldError(f"constraints.{name}", f"must be at most {most:,}")
 
 
 def check_prompt(prompt: str) -> None:
@@ -109,8 +111,9 @@ def check_features(numeric: Mapping[str, float], categorical: Mapping[str, str])
     for name, features in (("numeric_features", numeric), ("categorical_features", categorical)):
         if len(features) > FEATURES_MAX:
             raise InvalidFieldError(name, f"must be at most {FEATURES_MAX}")
-        if any(len(key) > FEATURE_NAME_LENGTH_MAX for key in features):
-            raise InvalidFieldError(name, f"names must be at most {FEATURE_NAME_LENGTH_MAX} characters")
+        for key in features:
+            if len(key) > FEATURE_NAME_LENGTH_MAX:
+                raise InvalidFieldError(name, f"names must be at most {FEATURE_NAME_LENGTH_MAX} characters")
     for key, value in numeric.items():
         require_number(f"numeric_features[{key}]", value, -1e6, 1e6)
     for key, text in categorical.items():
