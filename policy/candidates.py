@@ -21,7 +21,7 @@ from policy.domain import (
     require_model_id,
     require_number,
 )
-from policy.features import HASHED, STRUCTURE
+from policy.layout import HASHED, STRUCTURE
 from policy.policy_name import require_policy
 
 RULES_MAX = 64

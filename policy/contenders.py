@@ -18,8 +18,8 @@ from policy.choices import Candidate, Choice
 from policy.decide import NoCandidateError, reconsider
 from policy.domain import Exploration, Router
 from policy.exploration import draw
-from policy.features import HASHED, STRUCTURE
 from policy.join import Joined
+from policy.layout import HASHED, STRUCTURE
 from policy.learner import RouterLearner
 from policy.log import DecisionRecord, ReportRecord
 from policy.policies import Fixed, Outlook, Policy, greedy, parse_policy, uniform

@@ -12,7 +12,7 @@ from policy.array_state import ArrayState
 from policy.compiled import compiled, part_of_compiled
 from policy.domain import FloatArray, Model, Prices
 from policy.drift import ChangeTest
-from policy.features import HASHED, STRUCTURE
+from policy.layout import HASHED, STRUCTURE
 from policy.log import Usage
 from policy.ridge import RecursiveLeastSquares, precisions
 

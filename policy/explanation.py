@@ -8,10 +8,9 @@ from enum import Enum
 import numpy as np
 
 from policy.domain import FloatArray, Model, Router
-from policy.features import FEATURE_VERSION, HASHED, STRUCTURE
+from policy.layout import FEATURE_VERSION, HASHED, STRUCTURE, STRUCTURE_NAMES
 from policy.log import DecisionRecord
 from policy.quality import Parts
-from policy.structure import STRUCTURE_NAMES
 from policy.view import PolicyView
 
 

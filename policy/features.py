@@ -16,13 +16,10 @@ from policy.domain import (
     FloatArray,
     InvalidFieldError,
 )
+from policy.layout import HASHED, STRUCTURE
 from policy.quick import quick
-from policy.structure import STRUCTURE_NAMES, StructureReader
+from policy.structure import StructureReader
 from policy.words import Ids, WordVectors
-
-FEATURE_VERSION = "wordllama256-structure16-hashed32-v1"
-STRUCTURE = len(STRUCTURE_NAMES)
-HASHED = 32
 
 _TEXT_HALF = 1000
 _CHARACTERS_PER_TOKEN = 4.0

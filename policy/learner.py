@@ -16,8 +16,8 @@ from policy.books import expected_loss, gives_up, loss_limit, owed_after
 from policy.cost import CostLearner
 from policy.domain import FloatArray, LearnerKind, Model, Router
 from policy.drift import Level
-from policy.features import HASHED, STRUCTURE
 from policy.join import Joined
+from policy.layout import HASHED, STRUCTURE
 from policy.log import DecisionRecord, ReportRecord
 from policy.pacer import ContextWindow
 from policy.pacing import Pacing

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from policy.choices import Choice, Query
 from policy.decide import decide
 from policy.domain import Features, FloatArray, InvalidFieldError, ModelError, Router
-from policy.features import FEATURE_VERSION
 from policy.join import Joined, joined, resolve
+from policy.layout import FEATURE_VERSION
 from policy.learner import RouterLearner
 from policy.log import DecisionRecord, ReportRecord, Usage
 from policy.second import offered

@@ -10,26 +10,6 @@ import numpy.typing as npt
 from policy.compiled import compiled
 from policy.domain import Features
 
-STRUCTURE_NAMES = (
-    "length",
-    "words",
-    "digits",
-    "mathematical_signs",
-    "code_signs",
-    "other_scripts",
-    "line_breaks",
-    "several_lines",
-    "question_mark",
-    "question_at_end",
-    "answer_choices",
-    "capitals",
-    "word_length",
-    "code_words",
-    "asks_for_answer",
-    "commas",
-)
-"""What the values of the structure are, in their order."""
-
 # About where an everyday prompt lies, so that the intercept means an everyday prompt.
 _CENTRE = np.array([0.7, 0.63, 0.06, 0.04, 0.05, 0.0, 0.3, 0.8, 0.6, 0.2, 0.6, 0.2, 0.6, 0.03, 0.7, 0.16])
 _LATIN_LAST = ord("ɏ")

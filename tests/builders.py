@@ -20,8 +20,8 @@ from policy.domain import (
     Router,
     RouterSpec,
 )
-from policy.features import HASHED, STRUCTURE
 from policy.join import Joined, joined, resolve
+from policy.layout import HASHED, STRUCTURE
 from policy.learner import RouterLearner
 from policy.log import DecisionRecord, ReportRecord, Usage
 from policy.view import PolicyView

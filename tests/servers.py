@@ -29,7 +29,8 @@ from sqlalchemy import func, select
 
 from policy.choices import IMPORTED, Candidate, Choice
 from policy.domain import ModelSpec, RouterSpec
-from policy.features import HASHED, STRUCTURE, Featuriser
+from policy.features import Featuriser
+from policy.layout import HASHED, STRUCTURE
 from policy.log import DecisionRecord, ReportRecord
 from server.app import App
 from server.clock import LogClock

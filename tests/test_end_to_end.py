@@ -15,7 +15,8 @@ from pointsman.v1 import router_service_pb2 as pb
 from servers import Running, refusal, running_app
 
 from policy.exploration import unit_draw
-from policy.features import FEATURE_VERSION, Featuriser
+from policy.features import Featuriser
+from policy.layout import FEATURE_VERSION
 
 pytestmark = BOTH_ENGINES
 

@@ -11,7 +11,7 @@ from builders import model
 
 from policy.cost import COST_FEATURES, CostLearner, cost_features
 from policy.domain import FloatArray, Model, Prices
-from policy.features import HASHED, STRUCTURE
+from policy.layout import HASHED, STRUCTURE
 from policy.log import Usage
 
 SIZE = 8

@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from policy.decide import decide
 from policy.domain import LearnerKind, Router
 from policy.explanation import CandidateExplanation, Explanation, Source, explain
-from policy.features import FEATURE_VERSION, HASHED, STRUCTURE
+from policy.layout import FEATURE_VERSION, HASHED, STRUCTURE, STRUCTURE_NAMES
 from policy.learner import RouterLearner
 from policy.log import DecisionRecord
-from policy.structure import STRUCTURE_NAMES
 from policy.view import PolicyView
 
 NAMES = ("a", "b", "c")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from reference_features import direction, structure
 
 from policy.domain import InvalidFieldError
-from policy.features import HASHED, STRUCTURE, Featuriser
-from policy.structure import STRUCTURE_NAMES
+from policy.features import Featuriser
+from policy.layout import HASHED, STRUCTURE, STRUCTURE_NAMES
 from policy.words import WordVectors
 
 SIZE = 256

@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from reference_features import structure
 
-from policy.structure import STRUCTURE_NAMES, StructureReader
+from policy.layout import STRUCTURE_NAMES
+from policy.structure import StructureReader
 
 READER = StructureReader()
 _PLACE = 3

@@ -13,7 +13,7 @@ from servers import Running, running_app
 from test_server_cli import answered, pointsman, refused
 
 from policy.features import Featuriser
-from policy.structure import STRUCTURE_NAMES
+from policy.layout import STRUCTURE_NAMES
 
 QUERIES = ("What is 7 + 5?", "Write a long poem, please, about the sea, the wind and the sun")
 

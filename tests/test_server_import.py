@@ -15,7 +15,8 @@ from imports import counts, imported, logged, row, run_import, written
 from pointsman.v1 import router_service_pb2 as pb
 from servers import POINTSMAN, Running, refusal, running_app, serving_process
 
-from policy.features import HASHED, STRUCTURE, Featuriser
+from policy.features import Featuriser
+from policy.layout import HASHED, STRUCTURE
 from server.audit import audit
 from server.errors import QueueFullError
 from server.storage.engine import open_engine

@@ -10,7 +10,7 @@ import numpy as np
 from policy.choices import Query
 from policy.decide import decide
 from policy.domain import FloatArray, Model, ModelSpec, Objective, Router, RouterSpec
-from policy.features import HASHED, STRUCTURE
+from policy.layout import HASHED, STRUCTURE
 from policy.learner import RouterLearner
 from policy.log import DecisionRecord, ReportRecord, Usage
 from scripts.decisions.pareto import ParetoBandit

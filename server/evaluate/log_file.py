@@ -20,7 +20,8 @@ from policy.domain import (
     Router,
     require_model_id,
 )
-from policy.features import HASHED, STRUCTURE, Featuriser
+from policy.features import Featuriser
+from policy.layout import HASHED, STRUCTURE
 from policy.log import DecisionRecord, ReportRecord, Usage
 from server.evaluate.source import Logged
 from server.json_lines import UnreadableFileError

@@ -29,7 +29,7 @@ from policy.domain import (
     RouterSpec,
     require_model_id,
 )
-from policy.features import FEATURE_VERSION
+from policy.layout import FEATURE_VERSION
 from policy.learner import STATE_VERSION, RouterLearner
 from server.storage.archive import Imported
 from server.storage.reader import StoredSnapshot

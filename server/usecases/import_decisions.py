@@ -12,7 +12,8 @@ import numpy as np
 
 from policy.choices import IMPORTED, Candidate, Choice
 from policy.domain import MODELS_PER_ROUTER_MAX, InvalidFieldError, ModelError, require_number, require_text
-from policy.features import FEATURE_VERSION, HASHED, STRUCTURE, Featuriser, QueryFeatures
+from policy.features import Featuriser, QueryFeatures
+from policy.layout import FEATURE_VERSION, HASHED, STRUCTURE
 from policy.log import DecisionRecord, ReportRecord, Usage
 from server.errors import ModelNotFoundError, PointsmanError, RouterNotFoundError
 from server.registry import Registry, RouterEntry

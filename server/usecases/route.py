@@ -15,7 +15,8 @@ from policy.domain import (
     RouterMode,
     StorageAway,
 )
-from policy.features import FEATURE_VERSION, Featuriser, QueryFeatures
+from policy.features import Featuriser, QueryFeatures
+from policy.layout import FEATURE_VERSION
 from policy.log import DecisionRecord
 from policy.second import offered
 from server.errors import (
