@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numba
 from numba.core.caching import FunctionCache
@@ -29,11 +29,10 @@ def compiled(signature: str, *, sums_in_any_order: bool = False) -> Callable[[Fu
     What is kept is compiled anew when the file of the function has changed, and only then: constants of another
     module have to be arguments.
     """
-    fastmath = {"reassoc", "contract", "nsz"} if sums_in_any_order else False
 
     def compile_now(function: Function) -> Function:
         def made(*, cache: bool) -> Function:
-            compile_for = numba.njit(signature, cache=cache, fastmath=fastmath, error_model="numpy")
+            compile_for = numba.njit(signature, cache=cache, **_options(sums_in_any_order))
             return cast("Function", compile_for(function))
 
         try:
@@ -49,6 +48,16 @@ def compiled(signature: str, *, sums_in_any_order: bool = False) -> Callable[[Fu
     return compile_now
 
 
-def part_of_compiled(function: Function) -> Function:
-    """Compiles a function as part of the compiled ones of its module that call it, and not by itself."""
-    return cast("Function", numba.njit(error_model="numpy")(function))
+def part_of_compiled(*, sums_in_any_order: bool = False) -> Callable[[Function], Function]:
+    """Compiles a function as part of the compiled ones of its module that call it, and not by itself.
+
+    Its sums are added up as it says, whatever those that call it say.
+    """
+    return cast("Callable[[Function], Function]", numba.njit(**_options(sums_in_any_order)))
+
+
+def _options(sums_in_any_order: bool) -> dict[str, Any]:
+    return {
+        "fastmath": {"reassoc", "contract", "nsz"} if sums_in_any_order else False,
+        "error_model": "numpy",
+    }

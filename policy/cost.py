@@ -14,7 +14,7 @@ from policy.domain import FloatArray, Model, Prices
 from policy.drift import ChangeTest
 from policy.layout import HASHED, STRUCTURE
 from policy.log import Usage
-from policy.ridge import RecursiveLeastSquares, precisions
+from policy.regression import RecursiveLeastSquares, learn_both, precisions
 
 COST_FEATURES = STRUCTURE + 2
 
@@ -31,7 +31,9 @@ _RATIO_MEMORY_CALLS = 500
 
 def cost_features(features: FloatArray, input_tokens: float) -> FloatArray:
     """What the cost of a query is predicted from: (COST_FEATURES,), the structure, the input's length, and 1."""
-    return _cost_features(features, _start(features), COST_FEATURES, input_tokens)
+    result = np.empty(COST_FEATURES)
+    _fill_cost_features(features, _start(features), input_tokens, result)
+    return result
 
 
 def _start(features: FloatArray) -> int:
@@ -40,13 +42,12 @@ def _start(features: FloatArray) -> int:
     return size - _FROM_THE_END
 
 
-@compiled("f8[::1](f8[::1], i8, i8, f8)")
-def _cost_features(features: FloatArray, start: int, count: int, input_tokens: float) -> FloatArray:
-    result = np.ones(count)
-    for index in range(count - 2):
+@compiled("void(f8[::1], i8, f8, f8[::1])")
+def _fill_cost_features(features: FloatArray, start: int, input_tokens: float, result: FloatArray) -> None:
+    structure = len(result) - 2
+    for index in range(structure):
         result[index] = features[start + index]
-    result[count - 2] = min(input_tokens * _PER_TOKEN, _LONG)
-    return result
+    result[structure], result[structure + 1] = min(input_tokens * _PER_TOKEN, _LONG), 1.0
 
 
 def price_unit(prices: Prices) -> float:
@@ -193,7 +194,7 @@ def _dot_of_sum(one: FloatArray, other: FloatArray, features: FloatArray) -> flo
     return total
 
 
-@part_of_compiled
+@part_of_compiled()
 def _cost_usd(
     weights: FloatArray, row: FloatArray, features: FloatArray, start: int, input_tokens: float, bound: float
 ) -> float:
@@ -276,7 +277,7 @@ class CostLearner:
         shape = _dot_of_sum(self._shape.weights, own.own_shape.weights, features)
         amount.add(used, min(_RATIO_HIGH, max(_RATIO_LOW, shape)))
         ratio = min(used / amount.scale, _RATIO_HIGH) if amount.scale > 0 else 1.0
-        own.own_shape.learn(features, ratio - self._shape.learn(features, ratio))
+        learn_both(self._shape, own.own_shape, features, ratio, ratio)
 
     def predictor(self) -> CostPredictor:
         """What is known now."""
@@ -289,24 +290,20 @@ class CostLearner:
 
     def state(self) -> ArrayState:
         """Everything, for `restore`."""
-        arrays = {f" {name}": array for name, array in self._shape.state().items()}
+        arrays = {" shape": self._shape.state()}
         for key, own in self._models.items():
-            arrays |= {f"{key} {name}": array for name, array in own.own_shape.state().items()}
+            arrays[f"{key} shape"] = own.own_shape.state()
             arrays[f"{key} amounts"] = np.array([each.state() for each in (own.tokens, own.dollars)])
         return arrays
 
     def restore(self, state: ArrayState) -> None:
         """Takes back what `state` gave."""
-        self._shape.restore(_part(state, ""))
+        self._shape.restore(state[" shape"])
         self._models = {}
         for name in state:
             key, last = name.rsplit(" ", 1)
             if last == "amounts":
                 own = self._models[key] = _ModelCost()
-                own.own_shape.restore(_part(state, key))
+                own.own_shape.restore(state[f"{key} shape"])
                 own.tokens.restore(state[name][0])
                 own.dollars.restore(state[name][1])
-
-
-def _part(state: ArrayState, key: str) -> ArrayState:
-    return {part: state[f"{key} {part}"] for part in ("base", "pending", "used", "weights")}

@@ -19,6 +19,8 @@ _VARIANCE_PRIOR_SEEN = 10.0
 _RETURN_THRESHOLD = 4.0
 _CHANGE_VARIANCE = 0.15**2
 _CHANCE = 0.25
+# What a test has in its state, and where: last the misses, the newest first, 0 where there was none yet.
+_VARIANCE, _SEEN, _MISSES = 0, 1, 2
 
 
 class ChangeTest:
@@ -32,46 +34,52 @@ class ChangeTest:
     """
 
     def __init__(self, variance: float) -> None:
-        self.variance = variance
-        self._seen = 0
-        self._misses: FloatArray = np.zeros(_WINDOW)  # the newest first, 0 where there was none yet
+        self._state: FloatArray = np.zeros(_MISSES + _WINDOW)
+        self._state[_VARIANCE] = variance
+
+    @property
+    def variance(self) -> float:
+        """Of the misses."""
+        return float(self._state[_VARIANCE])
 
     def add(self, miss: float) -> int:
         """Takes the next miss. Returns how many ago the mean changed, this one included; 0 if it did not."""
-        self._seen += 1
-        weight = 1.0 / min(self._seen + _VARIANCE_PRIOR_SEEN, _VARIANCE_MEMORY)
-        self.variance += weight * (miss * miss - self.variance)
-        if self._seen <= _SEEN_BEFORE:
-            return 0
-        return _changed(self._misses, miss, _CLIP * math.sqrt(self.variance), 2.0 * _THRESHOLD * self.variance)
+        since: int = _changed(self._state, miss)
+        return since
 
     def mean(self, count: int) -> float:
         """The mean of the last `count` misses."""
-        return float(self._misses[:count].mean())
+        return float(self._state[_MISSES : _MISSES + count].mean())
 
     def forget(self) -> None:
         """What was missed so far was explained: only misses from here on tell of a change."""
-        self._misses[:] = 0.0
+        self._state[_MISSES:] = 0.0
 
     def state(self) -> FloatArray:
         """Everything, for `restore`."""
-        return np.array([self.variance, self._seen, *self._misses])
+        return self._state
 
     def restore(self, state: FloatArray) -> None:
         """Takes back what `state` gave."""
-        self.variance, self._seen = float(state[0]), int(state[1])
-        self._misses = state[2:].copy()
+        self._state = state.copy()
 
 
-@compiled("i8(f8[::1], f8, f8, f8)")
-def _changed(misses: FloatArray, miss: float, limit: float, threshold: float) -> int:
-    """Puts the miss before the others. Returns how many of them, the newest, tell most of another mean if all are
-    cut off at `limit`; 0 if they do not tell enough.
+@compiled("i8(f8[::1], f8)")
+def _changed(state: FloatArray, miss: float) -> int:
+    """Puts the miss before the others. Returns how many of them, the newest, tell most of another mean; 0 if
+    they do not tell enough.
     """
+    state[_SEEN] += 1.0
+    weight = 1.0 / min(state[_SEEN] + _VARIANCE_PRIOR_SEEN, _VARIANCE_MEMORY)
+    state[_VARIANCE] += weight * (miss * miss - state[_VARIANCE])
+    if state[_SEEN] <= _SEEN_BEFORE:
+        return 0
+    misses = state[_MISSES:]
     for index in range(len(misses) - 1, 0, -1):
         misses[index] = misses[index - 1]
     misses[0] = miss
-    longest, most, total = 0, threshold, 0.0
+    limit = _CLIP * math.sqrt(state[_VARIANCE])
+    longest, most, total = 0, 2.0 * _THRESHOLD * state[_VARIANCE], 0.0
     for index in range(len(misses)):
         total += min(max(misses[index], -limit), limit)
         ratio = total * total / (index + 1)

@@ -92,7 +92,7 @@ def _bounded(prompt: str) -> str:
     return prompt[:_TEXT_HALF] + "\n" + prompt[-_TEXT_HALF:]
 
 
-@part_of_compiled
+@part_of_compiled()
 def _write_scaled(values: FloatArray, vector: Features) -> None:
     largest = 0.0
     for value in values:

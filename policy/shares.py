@@ -81,7 +81,7 @@ _Rules = tuple[float, float, float, float, float]
 Counts = npt.NDArray[np.int64]
 
 
-@part_of_compiled
+@part_of_compiled()
 def inverse_gap_weighting(
     scores: FloatArray, gamma: float, best: FloatArray, first: Counts, shares: FloatArray
 ) -> None:
@@ -110,7 +110,7 @@ def inverse_gap_weighting(
             shares[model, query] = 1.0 - others[query] if first[query] == model else shares[model, query]
 
 
-@part_of_compiled
+@part_of_compiled()
 def retrials(
     scores: FloatArray,
     costs: FloatArray,
@@ -140,7 +140,7 @@ def retrials(
             extra[model, query] *= most / max(wanted[query], 1.0)
 
 
-@part_of_compiled
+@part_of_compiled()
 def trials(
     scores: FloatArray,
     costs: FloatArray,
@@ -174,7 +174,7 @@ def trials(
             extra[model, query] *= rules[1] * min(TRIAL_PROBABILITY, affordable) / max(wanted[query], 1.0)
 
 
-@part_of_compiled
+@part_of_compiled()
 def burn_in(
     scores: FloatArray,
     costs: FloatArray,
@@ -212,7 +212,7 @@ def burn_in(
             extra[model, query] *= mass / max(inverses[query], _LEAST_USD)
 
 
-@part_of_compiled
+@part_of_compiled()
 def unknown_costs(scores: FloatArray, known: Experience, extra: FloatArray) -> None:
     """A model of unknown cost is tried in a fifth of the requests until it is known; where there is one, nothing
     else is burnt in.
@@ -230,7 +230,7 @@ def unknown_costs(scores: FloatArray, known: Experience, extra: FloatArray) -> N
                 extra[model, query] = whole / unknown if tried else 0.0
 
 
-@part_of_compiled
+@part_of_compiled()
 def _mix(shares: FloatArray, extra: FloatArray) -> None:
     """Gives the extra probabilities, and scales down the others to make room for them."""
     total = np.zeros(shares.shape[1])
@@ -242,7 +242,7 @@ def _mix(shares: FloatArray, extra: FloatArray) -> None:
             shares[model, query] = (1.0 - total[query]) * shares[model, query] + extra[model, query]
 
 
-@part_of_compiled
+@part_of_compiled()
 def limit(scores: FloatArray, best: FloatArray, first: Counts, loss_max: float, shares: FloatArray) -> None:
     """Keeps the expected loss of utility to `loss_max`: all but the best are scaled down where it is more."""
     loss = np.zeros(len(best))
@@ -258,7 +258,7 @@ def limit(scores: FloatArray, best: FloatArray, first: Counts, loss_max: float, 
             shares[first[query], query] += 1.0 - kept
 
 
-@part_of_compiled
+@part_of_compiled()
 def _possible(known: Experience, rules: _Rules) -> tuple[bool, bool, bool]:
     """Whether there may be retrials, trials, and a burn-in, whatever the query is."""
     for_retrial = for_trial = for_burn_in = False

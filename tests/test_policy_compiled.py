@@ -16,10 +16,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 _LEARN = """
 import numpy as np
-from policy.ridge import RecursiveLeastSquares, precisions
-learner = RecursiveLeastSquares(precisions(3, 1.0, 1.0), 0.0)
-learner.learn(np.array([1.0, 2.0, 1.0]), 0.5)
-print(*learner.weights.tolist())
+from policy.regression import RecursiveLeastSquares, learn_both, precisions
+shared, own = (RecursiveLeastSquares(precisions(3, 1.0, 1.0), 0.0) for _ in range(2))
+learn_both(shared, own, np.array([1.0, 2.0, 1.0]), 0.5, 0.5)
+print(*shared.weights.tolist(), *own.weights.tolist())
 """
 
 
