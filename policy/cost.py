@@ -180,8 +180,8 @@ class CostTerms:
     def of_one(self, features: FloatArray, input_tokens: float, max_output_tokens: float = 0.0) -> list[float]:
         """As `predict` of one query: (models,). `max_output_tokens` bounds the output, 0 does not."""
         bound = max_output_tokens or math.inf
-        start = _start(features)
-        costs_usd = _costs_of_one(self.shape_weights, self.rows, features, start, input_tokens, bound)
+        costs_usd = np.empty(len(self.rows))
+        _costs_of_one(self.shape_weights, self.rows, features, _start(features), input_tokens, bound, costs_usd)
         found: list[float] = costs_usd.tolist()
         return found
 
@@ -194,15 +194,16 @@ def _dot_of_sum(one: FloatArray, other: FloatArray, features: FloatArray) -> flo
     return total
 
 
-@part_of_compiled()
+@part_of_compiled(sums_in_any_order=True)
 def _cost_usd(
     weights: FloatArray, row: FloatArray, features: FloatArray, start: int, input_tokens: float, bound: float
 ) -> float:
     """What one query costs of one model, by its own part of `CostTerms`."""
     structure = len(weights) - 2
     shape = weights[structure] * min(input_tokens * _PER_TOKEN, _LONG) + weights[structure + 1]
+    shown = features[start : start + structure]
     for index in range(structure):
-        shape += weights[index] * features[start + index]
+        shape += weights[index] * shown[index]
     amount = row[0] * min(max(shape, _RATIO_LOW), _RATIO_HIGH)
     if row[4] > 0.0:
         amount = min(amount, bound)
@@ -222,14 +223,18 @@ def _costs_usd(
     return costs_usd
 
 
-@compiled("f8[::1](f8[:, ::1], f8[:, ::1], f8[::1], i8, f8, f8)")
+@compiled("void(f8[:, ::1], f8[:, ::1], f8[::1], i8, f8, f8, f8[::1])")
 def _costs_of_one(
-    weights: FloatArray, rows: FloatArray, features: FloatArray, start: int, input_tokens: float, bound: float
-) -> FloatArray:
-    costs_usd = np.empty(len(rows))
+    weights: FloatArray,
+    rows: FloatArray,
+    features: FloatArray,
+    start: int,
+    input_tokens: float,
+    bound: float,
+    costs_usd: FloatArray,
+) -> None:
     for model in range(len(rows)):
         costs_usd[model] = _cost_usd(weights[model], rows[model], features, start, input_tokens, bound)
-    return costs_usd
 
 
 class CostLearner:

@@ -309,7 +309,8 @@ def _candidates(
     reasons: Sequence[Reason | None],
 ) -> tuple[Candidate, ...]:
     latency = forecast.aligned.latency_seconds
-    columns = zip(
-        ids, probabilities, forecast.quality, forecast.cost_usd, latency, forecast.scores, reasons, strict=True
-    )
-    return tuple(Candidate(*numbers, *reason) if reason else Candidate(*numbers) for *numbers, reason in columns)
+    columns = (ids, probabilities, forecast.quality, forecast.cost_usd, latency, forecast.scores)
+    if not any(reasons):
+        return tuple(map(Candidate, *columns))
+    rows = zip(*columns, reasons, strict=True)
+    return tuple([Candidate(*numbers, *(reason or ())) for *numbers, reason in rows])

@@ -305,8 +305,8 @@ class RouterLearner:
             return
         terms = self._cost.predictor().terms(models)
         costs_usd = terms.predict(self._window.features[:rows], self._window.input_tokens[:rows])
-        means = costs_usd.mean(axis=1)
-        budget = self._pacing.renew(float(means.min()), float(means.max()))
+        means: list[float] = costs_usd.mean(axis=1).tolist()
+        budget = self._pacing.renew(min(means), max(means))
         if not budget:
             return
         quality = self._quality.predict(self._window.features[:rows], [model.key for model in models])
@@ -324,7 +324,7 @@ class RouterLearner:
             unit_usd=budget,
         )
         spend_at = spend_curve(outlooks, self._router.spec.objective.value_usd)
-        self._pacing.plan(spend_at, float(means.max() / budget))
+        self._pacing.plan(spend_at, max(means) / budget)
 
     @property
     def router(self) -> Router:

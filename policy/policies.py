@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
 from policy.policy_name import fixed_model, require_policy
 from policy.quick import quick
 
@@ -51,10 +49,8 @@ def learned(outlook: Outlook) -> list[float]:
     """
     from policy.shares import shares_of_one  # noqa: PLC0415 - a command that names policies compiles none
 
-    scores, costs = np.array(outlook.scores), np.array(outlook.costs_usd)
-    shares = shares_of_one(scores, costs, outlook.experience, outlook.rules, outlook.money, outlook.unit_usd)
-    probabilities: list[float] = shares.tolist()
-    return probabilities
+    scores, costs_usd = outlook.scores, outlook.costs_usd
+    return shares_of_one(scores, costs_usd, outlook.experience, outlook.rules, outlook.money, outlook.unit_usd)
 
 
 def greedy(outlook: Outlook) -> list[float]:

@@ -35,7 +35,12 @@ class LinearPredictor:
 
     def predict(self, features: FloatArray, models: Sequence[str]) -> FloatArray:
         """Quality of each model; (models,) for one row of features, (rows, models) for many."""
-        return features @ self._weights(tuple(models)).T
+        weights = self._weights(tuple(models))
+        if features.ndim > 1:
+            return features @ weights.T
+        quality = np.empty(len(weights))
+        _products(weights, features, quality)
+        return quality
 
     def parts(self, features: FloatArray, models: Sequence[str]) -> Parts:
         """What each model's `predict` is the sum of, for one row of features."""
@@ -173,6 +178,16 @@ def _expected(own: FloatArray, shared: FloatArray, features: FloatArray) -> floa
         difficulty += shared[index] * features[index]
         rest += own[index + 1] * features[index]
     return float(rest + (1.0 + own[0]) * difficulty)
+
+
+@compiled("void(f8[:, ::1], f8[::1], f8[::1])", sums_in_any_order=True)
+def _products(weights: FloatArray, features: FloatArray, products: FloatArray) -> None:
+    """What each model's weights (models, features) make of one row of features: (models,)."""
+    for model in range(len(weights)):
+        own, total = weights[model], 0.0
+        for index in range(len(features)):
+            total += own[index] * features[index]
+        products[model] = total
 
 
 def _whole(own: FloatArray, shared: FloatArray) -> FloatArray:

@@ -5,6 +5,7 @@ All of it is for many queries at once, along the last axis, so that what is comp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -293,13 +294,18 @@ def _shares(
     return shares
 
 
-@compiled(f"f8[::1](f8[::1], f8[::1], f8[:, ::1], {_RULES}, f8, f8)")
+@compiled(f"void(f8[:, ::1], f8[:, ::1], {_RULES}, f8, f8, f8[::1])")
 def _shares_of_one(
-    scores: FloatArray, costs: FloatArray, known: Experience, rules: _Rules, money: float, unit_usd: float
-) -> FloatArray:
-    models = len(scores)
-    rows = scores.reshape(models, 1), costs.reshape(models, 1)
-    return _shares(rows[0], rows[1], known, rules, money, unit_usd).reshape(models)
+    scores_and_costs: FloatArray,
+    known: Experience,
+    rules: _Rules,
+    money: float,
+    unit_usd: float,
+    shares: FloatArray,
+) -> None:
+    models = len(shares)
+    scores, costs = scores_and_costs[0].reshape(models, 1), scores_and_costs[1].reshape(models, 1)
+    shares[:] = _shares(scores, costs, known, rules, money, unit_usd)[:, 0]
 
 
 @compiled(f"UniTuple(f8, 2)(f8[:, ::1], f8[:, ::1], f8[:, ::1], {_RULES}, f8, f8)", sums_in_any_order=True)
@@ -317,13 +323,21 @@ def _spend(
 
 
 def shares_of_one(
-    scores: FloatArray, costs_usd: FloatArray, experience: Experience, rules: Rules, money: float, unit_usd: float
-) -> FloatArray:
+    scores: Sequence[float],
+    costs_usd: Sequence[float],
+    experience: Experience,
+    rules: Rules,
+    money: float,
+    unit_usd: float,
+) -> list[float]:
     """The probability of each model (models,) for one query, by their scores and costs; see `policies.Outlook`.
 
     -inf marks a model that is excluded, and one at least is not.
     """
-    return _shares_of_one(scores, costs_usd, experience, rules.numbers, money, unit_usd)
+    shares = np.empty(len(scores))
+    _shares_of_one(np.array([scores, costs_usd]), experience, rules.numbers, money, unit_usd, shares)
+    found: list[float] = shares.tolist()
+    return found
 
 
 def expected_spend(
