@@ -43,13 +43,16 @@ class RecursiveLeastSquares:
         _revise(self.block, x, new - old)
 
     def state(self) -> FloatArray:
-        """Everything, for `restore`."""
-        return self.block
+        """Everything, for `restore`; of the base its triangle, which is half of what a snapshot takes."""
+        size = len(self.weights)
+        return np.concatenate([self.block[:size][np.tri(size, dtype=bool)], self.block[size:].ravel()])
 
     def restore(self, state: FloatArray) -> None:
         """Takes back what `state` gave."""
-        self.block = state.copy()
-        self.weights = self.block[-1]
+        size = len(self.weights)
+        rest = self.block[size:]
+        self.block[:size][np.tri(size, dtype=bool)] = state[: -rest.size]
+        rest[:] = state[-rest.size :].reshape(rest.shape)
 
 
 def learn_both(
