@@ -226,7 +226,7 @@ class EvaluationLoop:
             return EvaluationFold(self._reader, stored)
         except ValueError as error:
             logger.warning("the whole log is evaluated again: %s", error)
-            self._submit(Transact(forget_evaluations(stored)))
+            self._submit(Transact(forget_evaluations(stored), logs=False))
             return EvaluationFold(self._reader, [])
 
     def _publish(self, fold: EvaluationFold, routers: set[str]) -> NewViews:
@@ -266,7 +266,7 @@ class EvaluationLoop:
             for part in parts:
                 part(connection, seq, time_us)
 
-        self._submit(Transact(apply))
+        self._submit(Transact(apply, logs=False))
 
     def _watch(self, routers: set[str]) -> None:
         """Looks whether a model alone is better than the live policy, or that has crossed a guardrail; says so

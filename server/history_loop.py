@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 _EVERY_SECONDS = 2.0
 _STEP = 1000
+# Read in so small parts since other threads have to wait for the interpreter meanwhile.
+_PART = 100
 # With nothing to count the cursor is stored only now and then: each time makes the log longer.
 _UNSTORED_MAX = 100_000
 # While it has much to catch up with, nine tenths of the time are the others'.
@@ -52,21 +55,17 @@ class HistoryLoop:
     async def run(self) -> None:
         """Counts what is new every two seconds, until `close`."""
         while not self._closing.is_set():
-            pause = _EVERY_SECONDS
+            more = False
             try:
-                began = time.perf_counter()
-                if await self.count():
-                    pause = _PAUSES_BUSY * (time.perf_counter() - began)
+                more = await self.count()
                 self._failing = False
             except (SQLAlchemyError, OSError, PointsmanError) as error:
                 if not self._failing:
                     logger.warning("the history cannot reach the log, and tries again: %s", error)
                 self._failing = True
                 self._stored = None
-            try:
-                await asyncio.wait_for(self._closing.wait(), pause)
-            except TimeoutError:
-                continue
+            if not more:
+                await self._pause(_EVERY_SECONDS)
 
     def close(self) -> None:
         """Lets `run` end. What is not counted yet is counted after the next start."""
@@ -84,20 +83,33 @@ class HistoryLoop:
             return False
         if self._stored is None or self._counted is None:
             self._stored = self._counted = await self._ask(read_cursor)
-        counted = self._counted
-        step = await self._ask(lambda connection: read_step(connection, counted, _STEP))
+        step = await self._read(self._counted)
+        while step.more and step.after.seq - self._counted.seq < _STEP and not self._closing.is_set():
+            step = step.then(await self._read(step.after))
         if step.counts or step.after.seq - self._stored.seq > _UNSTORED_MAX:
             await self._store(self._stored, step)
         else:
             self._counted = step.after
         if self._clock_us() >= self._prune_us:
             self._prune_us = self._clock_us() + _PRUNE_US
-            await self._log.submit(Transact(prune), math.inf)
+            await self._log.submit(Transact(prune, logs=False), math.inf)
         return step.more
+
+    async def _read(self, after: Cursor) -> Step:
+        """The next part of the log; leaves the processor to others if there is more."""
+        began = time.perf_counter()
+        step = await self._ask(lambda connection: read_step(connection, after, _PART))
+        if step.more:
+            await self._pause(_PAUSES_BUSY * (time.perf_counter() - began))
+        return step
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), seconds)
 
     async def _store(self, stored: Cursor, step: Step) -> None:
         """If another server was first it is known by the next step how far that has come."""
-        was_mine = await self._log.submit(Transact(store_step(stored, step)), math.inf)
+        was_mine = await self._log.submit(Transact(store_step(stored, step), logs=False), math.inf)
         self._stored = self._counted = step.after if was_mine else None
 
     async def _ask(self, question: Callable[[Connection], T]) -> T:

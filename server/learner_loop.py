@@ -185,7 +185,7 @@ class LearnerLoop:
         if due:
             # In one transaction: a restart reads on from the oldest of the newest snapshots.
             stores = [_store(router, fold.seq, fold.snapshot(router)) for router in due]
-            self._submit(Transact(_each(stores)))
+            self._submit(Transact(_each(stores), logs=False))
             saved.update(dict.fromkeys(due, fold.seq))
             for router in saved.keys() - set(fold.routers):
                 del saved[router]

@@ -30,8 +30,9 @@ class Commits:
         self.held.set()
         self.stopped = threading.Event()
         self.go_on = threading.Event()
+        self.tail = LogTail()
         self.group = GroupCommit(
-            disk.engine, disk.registry, lambda: disk.now_us, self._hear, queue_max, [LogTail()], wait_seconds
+            disk.engine, disk.registry, lambda: disk.now_us, self._hear, queue_max, [self.tail], wait_seconds
         )
         event.listen(disk.engine, "begin", self._begin)
         event.listen(disk.engine, "commit", self._commit)

@@ -166,3 +166,22 @@ async def test_no_more_is_made_at_a_time_than_all_else_can_wait_for(disk: Disk) 
         await asyncio.gather(first, *rest)
         # At most three begin within 25 ms.
         assert commits.count >= 1 + 12 / 3
+
+
+@pytest.mark.parametrize("logs", [False, True])
+async def test_the_followers_of_the_log_ask_the_database_only_for_what_a_change_may_have_logged(
+    disk: Disk, logs: bool
+) -> None:
+    async with running(disk) as commits:
+        first = await commits.group.submit(write(1))
+        changing = Transact(lambda _connection, seq, _time_us: seq, logs=logs)
+        second, change_seq = await asyncio.gather(commits.group.submit(write(2)), commits.group.submit(changing))
+        last = await commits.group.submit(write(3))
+        page = commits.tail.take(first.seq - 1, 100)
+        assert page is not None
+        followed = [each.seq for each in page.records]
+        if logs:
+            assert (followed, page.upto) == ([first.seq], first.seq)
+        else:
+            assert (followed, page.upto) == ([first.seq, second.seq, last.seq], last.seq)
+        assert {second.seq, change_seq} == {first.seq + 1, first.seq + 2}

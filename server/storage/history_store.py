@@ -54,6 +54,11 @@ class Counts:
     missing: int = 0
     late: int = 0
 
+    def add(self, other: Counts) -> None:
+        """Counts these too."""
+        for each in COUNTED:
+            setattr(self, each, getattr(self, each) + getattr(other, each))
+
 
 COUNTED = tuple(each.name for each in fields(Counts))
 _KINDS: Mapping[str, Callable[[Any], Any]] = {
@@ -79,6 +84,13 @@ class Step:
     after: Cursor
     counts: Mapping[Place, Counts]
     more: bool
+
+    def then(self, following: Step) -> Step:
+        """This step and the one after it as one."""
+        counts: dict[Place, Counts] = defaultdict(Counts)
+        for place, found in (*self.counts.items(), *following.counts.items()):
+            counts[place].add(found)
+        return Step(following.after, counts, following.more)
 
 
 def read_cursor(connection: Connection) -> Cursor:
@@ -276,9 +288,7 @@ def _add(connection: Connection, counts: Mapping[Place, Counts]) -> None:
     sums: dict[tuple[int, int, int, str], Counts] = defaultdict(Counts)
     for (router_uid, minute, model), found in counts.items():
         for level in LEVELS_MINUTES:
-            total = sums[router_uid, level, minute - minute % level, model]
-            for each in COUNTED:
-                setattr(total, each, getattr(total, each) + getattr(found, each))
+            sums[router_uid, level, minute - minute % level, model].add(found)
     if not sums:
         return
     statement = insert(history)

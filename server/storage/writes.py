@@ -104,11 +104,12 @@ class Transact:
 
     A PointsmanError or InvalidFieldError that it raises undoes it alone, not the batch. Once it is committed,
     `stored` hears in the event loop what it has returned, before the next batch is made, and also if its caller
-    has gone.
+    has gone. With `logs` it may write what the followers of the log read, who then have to ask the database.
     """
 
     apply: Callable[[Connection, int, int], Any]
     stored: Callable[[Any], object] = lambda _result: None
+    logs: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ Write = DecisionWrite | ReportWrite | ImportWrite | Transact
 @dataclass(frozen=True, slots=True)
 class WrittenBatch:
     """One result for each write, an exception object for each that was refused; the log's time for them; and what
-    the log gained, None where a Transact may have written what this module knows nothing of.
+    the log gained, None where a Transact may have logged what this module knows nothing of.
     """
 
     results: list[Any]
@@ -189,7 +190,8 @@ def write_batch(
     for index, seq, transact in transacts:
         results[index] = _transact(connection, transact, seq, time_us)
     records.sort(key=attrgetter("seq"))
-    page = None if transacts else LogPage(first - 1, records, first + sum(positions) - 1)
+    is_whole = not any(transact.logs for _, _, transact in transacts)
+    page = LogPage(first - 1, records, first + sum(positions) - 1) if is_whole else None
     return WrittenBatch(results, time_us, page)
 
 
