@@ -17,13 +17,13 @@ from policy.candidates import INCUMBENT, CandidateSpec, Request, Threshold
 from policy.choices import Candidate, Choice
 from policy.decide import NoCandidateError, reconsider
 from policy.domain import Exploration, Router
-from policy.exploration import draw
+from policy.exploration import Rules, draw
 from policy.join import Joined
 from policy.layout import HASHED, STRUCTURE
 from policy.learner import RouterLearner
 from policy.log import DecisionRecord, ReportRecord
 from policy.policies import Fixed, Outlook, Policy, greedy, parse_policy, uniform
-from policy.shares import Experience, Known, Rules
+from policy.shares import Experience, Known
 from policy.standing import Standing
 from policy.view import PolicyView
 

@@ -129,10 +129,10 @@ class CostPredictor:
         """The predictor laid out for these models, with their prices as of now."""
         typical = list(self.token_scales.values())
         typical_tokens = sum(typical) / len(typical) if typical else _TYPICAL_OUTPUT_TOKENS
-        blank = np.zeros(COST_FEATURES)
-        rows: list[tuple[float, float, float, float, float]] = []
+        shape_weights, rows = np.empty((len(models), COST_FEATURES)), np.empty((len(models), 5))
         saved, known = [], []
-        for model in models:
+        for place, model in enumerate(models):
+            shape_weights[place] = self.own_shapes.get(model.key, 0.0) + self.shared_shape
             prices = model.spec.prices
             tokens = self.token_scales.get(model.key)
             dollars = self.dollar_scales.get(model.key)
@@ -140,20 +140,14 @@ class CostPredictor:
                 per_input = prices.input_usd_per_million_tokens * 1e-6
                 per_output = prices.output_usd_per_million_tokens * 1e-6
                 scale = typical_tokens if tokens is None else tokens
-                rows.append((scale, prices.usd_per_request, per_input, per_output, True))
+                rows[place] = scale, prices.usd_per_request, per_input, per_output, True
                 saved.append(prices.saved_usd_per_cached_token)
                 known.append(True)
             else:
-                rows.append((dollars or 0.0, 0.0, 0.0, price_unit(prices), False))
+                rows[place] = dollars or 0.0, 0.0, 0.0, price_unit(prices), False
                 saved.append(0.0)
                 known.append(dollars is not None)
-        shapes = np.array([self.own_shapes.get(model.key, blank) for model in models])
-        return CostTerms(
-            shape_weights=shapes.reshape(len(models), COST_FEATURES) + self.shared_shape,
-            rows=np.array(rows, dtype=np.float64).reshape(len(models), 5),
-            saved_usd_per_cached_token=saved,
-            known=known,
-        )
+        return CostTerms(shape_weights, rows, saved, known)
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,14 +76,13 @@ def decide(
     if kept:
         index = ids.index(kept)
         probabilities = [float(each == index) for each in range(len(ids))]
-    scores = forecast.scores
     works = [each for each in eligible if phases[each] is Phase.CLOSED]
-    ranked = sorted(works or eligible, key=lambda each: (-scores[each], each))
+    ranked = sorted(works or eligible, key=forecast.scores.__getitem__, reverse=True)
     return Choice(
         model=ids[index],
         probability=probabilities[index],
         candidates=_candidates(ids, probabilities, forecast, reasons),
-        fallbacks=tuple(ids[each] for each in ranked if each != index),
+        fallbacks=tuple([ids[each] for each in ranked if each != index]),
         policy="exploit_only" if query.preference.exploit_only else router.spec.policy,
         snapshot=view.snapshot,
         price_of_money=forecast.money,

@@ -16,16 +16,16 @@ from policy.books import expected_loss, gives_up, loss_limit, owed_after
 from policy.cost import CostLearner
 from policy.domain import FloatArray, LearnerKind, Model, Router
 from policy.drift import Level
+from policy.exploration import Rules
 from policy.join import Joined
 from policy.layout import HASHED, STRUCTURE
 from policy.log import DecisionRecord, ReportRecord
 from policy.pacer import ContextWindow
 from policy.pacing import Pacing
-from policy.planning import Outlooks, spend_curve
+from policy.planning import Outlooks
 from policy.quality import QualityLearner
 from policy.recall import Learned, Span, forgotten, matched, taken_over
 from policy.ridge import RidgeQuality
-from policy.shares import Rules
 from policy.view import ModelRecord, PolicyView, RouterRecord, experience_of
 from policy.vowpal import VowpalQuality
 
@@ -305,7 +305,7 @@ class RouterLearner:
             return
         terms = self._cost.predictor().terms(models)
         costs_usd = terms.predict(self._window.features[:rows], self._window.input_tokens[:rows])
-        means: list[float] = costs_usd.mean(axis=1).tolist()
+        means: list[float] = (costs_usd.sum(axis=1) / rows).tolist()
         budget = self._pacing.renew(min(means), max(means))
         if not budget:
             return
@@ -313,7 +313,7 @@ class RouterLearner:
         records = [self._models[model.key] for model in models]
         exploration = self._router.spec.exploration
         outlooks = Outlooks(
-            quality=np.ascontiguousarray(quality.T) + np.array([[each.offset] for each in records]),
+            quality=np.add(quality.T, [[each.offset] for each in records], order="C"),
             costs_usd=costs_usd,
             experience=experience_of(records, terms.known, self._record.decisions),
             rules=Rules.of(
@@ -322,9 +322,9 @@ class RouterLearner:
                 loss_limit(self._record.exploration_owed, exploration.max_utility_loss),
             ),
             unit_usd=budget,
+            value_usd=self._router.spec.objective.value_usd,
         )
-        spend_at = spend_curve(outlooks, self._router.spec.objective.value_usd)
-        self._pacing.plan(spend_at, max(means) / budget)
+        self._pacing.plan(outlooks.solve, max(means) / budget)
 
     @property
     def router(self) -> Router:

@@ -19,17 +19,15 @@ _TARGET_MIN = 0.5
 _RATIO_LOW, _RATIO_HIGH = 0.5, 2.0
 _BIAS_LOW, _BIAS_HIGH = 0.8, 1.25
 _OUTLIER = 50.0
-_PRICE_LOW, _PRICE_HIGH = 1e-7, 1e3
-_NEAR = 1.5
-_STEPS_MAX = 48
-_INSIDE_LOW, _INSIDE_HIGH = 0.05, 0.95
-_CLOSE = 0.002
+_PRICE_HIGH = 1e3
 _UNPLANNED_MAX = 2.0
 _RAISED = 1.05
 _MEAN_EVERY = 32
 
-SpendAt = Callable[[float], tuple[float, float]]
-"""Mean and mean square of a request's spend, in budgets, at a price of money in utility per budget."""
+Solve = Callable[[float, float], tuple[float, float, float]]
+"""The price of money, in utility per budget, at which the mean spend of a request meets a target, and the mean and
+mean square of it at that price, in budgets; given the target and the last price.
+"""
 
 
 @dataclass
@@ -121,52 +119,17 @@ class Pacer:
         ratio *= min(_BIAS_HIGH, max(_BIAS_LOW, self.expected_sum / self.planned_sum))
         return max(_TARGET_MIN, 1.0 - self.debt / _DEBT_HORIZON_DECISIONS) / ratio
 
-    def plan(self, spend_at: SpendAt, dearest: float) -> None:
-        """Solves for the price, by false position and by halving of its logarithm in turns.
-
-        `dearest` is the mean cost of a call of the dearest model.
-        """
+    def plan(self, solve: Solve, dearest: float) -> None:
+        """Solves for the price. `dearest` is the mean cost of a call of the dearest model."""
         self.dearest = dearest
-        before, self.price = self.price, self._solve(spend_at)
+        before = self.price
+        self.price, mean, square = solve(self.target, before)
         if self.due and self.price <= _RAISED * before:
             self.patience *= 2.0
         elif self.unplanned <= _UNPLANNED_MAX:
             self.patience = _UNPLANNED_MAX
         self.unplanned = 0.0
-        mean, square = spend_at(self.price)
         self.planned, self.spread = mean, math.sqrt(max(0.0, square - mean * mean))
-
-    def _solve(self, spend_at: SpendAt) -> float:
-        """The lowest price found at which the spend is within the target."""
-        target = self.target
-        if spend_at(0.0)[0] <= target:
-            return 0.0
-        low, high = self._bracket(spend_at, target)
-        over, under = spend_at(low)[0] - target, spend_at(high)[0] - target
-        if over <= 0.0:
-            return low  # Next to nothing is enough, though nothing is not.
-        for step in range(_STEPS_MAX):
-            if under >= -_CLOSE * target:
-                break
-            # A straight line between the two is near where the spend is smooth, the middle safe where it jumps.
-            share = 0.5 if step % 2 else min(_INSIDE_HIGH, max(_INSIDE_LOW, over / (over - under)))
-            price = low * (high / low) ** share
-            excess = spend_at(price)[0] - target
-            if excess > 0.0:
-                low, over = price, excess
-            else:
-                high, under = price, excess
-        return high
-
-    def _bracket(self, spend_at: SpendAt, target: float) -> tuple[float, float]:
-        """Two prices between which the spend meets the target, near the last price if it is there."""
-        if self.price <= 0.0:
-            return _PRICE_LOW, _PRICE_HIGH
-        if spend_at(self.price)[0] > target:
-            near = min(self.price * _NEAR, _PRICE_HIGH)
-            return (near, _PRICE_HIGH) if spend_at(near)[0] > target else (self.price, near)
-        near = self.price / _NEAR
-        return (near, self.price) if spend_at(near)[0] > target else (_PRICE_LOW, near)
 
     def state(self) -> dict[str, float]:
         """Everything: the fields by name."""

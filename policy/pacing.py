@@ -8,7 +8,7 @@ from policy.allowance import Allowance, Standing
 from policy.array_state import ArrayState
 from policy.domain import FloatArray, Objective
 from policy.log import DecisionRecord
-from policy.pacer import Pacer, SpendAt
+from policy.pacer import Pacer, Solve
 
 _MOVED = 0.05
 _CHEAPEST_SHARE = 0.5
@@ -124,9 +124,9 @@ class Pacing:
             self._rebase(max(standing.per_request_usd, self._least_usd))
         return None if self._allowance and standing is None else self.budget_usd
 
-    def plan(self, spend_at: SpendAt, dearest: float) -> None:
+    def plan(self, solve: Solve, dearest: float) -> None:
         """Solves for the price. Amounts are in the budget that `renew` has given."""
-        self._pacer.plan(spend_at, dearest)
+        self._pacer.plan(solve, dearest)
 
     def _rebase(self, budget_usd: float) -> None:
         if self.budget_usd and self.budget_usd != budget_usd:

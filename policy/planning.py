@@ -1,20 +1,20 @@
-"""What the learned policy would spend on many queries at once, for the pacer's plan."""
+"""What the learned policy would choose by on many queries at once, for the pacer's plan."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 from policy.domain import FloatArray
-from policy.pacer import SpendAt
-from policy.shares import Experience, Rules, expected_spend
+from policy.exploration import Rules
+from policy.shares import Experience, solved
 
 
 @dataclass(frozen=True)
 class Outlooks:
     """As `policies.Outlook`, for many queries under whatever price of money; no model is excluded.
 
-    Axes: `quality`, `costs_usd` (models, queries).
+    Axes: `quality`, `costs_usd` (models, queries). Quality is worth `value_usd` at least, and a budget is
+    `unit_usd`.
     """
 
     quality: FloatArray
@@ -22,17 +22,17 @@ class Outlooks:
     experience: Experience
     rules: Rules
     unit_usd: float
+    value_usd: float
 
-
-def spend_curve(outlooks: Outlooks, value_usd: float) -> SpendAt:
-    """What the queries cost in budgets, which are `outlooks.unit_usd`, where quality is worth `value_usd`."""
-    unit_usd = outlooks.unit_usd
-
-    @cache  # The price that is found was tried before.
-    def spend_at(price: float) -> tuple[float, float]:
-        money = price / unit_usd + 1.0 / value_usd
-        return expected_spend(
-            outlooks.quality, outlooks.costs_usd, outlooks.experience, outlooks.rules, money, unit_usd
+    def solve(self, target: float, last: float) -> tuple[float, float, float]:
+        """The price of money at which a query costs `target` budgets: see `policy.shares.solved`."""
+        return solved(
+            self.quality,
+            self.costs_usd,
+            self.experience,
+            self.rules,
+            self.unit_usd,
+            self.value_usd,
+            target,
+            last,
         )
-
-    return spend_at

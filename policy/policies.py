@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from policy.policy_name import fixed_model, require_policy
 from policy.quick import quick
 
 if TYPE_CHECKING:
-    from policy.shares import Experience, Rules
+    from policy.exploration import Rules
+    from policy.shares import Experience
 
 
 @quick
@@ -103,6 +105,7 @@ _NAMED: dict[str, Policy] = {
 }
 
 
+@lru_cache(maxsize=1024)
 def parse_policy(name: str) -> Policy:
     """The policy of this name. Raises InvalidFieldError."""
     require_policy(name)

@@ -1,4 +1,4 @@
-"""Frozen dataclasses that are made in a third of the time."""
+"""Frozen dataclasses that are made in a quarter of the time."""
 
 from __future__ import annotations
 
@@ -11,14 +11,21 @@ T = TypeVar("T")
 def quick(frozen: type[T]) -> type[T]:
     """Gives a dataclass that is frozen and has slots an `__init__` that fills each slot directly.
 
-    The one that it has looks every slot up by its name: more than a microsecond for eight fields, of which a
-    decision makes a dozen objects. It is as frozen as before, and takes the same arguments. Not for fields that
-    are no argument, nor for classes with a `__post_init__`.
+    The one that it has looks every slot up by its name and calls what fills it: more than a microsecond for eight
+    fields, of which a decision makes a dozen objects. While this one runs, the object is of a class of the same
+    slots that is not frozen, which the interpreter fills at once. It is as frozen as before, and takes the same
+    arguments. Not for fields that are no argument, nor for classes with a `__post_init__` or subclasses.
     """
-    scope: dict[str, Any] = {"missing": MISSING}
-    arguments, lines = ["self"], []
+    names = tuple(each.name for each in fields(frozen))  # type: ignore[arg-type]
+    open_class = type(frozen.__name__, (), {"__slots__": names})
+    scope: dict[str, Any] = {
+        "missing": MISSING,
+        "become": object.__setattr__,
+        "frozen": frozen,
+        "open_class": open_class,
+    }
+    arguments, lines = ["self"], ["    become(self, '__class__', open_class)"]
     for place, each in enumerate(fields(frozen)):  # type: ignore[arg-type]
-        scope[f"fill_{place}"] = getattr(frozen, each.name).__set__
         value, argument = each.name, each.name
         if each.default is not MISSING:
             scope[f"default_{place}"] = each.default
@@ -28,7 +35,8 @@ def quick(frozen: type[T]) -> type[T]:
             argument = f"{each.name}=missing"
             value = f"make_{place}() if {each.name} is missing else {each.name}"
         arguments.append(argument)
-        lines.append(f"    fill_{place}(self, {value})")
+        lines.append(f"    self.{each.name} = {value}")
+    lines.append("    self.__class__ = frozen")
     source = "\n".join([f"def __init__({', '.join(arguments)}):", *lines])
     exec(source, scope)  # noqa: S102 (as dataclass itself does; all of it is names of our own fields)
     made = scope["__init__"]

@@ -6,15 +6,14 @@ All of it is for many queries at once, along the last axis, so that what is comp
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
 
 from policy.compiled import compiled, part_of_compiled
-from policy.domain import Exploration, FloatArray
-from policy.exploration import gap_weight
+from policy.domain import FloatArray
+from policy.exploration import Rules
 
 BURN_IN_PROBABILITY_MAX = 0.5
 BURN_IN_BUDGET_SHARE = 0.05
@@ -24,6 +23,11 @@ TRIAL_BUDGET_SHARE = 0.04
 CHEAP = 0.05
 UNKNOWN_COST_PROBABILITY = 0.2
 _LEAST_USD = 1e-300
+_PRICE_LOW, _PRICE_HIGH = 1e-7, 1e3
+_NEAR = 1.5
+_STEPS_MAX = 48
+_INSIDE_LOW, _INSIDE_HIGH = 0.05, 0.95
+_CLOSE = 0.002
 
 
 class Known(IntEnum):
@@ -48,37 +52,11 @@ Experience = FloatArray
 _REWARDS, _TRIED, _FALLEN, _RETRIAL, _DOUBT, _COST = (int(each) for each in Known)
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """How much is explored: `gamma` of inverse gap weighting, the share of usual trials and retrials, for how many
-    rewards a model is burnt in and on trial, and the most utility that exploring may give up on average.
-    """
-
-    gamma: float
-    eagerness: float
-    burn_in_rewards: float
-    trial_rewards: float
-    loss_max: float
-
-    @classmethod
-    def of(cls, exploration: Exploration, rewards_total: int, loss_max: float) -> Rules:
-        """Those of a router that has learned so many rewards, where a decision may give up so much utility."""
-        return cls(
-            gap_weight(rewards_total, exploration.strength),
-            min(1.0, exploration.strength),
-            exploration.burn_in_rewards,
-            exploration.trial_rewards,
-            loss_max,
-        )
-
-    @property
-    def numbers(self) -> tuple[float, float, float, float, float]:
-        """As compiled code takes them."""
-        return self.gamma, self.eagerness, self.burn_in_rewards, self.trial_rewards, self.loss_max
-
-
 _RULES = "UniTuple(f8, 5)"
 _Rules = tuple[float, float, float, float, float]
+_Queries = tuple[FloatArray, FloatArray, FloatArray, Experience, _Rules, float]
+"""Quality, costs in USD and in budgets (models, queries), what is known, the rules, and the budget in USD."""
+
 Counts = npt.NDArray[np.int64]
 
 
@@ -294,7 +272,7 @@ def _shares(
     return shares
 
 
-@compiled(f"void(f8[:, ::1], f8[:, ::1], {_RULES}, f8, f8, f8[::1])")
+@compiled(f"void(f8[::1], f8[:, ::1], {_RULES}, f8, f8, f8[::1])")
 def _shares_of_one(
     scores_and_costs: FloatArray,
     known: Experience,
@@ -304,22 +282,74 @@ def _shares_of_one(
     shares: FloatArray,
 ) -> None:
     models = len(shares)
-    scores, costs = scores_and_costs[0].reshape(models, 1), scores_and_costs[1].reshape(models, 1)
+    scores, costs = scores_and_costs[:models].reshape(models, 1), scores_and_costs[models:].reshape(models, 1)
     shares[:] = _shares(scores, costs, known, rules, money, unit_usd)[:, 0]
 
 
-@compiled(f"UniTuple(f8, 2)(f8[:, ::1], f8[:, ::1], f8[:, ::1], {_RULES}, f8, f8)", sums_in_any_order=True)
-def _spend(
-    quality: FloatArray, costs: FloatArray, known: Experience, rules: _Rules, money: float, unit_usd: float
-) -> tuple[float, float]:
+@part_of_compiled(sums_in_any_order=True)
+def _spend(queries: _Queries, money: float) -> tuple[float, float]:
+    """Mean and mean square of what a query costs at this price of money."""
+    quality, costs, budgets, known, rules, unit_usd = queries
     shares = _shares(quality - money * costs, costs, known, rules, money, unit_usd)
     mean = square = 0.0
     for model in range(len(shares)):
         for query in range(shares.shape[1]):
-            spent = costs[model, query] / unit_usd
-            mean += shares[model, query] * spent
-            square += shares[model, query] * spent * spent
+            spent = shares[model, query] * budgets[model, query]
+            mean += spent
+            square += spent * budgets[model, query]
     return mean / shares.shape[1], square / shares.shape[1]
+
+
+@part_of_compiled()
+def _price(queries: _Queries, unpaced: float, target: float, last: float) -> float:
+    """The lowest price found at which the spend is within the target, by false position and by halving of its
+    logarithm in turns.
+    """
+    unit_usd = queries[5]
+    if _spend(queries, unpaced)[0] <= target:
+        return 0.0
+    low, high, over, under, price = _PRICE_LOW, _PRICE_HIGH, np.nan, np.nan, last
+    for _ in range(2 if last > 0.0 else 0):
+        excess = _spend(queries, price / unit_usd + unpaced)[0] - target
+        if excess > 0.0:
+            low, over, price = price, excess, min(last * _NEAR, _PRICE_HIGH)
+        else:
+            high, under, price = price, excess, last / _NEAR
+    if np.isnan(over):
+        over = _spend(queries, low / unit_usd + unpaced)[0] - target
+    if over <= 0.0:
+        return low  # Next to nothing is enough, though nothing is not.
+    if np.isnan(under):
+        under = _spend(queries, high / unit_usd + unpaced)[0] - target
+    for step in range(_STEPS_MAX):
+        if under >= -_CLOSE * target:
+            break
+        # A straight line between the two is near where the spend is smooth, the middle safe where it jumps.
+        share = 0.5 if step % 2 else min(_INSIDE_HIGH, max(_INSIDE_LOW, over / (over - under)))
+        price = low * (high / low) ** share
+        excess = _spend(queries, price / unit_usd + unpaced)[0] - target
+        if excess > 0.0:
+            low, over = price, excess
+        else:
+            high, under = price, excess
+    return high
+
+
+@compiled(f"UniTuple(f8, 3)(f8[:, ::1], f8[:, ::1], f8[:, ::1], {_RULES}, f8, f8, f8, f8)")
+def _solved(
+    quality: FloatArray,
+    costs: FloatArray,
+    known: Experience,
+    rules: _Rules,
+    unit_usd: float,
+    unpaced: float,
+    target: float,
+    last: float,
+) -> tuple[float, float, float]:
+    queries = (quality, costs, costs / unit_usd, known, rules, unit_usd)
+    price = _price(queries, unpaced, target, last)
+    mean, square = _spend(queries, price / unit_usd + unpaced)
+    return price, mean, square
 
 
 def shares_of_one(
@@ -335,15 +365,24 @@ def shares_of_one(
     -inf marks a model that is excluded, and one at least is not.
     """
     shares = np.empty(len(scores))
-    _shares_of_one(np.array([scores, costs_usd]), experience, rules.numbers, money, unit_usd, shares)
+    _shares_of_one(np.array([*scores, *costs_usd]), experience, rules.numbers, money, unit_usd, shares)
     found: list[float] = shares.tolist()
     return found
 
 
-def expected_spend(
-    quality: FloatArray, costs_usd: FloatArray, experience: Experience, rules: Rules, money: float, unit_usd: float
-) -> tuple[float, float]:
-    """Mean and mean square of what a query costs, in `unit_usd`, over queries and over what is drawn at this price
-    of money. Axes of `quality` and `costs_usd`: (models, queries).
+def solved(
+    quality: FloatArray,
+    costs_usd: FloatArray,
+    experience: Experience,
+    rules: Rules,
+    unit_usd: float,
+    value_usd: float,
+    target: float,
+    last: float,
+) -> tuple[float, float, float]:
+    """The price of money, in utility per budget of `unit_usd`, at which the queries cost `target` budgets in the
+    mean over what is drawn, and that mean and the mean square at it; `last` is the last such price.
+
+    Axes of `quality` and `costs_usd`: (models, queries). Without a price quality is worth `value_usd`.
     """
-    return _spend(quality, costs_usd, experience, rules.numbers, money, unit_usd)
+    return _solved(quality, costs_usd, experience, rules.numbers, unit_usd, 1.0 / value_usd, target, last)

@@ -15,10 +15,11 @@ from policy.circuit import Circuit
 from policy.cost import CostPredictor, CostTerms
 from policy.domain import FloatArray, Model, ModelState, Objective, Router
 from policy.drift import FIRST_VARIANCE, Level
+from policy.exploration import Rules
 from policy.quality import Predictor
 from policy.second_calls import SecondCalls
 from policy.shadow import Compared
-from policy.shares import Experience, Known, Rules
+from policy.shares import Experience, Known
 
 _LATENCY_MEMORY = 200.0
 _RETRIAL_MAX = 0.1

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reference_price import SpendAt, solver
 from shares import inverse_gap_weighting
 
 from policy.exploration import gap_weight
-from policy.pacer import ContextWindow, Pacer, SpendAt
+from policy.pacer import ContextWindow, Pacer
 
 CHEAP, DEAR = 0.2, 5.0
 
@@ -42,7 +43,7 @@ def play(
     flying: list[tuple[float, float]] = []
     for number in range(rounds):
         if number % 16 == 0:
-            pacer.plan(spend_at, DEAR)
+            pacer.plan(solver(spend_at), DEAR)
         predicted = DEAR if generator.uniform() < dear_share(pacer.price) else CHEAP
         pacer.commit(predicted, mean_at(pacer.price))
         real = predicted * real_over_predicted * generator.lognormal(-0.125, 0.5)
@@ -80,15 +81,15 @@ def test_average_spend_meets_the_budget_though_many_decisions_are_called_more_th
 
 def test_money_has_no_price_where_the_budget_is_ample() -> None:
     pacer = Pacer()
-    pacer.plan(lambda price: (0.5, 0.5**2), DEAR)
+    pacer.plan(solver(lambda price: (0.5, 0.5**2)), DEAR)
     assert pacer.price == 0.0
 
 
 def test_the_price_falls_back_to_nothing_when_the_budget_becomes_ample() -> None:
     pacer = Pacer()
-    pacer.plan(spend_at, DEAR)
+    pacer.plan(solver(spend_at), DEAR)
     assert pacer.price > 0.0
-    pacer.plan(lambda price: (0.5, 0.5**2), DEAR)
+    pacer.plan(solver(lambda price: (0.5, 0.5**2)), DEAR)
     assert pacer.price == 0.0
 
 
@@ -99,7 +100,7 @@ def test_one_plan_finds_the_price_wherever_it_lies(threshold: float) -> None:
         return share * DEAR + (1.0 - share) * CHEAP
 
     pacer = Pacer()
-    pacer.plan(lambda price: (spend(price), spend(price) ** 2), DEAR)
+    pacer.plan(solver(lambda price: (spend(price), spend(price) ** 2)), DEAR)
     assert spend(pacer.price) == pytest.approx(pacer.target, rel=0.02)
     assert spend(pacer.price) <= pacer.target
 
@@ -120,21 +121,21 @@ def test_plans_stay_exact_when_much_was_learned_and_every_query_is_alike(rewards
     pacer = Pacer()
     for dear_quality in (0.8, 0.803, 0.796, 0.811, 0.805):
         spend = spending(dear_quality)
-        pacer.plan(spend, 2.5)
+        pacer.plan(solver(spend), 2.5)
         assert spend(pacer.price)[0] == pytest.approx(pacer.target, rel=0.1)
 
 
 def test_a_plan_follows_a_world_that_has_become_a_hundred_times_dearer() -> None:
     pacer = Pacer()
-    pacer.plan(spend_at, DEAR)
+    pacer.plan(solver(spend_at), DEAR)
     before = pacer.price
-    pacer.plan(lambda price: spend_at(price / 100), DEAR)
+    pacer.plan(solver(lambda price: spend_at(price / 100)), DEAR)
     assert pacer.price == pytest.approx(100 * before, rel=0.05)
 
 
 def test_where_next_to_no_price_is_enough_it_is_next_to_nothing() -> None:
     pacer = Pacer()
-    pacer.plan(lambda price: (0.5, 0.25) if price > 0 else (2.0, 4.0), DEAR)
+    pacer.plan(solver(lambda price: (0.5, 0.25) if price > 0 else (2.0, 4.0)), DEAR)
     assert 0.0 < pacer.price < 1e-6
 
 
@@ -152,13 +153,13 @@ def test_whatever_the_curve_the_spend_is_within_the_target_if_any_price_brings_i
         return left + sum(size for where, size in jumps if at < where)
 
     pacer = Pacer(price=price)
-    pacer.plan(lambda at: (spend(at), spend(at) ** 2), DEAR)
+    pacer.plan(solver(lambda at: (spend(at), spend(at) ** 2)), DEAR)
     assert spend(pacer.price) <= pacer.target or pacer.price == 1e3
 
 
 def test_a_budget_below_the_cheapest_model_gives_a_high_but_finite_price() -> None:
     pacer = Pacer()
-    pacer.plan(lambda price: (3.0, 3.0**2), DEAR)
+    pacer.plan(solver(lambda price: (3.0, 3.0**2)), DEAR)
     assert math.isfinite(pacer.price)
     assert pacer.price > 100.0
 
@@ -242,7 +243,7 @@ def test_after_a_disaster_spend_returns_to_the_budget() -> None:
 @pytest.mark.parametrize("factor", [0.5, 3.0])
 def test_another_budget_leaves_the_price_and_the_debt_the_same_in_dollars(factor: float) -> None:
     pacer = Pacer()
-    pacer.plan(spend_at, DEAR)
+    pacer.plan(solver(spend_at), DEAR)
     pacer.charge(2.0)
     price, debt = pacer.price, pacer.debt
     pacer.rescale(factor)
@@ -275,19 +276,19 @@ def test_a_window_that_is_not_full_has_as_many_queries_as_were_added() -> None:
 
 def test_a_plan_is_due_when_decisions_cost_more_than_it_said_and_the_next_plan_starts_anew() -> None:
     pacer = Pacer()
-    pacer.plan(spend_at, DEAR)
+    pacer.plan(solver(spend_at), DEAR)
     for _ in range(50):
         pacer.commit(DEAR, pacer.planned)
     assert not pacer.due
     pacer.commit(CHEAP, pacer.planned + 2.1)
     assert pacer.due
-    pacer.plan(spend_at, DEAR)
+    pacer.plan(solver(spend_at), DEAR)
     assert not pacer.due
 
 
 def test_what_is_beyond_the_plan_stays_the_same_in_usd_when_the_budget_changes() -> None:
     pacer = Pacer()
-    pacer.plan(spend_at, DEAR)
+    pacer.plan(solver(spend_at), DEAR)
     pacer.commit(CHEAP, pacer.planned + 2.1)
     pacer.rescale(2.0)
     assert not pacer.due
@@ -297,16 +298,16 @@ def test_what_is_beyond_the_plan_stays_the_same_in_usd_when_the_budget_changes()
 
 def test_where_no_plan_helps_ever_fewer_are_made_until_all_goes_by_plan_again() -> None:
     pacer = Pacer()
-    pacer.plan(spend_at, DEAR)
+    pacer.plan(solver(spend_at), DEAR)
     early = 0
     for decision in range(1, 3201):
         pacer.commit(DEAR, pacer.planned + 100.0)  # As where every caller's incumbent is dear.
         early += pacer.due
         if pacer.due or decision % 32 == 0:
-            pacer.plan(spend_at, DEAR)
+            pacer.plan(solver(spend_at), DEAR)
     assert early < 20
-    pacer.plan(spend_at, DEAR)
+    pacer.plan(solver(spend_at), DEAR)
     pacer.commit(CHEAP, pacer.planned)
-    pacer.plan(spend_at, DEAR)
+    pacer.plan(solver(spend_at), DEAR)
     pacer.commit(CHEAP, pacer.planned + 2.1)
     assert pacer.due

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from shares import burn_in_of, retrials_of, trials_of
 
 from policy.domain import Exploration, InvalidFieldError
+from policy.exploration import Rules
 from policy.policies import (
     Fixed,
     Outlook,
@@ -23,7 +24,7 @@ from policy.policies import (
     uniform,
 )
 from policy.policy_name import NAMED
-from policy.shares import Known, Rules
+from policy.shares import Known
 from policy.view import ModelRecord
 
 

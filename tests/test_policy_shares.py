@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference_price import solver
 from reference_shares import LearnedShares, Outlooks
 
-from policy.domain import Exploration
-from policy.shares import Rules, expected_spend, shares_of_one
+from policy.domain import Exploration, FloatArray
+from policy.exploration import Rules
+from policy.shares import shares_of_one, solved
 
 
 @settings(max_examples=200)
 @given(
     seed=st.integers(0, 10_000),
-    money=st.floats(0, 100),
+    money=st.floats(1e-3, 100),
     strength=st.floats(0, 10),
     burn_in=st.integers(0, 20),
     trial=st.integers(0, 50),
@@ -56,8 +58,16 @@ def test_shares_and_spend_are_those_of_the_reference(
         alone = [np.ascontiguousarray(each[:, query]) for each in (scores, costs)]
         found = shares_of_one(*alone, experience, rules, money, 0.01)
         assert found == pytest.approx(expected[:, query], abs=1e-12)
-    relative = costs / 0.01
-    spend = [float((expected * each).sum(axis=0).mean()) for each in (relative, relative * relative)]
-    assert expected_spend(quality, costs, experience, rules, money, 0.01) == pytest.approx(
-        spend, rel=1e-9, abs=1e-12
+    assert solved(quality, costs, experience, rules, 0.01, 1.0 / money, np.inf, 0.0) == pytest.approx(
+        (0.0, *spent(expected, costs / 0.01)), rel=1e-9, abs=1e-12
     )
+    for target, last in ((0.5, 0.0), (2.0, 0.01), (4.0, 1.0)):
+        by_reference = solver(lambda price: spent(reference(price / 0.01 + money), costs / 0.01))(target, last)
+        found = solved(quality, costs, experience, rules, 0.01, 1.0 / money, target, last)
+        assert found == pytest.approx(by_reference, rel=1e-6, abs=1e-9)
+
+
+def spent(shares: FloatArray, budgets: FloatArray) -> tuple[float, float]:
+    """Mean and mean square of what a query costs."""
+    mean, square = (float((shares * each).sum(axis=0).mean()) for each in (budgets, budgets * budgets))
+    return mean, square
