@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from policy.compiled import compiled
+from policy.compiled import compiled, part_of_compiled
 from policy.domain import FloatArray
 
 FIRST_VARIANCE = 0.05
@@ -21,6 +21,9 @@ _CHANGE_VARIANCE = 0.15**2
 _CHANCE = 0.25
 # What a test has in its state, and where: last the misses, the newest first, 0 where there was none yet.
 _VARIANCE, _SEEN, _MISSES = 0, 1, 2
+# And what a level has: last its test. `_NORMAL` is the offset before changes for the worse, `_SINCE` how many
+# rewards there were since the last change, 0 before any.
+_OFFSET, _NORMAL, _SINCE, _EVIDENCE, _TEST = 0, 1, 2, 3, 4
 
 
 class ChangeTest:
@@ -36,11 +39,6 @@ class ChangeTest:
     def __init__(self, variance: float) -> None:
         self._state: FloatArray = np.zeros(_MISSES + _WINDOW)
         self._state[_VARIANCE] = variance
-
-    @property
-    def variance(self) -> float:
-        """Of the misses."""
-        return float(self._state[_VARIANCE])
 
     def add(self, miss: float) -> int:
         """Takes the next miss. Returns how many ago the mean changed, this one included; 0 if it did not."""
@@ -101,76 +99,76 @@ class Level:
     `fallen` is how far the level lies below what it was before changes for the worse; a quarter of a standard
     deviation of the misses is chance. That all of it has come back is tested for by itself (Page 1954): a
     change whose size is known is found with a third of the rewards, and a model that has fallen gets few.
+    `return_evidence` is the logarithm of the likelihood ratio of its return to that it is still fallen, 0 at
+    least; `variance` is that of what its predictions miss by.
     """
 
     def __init__(self) -> None:
-        self.offset = 0.0
-        self._normal = 0.0
-        self._since = 0
-        self._evidence = 0.0
-        self._test = ChangeTest(variance=FIRST_VARIANCE)
-
-    @property
-    def variance(self) -> float:
-        """Of what its predictions miss by."""
-        return self._test.variance
-
-    @property
-    def fallen(self) -> float:
-        """How far the offset lies below that before the fall; 0 within what is chance."""
-        below = self._normal - self.offset
-        return below if below > _CHANCE * math.sqrt(self.variance) else 0.0
-
-    @property
-    def return_evidence(self) -> float:
-        """The logarithm of the likelihood ratio of its return to that it is still fallen; 0 at least."""
-        return self._evidence
+        self._state: FloatArray = np.zeros(_TEST + _MISSES + _WINDOW)
+        self._state[_TEST + _VARIANCE] = FIRST_VARIANCE
+        self.offset, self.fallen, self.return_evidence, self.variance = _standing(self._state)
 
     def learn(self, miss: float) -> bool:
         """Takes a reward less what was predicted, offset included; says whether the level has changed."""
-        if self._since:
-            self._since += 1
-            self.offset += miss / min(self._since + self._doubt, _WINDOW)
-        since = self._test.add(miss)
-        if self._has_returned(miss):
-            since, by = self._since_return(), self.fallen
-        elif since:
-            by = self._test.mean(since) * since / (since + self._doubt)
-        else:
-            return False
-        if by < 0.0 and not self.fallen:
-            self._normal = self.offset
-        self.offset += by
-        self._normal = max(self._normal, self.offset)
-        self._since, self._evidence = since, 0.0
-        self._test.forget()
-        return True
-
-    @property
-    def _doubt(self) -> float:
-        """How many misses weigh as much as what was thought of a change before any."""
-        return self._test.variance / _CHANGE_VARIANCE
-
-    def _has_returned(self, miss: float) -> bool:
-        if not self.fallen:
-            self._evidence = 0.0
-            return False
-        deviation = math.sqrt(self._test.variance)
-        scaled = min(_CLIP, max(-_CLIP, miss / deviation))
-        fallen = self.fallen / deviation
-        self._evidence = max(0.0, self._evidence + fallen * (scaled - fallen / 2.0))
-        return self._evidence > _RETURN_THRESHOLD
-
-    def _since_return(self) -> int:
-        """How many rewards the test for the return takes in the mean."""
-        return max(1, round(2.0 * _RETURN_THRESHOLD * self._test.variance / self.fallen**2))
+        changed: bool = _level_changed(self._state, miss)
+        self.offset, self.fallen, self.return_evidence, self.variance = _standing(self._state)
+        return changed
 
     def state(self) -> FloatArray:
         """Everything, for `restore`."""
-        return np.array([self.offset, self._normal, self._since, self._evidence, *self._test.state()])
+        return self._state
 
     def restore(self, state: FloatArray) -> None:
         """Takes back what `state` gave."""
-        self.offset, self._normal, since, self._evidence = state[:4].tolist()
-        self._since = int(since)
-        self._test.restore(state[4:])
+        self._state = state.copy()
+        self.offset, self.fallen, self.return_evidence, self.variance = _standing(self._state)
+
+
+@part_of_compiled()
+def _fallen(state: FloatArray) -> float:
+    """How far the offset lies below that before the fall; 0 within what is chance."""
+    below = state[_NORMAL] - state[_OFFSET]
+    return float(below) if below > _CHANCE * math.sqrt(state[_TEST + _VARIANCE]) else 0.0
+
+
+@part_of_compiled()
+def _has_returned(state: FloatArray, miss: float) -> bool:
+    deviation, fallen = math.sqrt(state[_TEST + _VARIANCE]), _fallen(state)
+    if fallen == 0.0:
+        state[_EVIDENCE] = 0.0
+        return False
+    scaled, fallen = min(_CLIP, max(-_CLIP, miss / deviation)), fallen / deviation
+    state[_EVIDENCE] = max(0.0, state[_EVIDENCE] + fallen * (scaled - fallen / 2.0))
+    return bool(state[_EVIDENCE] > _RETURN_THRESHOLD)
+
+
+@compiled("UniTuple(f8, 4)(f8[::1])")
+def _standing(state: FloatArray) -> tuple[float, float, float, float]:
+    """The offset, how far it has fallen, the evidence of its return, and the variance of the misses."""
+    return state[_OFFSET], _fallen(state), state[_EVIDENCE], state[_TEST + _VARIANCE]
+
+
+@compiled("b1(f8[::1], f8)")
+def _level_changed(state: FloatArray, miss: float) -> bool:
+    """See `Level.learn`."""
+    test = state[_TEST:]
+    if state[_SINCE] > 0.0:
+        state[_SINCE] += 1.0
+        state[_OFFSET] += miss / min(state[_SINCE] + test[_VARIANCE] / _CHANGE_VARIANCE, _WINDOW)
+    since, variance = _changed(test, miss), test[_VARIANCE]
+    fallen = _fallen(state)
+    if _has_returned(state, miss):
+        since, by = max(1, round(2.0 * _RETURN_THRESHOLD * variance / fallen**2)), fallen
+    elif since:
+        # How many misses weigh as much as what was thought of a change before any.
+        doubt = variance / _CHANGE_VARIANCE
+        by = test[_MISSES : _MISSES + since].sum() / (since + doubt)
+    else:
+        return False
+    if by < 0.0 and fallen == 0.0:
+        state[_NORMAL] = state[_OFFSET]
+    state[_OFFSET] += by
+    state[_NORMAL] = max(state[_NORMAL], state[_OFFSET])
+    state[_SINCE], state[_EVIDENCE] = since, 0.0
+    test[_MISSES:] = 0.0
+    return True

@@ -104,8 +104,7 @@ class RouterLearner:
         """A decision was logged."""
         if not self._fits(decision):
             return
-        vector = decision.features.astype(np.float64)
-        self._window.add(vector, decision.query.charged_input_tokens)
+        self._window.add(decision.features, decision.charged_input_tokens)
         chosen = self._record_of(decision)
         if decision.choice.imported:
             self._record.imported += 1
@@ -145,8 +144,7 @@ class RouterLearner:
             return
         vector = decision.features.astype(np.float64)
         if report.usage is not None:
-            tokens = decision.query.charged_input_tokens
-            self._cost.learn(vector, tokens, model, report.usage, report.charged_usd)
+            self._cost.learn(vector, decision.charged_input_tokens, model, report.usage, report.charged_usd)
             if report.charged_usd is not None:
                 record.calls_charged += 1
                 record.cost_sum_usd += report.charged_usd

@@ -44,8 +44,13 @@ class DecisionRecord:
     numeric: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def charged_input_tokens(self) -> float:
+        """As `Query.charged_input_tokens`."""
+        return self.input_tokens or self.prompt_tokens
+
+    @property
     def query(self) -> Query:
-        """The request without its constraints: what the learner needs of it."""
+        """The request without its constraints."""
         return Query(self.features, self.input_tokens, self.prompt_tokens, self.max_output_tokens)
 
 

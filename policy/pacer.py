@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from policy.domain import FloatArray
+from policy.domain import Features, FloatArray
 
 _PLAN_MEMORY_DECISIONS = 500.0
 _MEMORY_OUTCOMES = 500.0
 _DEBT_MEMORY_DECISIONS = 2000.0
 _DEBT_HORIZON_DECISIONS = 500.0
-_DEBT_REPAID_MAX = 0.04
+_DEBT_MAX, _SPREADS_MAX = 0.04 * _DEBT_HORIZON_DECISIONS, math.sqrt(_DEBT_HORIZON_DECISIONS)
 _TARGET_MIN = 0.5
 _RATIO_LOW, _RATIO_HIGH = 0.5, 2.0
 _BIAS_LOW, _BIAS_HIGH = 0.8, 1.25
@@ -103,8 +103,7 @@ class Pacer:
         if not self.repays:
             self.debt = 0.0
             return
-        limit = _DEBT_REPAID_MAX * _DEBT_HORIZON_DECISIONS
-        limit += max(self.spread * math.sqrt(_DEBT_HORIZON_DECISIONS), self.dearest)
+        limit = _DEBT_MAX + max(self.spread * _SPREADS_MAX, self.dearest)
         self.debt = min(limit, max(-limit, debt))
 
     @property
@@ -148,7 +147,7 @@ class ContextWindow:
         self.added = 0
         self._mean: tuple[int, FloatArray] | None = None
 
-    def add(self, features: FloatArray, input_tokens: float) -> None:
+    def add(self, features: FloatArray | Features, input_tokens: float) -> None:
         """Puts one query in the place of the oldest."""
         row = self.added % len(self.features)
         self.features[row], self.input_tokens[row] = features, input_tokens

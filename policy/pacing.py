@@ -61,7 +61,7 @@ class Pacing:
         if self._allowance:
             self._allowance.commit(time_us, predicted_usd)
         if self.budget_usd:
-            expected = sum(each.probability * each.cost_usd for each in decision.choice.candidates)
+            expected = sum([each.probability * each.cost_usd for each in decision.choice.candidates])
             self._pacer.commit(predicted_usd / self.budget_usd, expected / self.budget_usd)
 
     def settle(self, decision: DecisionRecord, time_us: int, predicted_usd: float, real_usd: float) -> None:

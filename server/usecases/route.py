@@ -304,4 +304,4 @@ def _own(decision: DecisionRecord) -> DecisionRecord:
 
 
 def _turn(decision: DecisionRecord) -> Turn:
-    return Turn(decision.choice.model, decision.query.charged_input_tokens)
+    return Turn(decision.choice.model, decision.charged_input_tokens)
