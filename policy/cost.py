@@ -14,6 +14,7 @@ from policy.domain import FloatArray, Model, Prices
 from policy.drift import ChangeTest
 from policy.layout import HASHED, STRUCTURE
 from policy.log import Usage
+from policy.quick import quick
 from policy.regression import RecursiveLeastSquares, learn_both, precisions
 
 COST_FEATURES = STRUCTURE + 2
@@ -29,25 +30,26 @@ _BLEND_TOKENS = 1000.0
 _RATIO_MEMORY_CALLS = 500
 
 
-def cost_features(features: FloatArray, input_tokens: float) -> FloatArray:
-    """What the cost of a query is predicted from: (COST_FEATURES,), the structure, the input's length, and 1."""
-    result = np.empty(COST_FEATURES)
-    _fill_cost_features(features, _start(features), input_tokens, result)
-    return result
-
-
-def _start(features: FloatArray) -> int:
+def start_of(features: FloatArray) -> int:
     """Where in the features (..., features) the structure begins."""
     size: int = features.shape[-1]
     return size - _FROM_THE_END
 
 
-@compiled("void(f8[::1], i8, f8, f8[::1])")
-def _fill_cost_features(features: FloatArray, start: int, input_tokens: float, result: FloatArray) -> None:
-    structure = len(result) - 2
+@compiled("f8(f8[::1], i8, f8, f8[::1], f8[::1], f8[::1])", sums_in_any_order=True)
+def shape_of_query(
+    features: FloatArray, start: int, input_tokens: float, one: FloatArray, other: FloatArray, query: FloatArray
+) -> float:
+    """Fills `query` (COST_FEATURES,) with what the cost is predicted from: structure, the input's length, and 1.
+    Returns what two regressions of these weights predict of it together, within bounds.
+    """
+    structure, total = len(query) - 2, 0.0
     for index in range(structure):
-        result[index] = features[start + index]
-    result[structure], result[structure + 1] = min(input_tokens * _PER_TOKEN, _LONG), 1.0
+        query[index] = features[start + index]
+    query[structure], query[structure + 1] = min(input_tokens * _PER_TOKEN, _LONG), 1.0
+    for index in range(len(query)):
+        total += (one[index] + other[index]) * query[index]
+    return min(max(total, _RATIO_LOW), _RATIO_HIGH)
 
 
 def price_unit(prices: Prices) -> float:
@@ -72,19 +74,21 @@ class _Amount:
     calls: int = 0
     test: ChangeTest = field(default_factory=lambda: ChangeTest(variance=0.25))
 
-    def add(self, used: float, shape: float) -> None:
-        """Takes one call's use and its predicted shape."""
-        if used > 0 and self.scale > 0:
-            self._watch(math.log(used / (self.scale * shape)))
+    def add(self, used: float, shape: float) -> float:
+        """Takes one call's use and its predicted shape; gives the scale from here on."""
+        scale = self.scale
+        if used > 0 and scale > 0:
+            self._watch(math.log(used / (scale * shape)), scale)
         self.used += used
         self.shape += shape
+        return self.scale
 
-    def _watch(self, log_ratio: float) -> None:
+    def _watch(self, log_ratio: float, scale: float) -> None:
         miss = log_ratio - self.log_ratio
         since = self.test.add(miss)
         if since:
             factor = math.exp(self.test.mean(since))
-            self.used, self.shape = self.scale * factor * (since - 1), since - 1.0
+            self.used, self.shape = scale * factor * (since - 1), since - 1.0
             self.test.forget()
         else:
             self.calls += 1
@@ -116,6 +120,7 @@ def _shape_regression(prior: float) -> RecursiveLeastSquares:
     return RecursiveLeastSquares(precisions(COST_FEATURES, _SLOPE_PRECISION, _INTERCEPT_PRECISION), prior)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class CostPredictor:
     """Predicts costs with what was known at one time. Axes of `own_shapes`: (models, COST_FEATURES)."""
@@ -150,6 +155,7 @@ class CostPredictor:
         return CostTerms(shape_weights, rows, saved, known)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class CostTerms:
     """The parts of each model's cost.
@@ -169,23 +175,15 @@ class CostTerms:
 
         A model of unknown cost is given 0; see `known`.
         """
-        return _costs_usd(self.shape_weights, self.rows, features, _start(features), input_tokens)
+        return _costs_usd(self.shape_weights, self.rows, features, start_of(features), input_tokens)
 
     def of_one(self, features: FloatArray, input_tokens: float, max_output_tokens: float = 0.0) -> list[float]:
         """As `predict` of one query: (models,). `max_output_tokens` bounds the output, 0 does not."""
         bound = max_output_tokens or math.inf
         costs_usd = np.empty(len(self.rows))
-        _costs_of_one(self.shape_weights, self.rows, features, _start(features), input_tokens, bound, costs_usd)
+        _costs_of_one(self.shape_weights, self.rows, features, start_of(features), input_tokens, bound, costs_usd)
         found: list[float] = costs_usd.tolist()
         return found
-
-
-@compiled("f8(f8[::1], f8[::1], f8[::1])", sums_in_any_order=True)
-def _dot_of_sum(one: FloatArray, other: FloatArray, features: FloatArray) -> float:
-    total = 0.0
-    for index in range(len(features)):
-        total += (one[index] + other[index]) * features[index]
-    return total
 
 
 @part_of_compiled(sums_in_any_order=True)
@@ -266,17 +264,18 @@ class CostLearner:
 
         `features` (features,) are those of the query, and `input_tokens` is how long it is.
         """
-        own, query = self._models[model.key], cost_features(features, input_tokens)
+        own = self._models[model.key]
         if model.spec.prices.known and (usage.output_tokens or usage.input_tokens):
-            self._learn_amount(query, own, own.tokens, float(usage.output_tokens))
+            amount, used = own.tokens, float(usage.output_tokens)
         elif charged_usd is not None:
-            self._learn_amount(query, own, own.dollars, charged_usd / price_unit(model.spec.prices))
-
-    def _learn_amount(self, features: FloatArray, own: _ModelCost, amount: _Amount, used: float) -> None:
-        shape = _dot_of_sum(self._shape.weights, own.own_shape.weights, features)
-        amount.add(used, min(_RATIO_HIGH, max(_RATIO_LOW, shape)))
-        ratio = min(used / amount.scale, _RATIO_HIGH) if amount.scale > 0 else 1.0
-        learn_both(self._shape, own.own_shape, features, ratio, ratio)
+            amount, used = own.dollars, charged_usd / price_unit(model.spec.prices)
+        else:
+            return
+        query, weights = np.empty(COST_FEATURES), (self._shape.weights, own.own_shape.weights)
+        shape = shape_of_query(features, start_of(features), input_tokens, *weights, query)
+        scale = amount.add(used, shape)
+        ratio = min(used / scale, _RATIO_HIGH) if scale > 0 else 1.0
+        learn_both(self._shape, own.own_shape, query, ratio, ratio)
 
     def predictor(self) -> CostPredictor:
         """What is known now."""

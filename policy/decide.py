@@ -206,15 +206,17 @@ def _outlook(
 ) -> Outlook:
     objective = router.spec.objective
     # What a period's budget comes to for a request is for the learner to say.
-    of_period_usd = view.budget_usd_per_request if objective.period_budget else 0.0
-    unit_usd = objective.budget_usd_per_request or of_period_usd
+    unit_usd = objective.budget_usd_per_request
+    if not unit_usd and objective.period_budget:
+        unit_usd = view.budget_usd_per_request
+    excluded = any(reasons)
     if not unit_usd:
         costs = forecast.cost_usd
-        if any(reasons):
+        if excluded:
             costs = [usd for usd, reason in zip(costs, reasons, strict=True) if reason is None]
         unit_usd = sum(costs) / len(costs) or 1.0
     scores = forecast.scores
-    if any(reasons):
+    if excluded:
         scores = [score if reason is None else -math.inf for score, reason in zip(scores, reasons, strict=True)]
     return Outlook(
         ids=forecast.aligned.ids,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from policy.domain import Exploration
+from policy.quick import quick
 
 _GAMMA = 400.0
 _DRAW = blake2b(digest_size=8, person=b"pointsman.draw")
@@ -21,6 +22,7 @@ def gap_weight(rewards: int, strength: float) -> float:
     return math.inf if strength == 0 else _GAMMA * math.sqrt(rewards + 1.0) / strength
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Rules:
     """How much is explored: `gamma` of inverse gap weighting, the share of usual trials and retrials, for how many

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from policy.domain import FloatArray
 from policy.exploration import Rules
+from policy.quick import quick
 from policy.shares import Experience, solved
 
 
-@dataclass(frozen=True)
+@quick
+@dataclass(frozen=True, slots=True)
 class Outlooks:
     """As `policies.Outlook`, for many queries under whatever price of money; no model is excluded.
 

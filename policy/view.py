@@ -17,6 +17,7 @@ from policy.domain import FloatArray, Model, ModelState, Objective, Router
 from policy.drift import FIRST_VARIANCE, Level
 from policy.exploration import Rules
 from policy.quality import Predictor
+from policy.quick import quick
 from policy.second_calls import SecondCalls
 from policy.shadow import Compared
 from policy.shares import Experience, Known
@@ -141,7 +142,8 @@ class RouterRecord:
         return cls(**{**state, **books})
 
 
-@dataclass(frozen=True)
+@quick
+@dataclass(frozen=True, slots=True)
 class Aligned:
     """A view laid out for a router's models, in their order. Lists are (models,)."""
 
@@ -157,7 +159,8 @@ class Aligned:
     """Whether of themselves all may be called for any query: none is disabled, failing, or of a limited window."""
 
 
-@dataclass(frozen=True)
+@quick
+@dataclass(frozen=True, slots=True)
 class PolicyView:
     """What decisions are made with: everything learned up to one position of the log. Immutable.
 

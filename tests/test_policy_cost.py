@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from builders import model
 
-from policy.cost import COST_FEATURES, CostLearner, cost_features
+from policy.cost import COST_FEATURES, CostLearner, shape_of_query, start_of
 from policy.domain import FloatArray, Model, Prices
 from policy.layout import HASHED, STRUCTURE
 from policy.log import Usage
@@ -242,6 +242,12 @@ def test_a_restored_learner_goes_on_to_the_same_bits(saved_after: int) -> None:
     assert {name: array.tobytes() for name, array in restored.state().items()} == {
         name: array.tobytes() for name, array in whole.state().items()
     }
+
+
+def cost_features(vector: FloatArray, input_tokens: float) -> FloatArray:
+    query, blank = np.empty(COST_FEATURES), np.zeros(COST_FEATURES)
+    shape_of_query(vector, start_of(vector), input_tokens, blank, blank, query)
+    return query
 
 
 def test_cost_is_predicted_from_the_structure_and_the_length_and_nothing_the_embedding_says() -> None:
