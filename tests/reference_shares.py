@@ -99,7 +99,8 @@ class LearnedShares:
         if np.isinf(self._gamma):
             others = np.zeros_like(scored.scores)
         else:
-            others = 1.0 / (len(scored.scores) + self._gamma * scored.gap)
+            with np.errstate(over="ignore"):  # Next to no exploration, of what is far worse, is none.
+                others = 1.0 / (len(scored.scores) + self._gamma * scored.gap)
             others[firsts] = 0.0
         others[firsts] = 1.0 - others.sum(axis=0)
         return others

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from reference_price import solver
 from reference_shares import LearnedShares, Outlooks
@@ -26,6 +26,7 @@ from policy.shares import shares_of_one, solved
     fallen=st.floats(0, 1),
     late=st.floats(0, 1),
 )
+@example(seed=0, money=1.0, strength=1e-304, burn_in=0, trial=0, cap=0.0, unknown=0.0, fallen=0.0, late=0.0)
 def test_shares_and_spend_are_those_of_the_reference(
     seed: int,
     money: float,
