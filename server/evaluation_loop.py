@@ -39,6 +39,7 @@ _PAUSE_SECONDS_MAX = 1.0
 # Saving and watching may take this share of the time: requests are slow meanwhile, and that is not to be one in a
 # hundred of them.
 _UPKEEP_SHARE = 0.002
+_UPKEEP_GAP_SECONDS_MAX = 15.0
 _WATCH_SECONDS = 1.0
 
 Submit = Callable[[Transact], object]
@@ -334,4 +335,4 @@ class _Due:
         changed, self.changed = self.changed, set()
         what(changed)
         now = time.monotonic()
-        self._at = now + max(self._every, (now - began) / _UPKEEP_SHARE)
+        self._at = now + max(self._every, min((now - began) / _UPKEEP_SHARE, _UPKEEP_GAP_SECONDS_MAX))

@@ -28,7 +28,7 @@ _REFRESH_US = 3_600_000_000
 _RETRY_SECONDS = 1.0
 _GATHER_SECONDS = 0.08
 _SAVE_SHARE = 0.002
-_SAVE_GAP_SECONDS_MAX = 60.0
+_SAVE_GAP_SECONDS_MAX = 15.0
 
 Submit = Callable[[Transact], object]
 """Hands a write to the log's writer from the learner's thread and waits for it."""
