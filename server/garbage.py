@@ -6,8 +6,9 @@ import gc
 
 # Python's own are 700, 10 and 10. A look takes a third of a microsecond for each new object, and all threads stand
 # still for it: half a millisecond with these, and three every eleventh time. Ten times as many objects at a time
-# would not be less work, and nobody would be answered for 6 and for 55 ms.
-_THRESHOLDS = (2_000, 10, 1_000)
+# would not be less work, and nobody would be answered for 6 and for 55 ms. All that is alive is looked through as
+# rarely as it was with ten times as many.
+_THRESHOLDS = (2_000, 10, 100)
 
 
 def settle_memory() -> None:
