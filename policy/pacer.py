@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from policy.domain import Features, FloatArray
+from policy.shares import PRICE_HIGH
 
 _PLAN_MEMORY_DECISIONS = 500.0
 _MEMORY_OUTCOMES = 500.0
@@ -19,7 +20,6 @@ _TARGET_MIN = 0.5
 _RATIO_LOW, _RATIO_HIGH = 0.5, 2.0
 _BIAS_LOW, _BIAS_HIGH = 0.8, 1.25
 _OUTLIER = 50.0
-_PRICE_HIGH = 1e3
 _UNPLANNED_MAX = 2.0
 _RAISED = 1.05
 _MEAN_EVERY = 32
@@ -95,7 +95,7 @@ class Pacer:
 
     def rescale(self, factor: float) -> None:
         """The budget has become `factor` times what it was: the amounts stay the same in USD."""
-        self.price = min(self.price * factor, _PRICE_HIGH)
+        self.price = min(self.price * factor, PRICE_HIGH)
         for name in ("debt", "realised", "predicted", "expected_sum", "planned_sum", "planned", "unplanned"):
             setattr(self, name, getattr(self, name) / factor)
 

@@ -23,7 +23,9 @@ TRIAL_BUDGET_SHARE = 0.04
 CHEAP = 0.05
 UNKNOWN_COST_PROBABILITY = 0.2
 _LEAST_USD = 1e-300
-_PRICE_LOW, _PRICE_HIGH = 1e-7, 1e3
+PRICE_HIGH = 1e3
+"""The highest price of money that is looked for, in utility per budget."""
+_PRICE_LOW = 1e-7
 _NEAR = 1.5
 _STEPS_MAX = 48
 _INSIDE_LOW, _INSIDE_HIGH = 0.05, 0.95
@@ -308,11 +310,11 @@ def _price(queries: _Queries, unpaced: float, target: float, last: float) -> flo
     unit_usd = queries[5]
     if _spend(queries, unpaced)[0] <= target:
         return 0.0
-    low, high, over, under, price = _PRICE_LOW, _PRICE_HIGH, np.nan, np.nan, last
+    low, high, over, under, price = _PRICE_LOW, PRICE_HIGH, np.nan, np.nan, last
     for _ in range(2 if last > 0.0 else 0):
         excess = _spend(queries, price / unit_usd + unpaced)[0] - target
         if excess > 0.0:
-            low, over, price = price, excess, min(last * _NEAR, _PRICE_HIGH)
+            low, over, price = price, excess, min(last * _NEAR, PRICE_HIGH)
         else:
             high, under, price = price, excess, last / _NEAR
     if np.isnan(over):

@@ -71,14 +71,14 @@ class Settings(BaseSettings):
         gt=0,
         le=86_400,
         description="how often the learner saves its state, from which a restart reads the log; more rarely, "
-        "up to once a minute, where saving would take more than a two-hundredth of the time",
+        "down to every 15 s, where saving would take more than a five-hundredth of the time",
     )
     evaluation_seconds: float = Field(
         30.0,
         gt=0,
         le=86_400,
-        description="how often the evaluation of candidate policies saves its state; more rarely where saving "
-        "would take more than a twentieth of the time",
+        description="how often the evaluation of candidate policies saves its state; if more often than every "
+        "15 s, then down to that where saving would take more than a five-hundredth of the time",
     )
     metrics_host: str = Field(
         "127.0.0.1", description="address to answer Prometheus on, where metrics_port is set"
