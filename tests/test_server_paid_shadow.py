@@ -227,7 +227,8 @@ async def traffic(
 async def test_pairs_say_what_single_calls_say_and_what_a_model_alone_would_gain(paying: Running) -> None:
     """About 100 pairs. The bounds are five standard errors: a false alarm in a million.
 
-    Of few and skewed differences one end of a sequence may lie inside the interval, which is symmetric.
+    Of few and skewed differences one end of a sequence may lie a little inside the interval, which is symmetric:
+    mostly it is 1.2 to 2.9 times as far from the estimate.
     """
     await traffic(paying, seeded("pairs"), 400, WORTH, WORTH)
     found = (await evaluated(paying)).paired
@@ -238,7 +239,9 @@ async def test_pairs_say_what_single_calls_say_and_what_a_model_alone_would_gain
         assert each.unsupported_mean == 0.0
         (quality,) = (of for of in each.differences if of.metric == policy_pb.METRIC_QUALITY)
         assert quality.pair_count == found.pair_count
-        assert -1.0 <= quality.sequence.low < quality.estimate.value < quality.sequence.high <= 1.0
+        value, interval, sequence = quality.estimate.value, quality.estimate.interval, quality.sequence
+        assert -1.0 <= sequence.low <= value - 0.8 * (value - interval.low)
+        assert value + 0.8 * (interval.high - value) <= sequence.high <= 1.0
         gains[each.candidate] = quality.estimate
     for name, true in (("fixed:a", -0.2), ("fixed:b", 0.0), ("fixed:c", 0.2)):
         width = gains[name].interval.high - gains[name].interval.low

@@ -25,7 +25,7 @@ _HEALTH = "/grpc.health.v1.Health/"
 _UNKNOWN = "unknown"
 # A call's time begins with its caller, and here when it has come: of a caller that gives up at its deadline may be
 # heard while so much of it is left here.
-_ON_THE_WAY_S = 0.1
+_ON_THE_WAY_SECONDS = 0.1
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -110,7 +110,7 @@ class CallMeter:
             return context.code().name
         if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
             left = context.time_remaining()
-            late = left is not None and left <= _ON_THE_WAY_S
+            late = left is not None and left <= _ON_THE_WAY_SECONDS
             code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
             self._given_up(code)
             return code.name
