@@ -26,6 +26,7 @@ _PAGE = 256
 _SNAPSHOT_GAP_MAX = 100_000
 _REFRESH_US = 3_600_000_000
 _RETRY_SECONDS = 1.0
+# A page costs about as much for one record as for fifty, and a view may be 0.2 s old.
 _GATHER_SECONDS = 0.08
 _SAVE_SHARE = 0.002
 _SAVE_GAP_SECONDS_MAX = 15.0
@@ -125,7 +126,7 @@ class LearnerLoop:
             if self._abandoned:
                 return
             unsaved |= fold.changed
-            self._publish(fold, fold.changed, settled=advanced == 0)
+            self._publish(fold, fold.changed, settled=advanced < _PAGE)
             self.position = fold.seq
             fold.changed = set()
             if not healthy and advanced < _PAGE:
@@ -149,6 +150,8 @@ class LearnerLoop:
                 return
             if advanced == 0:
                 self._rest(fold, due_us if unsaved else None)
+            elif not self._stopping:
+                time.sleep(_GATHER_SECONDS)
 
     def _open(self) -> LearnerFold:
         try:
@@ -174,7 +177,6 @@ class LearnerLoop:
         seconds = min((each - now_us) * 1e-6 for each in times) if times else self._idle_seconds_max
         self._wake.wait(min(max(seconds, 0.001), self._idle_seconds_max))
         if not self._stopping:
-            # A page costs about as much for one record as for fifty, and a view may be 0.2 s old.
             time.sleep(_GATHER_SECONDS)
         self._wake.clear()
 

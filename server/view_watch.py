@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from policy.view_state import ViewVersionError, load_view
 from server.errors import PointsmanError
+from server.storage.engine import open_reading
 from server.storage.notices import LEARNED
 from server.storage.session import Session, SessionLostError, open_session
 from server.storage.view_store import Board, StoredView, ViewKey, read_board, read_views
@@ -42,7 +43,8 @@ class ViewWatch:
         on_registry: Callable[[set[str]], object],
         on_looked: Callable[[], object],
     ) -> None:
-        self._engine = engine.execution_options(read_only=True)
+        self._engine = engine
+        self._reading = open_reading(engine)
         self._views = views
         self._candidate_views = candidate_views
         self._clock_us = clock_us
@@ -117,7 +119,7 @@ class ViewWatch:
     def _look(self) -> None:
         """Takes over all that is new. Never raises: what cannot be read is looked for again."""
         try:
-            self._board = board = read_board(self._engine, self._changes_upto)
+            self._board = board = read_board(self._reading, self._changes_upto)
             if board.changed:
                 self._on_registry(board.changed)
             self._changes_upto = board.head
@@ -139,7 +141,7 @@ class ViewWatch:
         wanted = {key for key, seq in positions.items() if self._taken.get(key, -1) < seq}
         if not wanted:
             return
-        for found in read_views(self._engine, wanted):
+        for found in read_views(self._reading, wanted):
             try:
                 self._put(found)
                 self._refused.discard(found.key)

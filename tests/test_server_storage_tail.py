@@ -79,3 +79,16 @@ def test_pages_that_overlap_give_each_record_once_and_in_order(
     while (found := tail.take(after, limit)) is not None:
         assert (found.after, seqs(found)) == (after, list(range(after + 1, found.upto + 1)))
         after = found.upto
+
+
+def test_a_page_that_came_in_later_is_found_behind_one_that_does_not_follow() -> None:
+    """Written here after a gap of another server's, and then the gap as it was read for the learner."""
+    tail = LogTail()
+    tail.put(page(4, 6))
+    tail.put(page(8, 9))
+    tail.put(page(2, 7))
+    found = tail.take(2, 100)
+    assert found is not None
+    assert (found.upto, seqs(found)) == (7, [3, 4, 5, 6, 7])
+    assert tail.take(7, 100) is None
+    assert seqs(tail.take(8, 100)) == [9]

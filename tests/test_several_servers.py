@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 from engines import BOTH_ENGINES, POSTGRESQL
+from grpc_health.v1 import health_pb2
 from pointsman.v1 import registry_service_pb2 as registry_pb
 from pointsman.v1 import router_service_pb2 as pb
 from servers import Running, eventually, running_app, seeded
@@ -78,6 +79,8 @@ async def test_metrics_tell_who_learns_and_how_far_the_others_are(url: str, feat
         running_app(url, featuriser, metrics_port=0, share_port=True) as other,
         running_app(url, featuriser, metrics_port=0, role="router") as router,
     ):
+        for each in (one, other, router):  # Each counts from when it knows of the router.
+            await each.health_is(health_pb2.HealthCheckResponse.SERVING)
         await router.create_models(a={})
         await router.route()
         for each in (one, other, router):

@@ -64,6 +64,17 @@ def open_relaxed(engine: Engine) -> Engine:
     return _open_sqlite(engine.url, Durability.PROCESS_CRASH, create=True)
 
 
+def open_reading(engine: Engine) -> Engine:
+    """The same database for reads alone.
+
+    On PostgreSQL they are not in a transaction, whose beginning and end are as dear as a small read. As in one
+    that is read committed, each statement sees what was committed when it began.
+    """
+    if engine.dialect.name == "sqlite":
+        return engine.execution_options(read_only=True)
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
 def shown_url(url: str) -> str:
     """The URL as it may be seen by anyone: without its password. Raises InvalidFieldError."""
     return _parsed(url).render_as_string(hide_password=True)

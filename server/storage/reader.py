@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from operator import attrgetter
 
-from sqlalchemy import Engine, Table, func, select
+from sqlalchemy import Engine, Table, bindparam, func, select
 
 from policy.choices import IMPORTED
 from policy.domain import Router
@@ -28,6 +28,7 @@ from server.storage.codec import (
     load_report,
     load_router,
 )
+from server.storage.engine import open_reading
 from server.storage.schema import (
     changes,
     decisions,
@@ -68,13 +69,14 @@ class LogReader:
     """
 
     def __init__(self, engine: Engine, tail: LogTail | None = None, hand_on: LogTail | None = None) -> None:
-        self._engine = engine.execution_options(read_only=True)
+        self._origin = engine
+        self._engine = open_reading(engine)
         self._tail = tail
         self._hand_on = hand_on
 
     def without_tail(self) -> LogReader:
         """Another that reads from the database alone, and so takes nothing away from who follows the tail."""
-        return LogReader(self._engine)
+        return LogReader(self._origin)
 
     def page(self, after: int, limit: int) -> LogPage:
         """The records at about `limit` positions above `after`, as far as they are given out."""
@@ -82,16 +84,15 @@ class LogReader:
         if fresh is not None:
             return fresh
         with self._engine.connect() as connection:
-            head, floor = connection.execute(select(log_head.c.seq, log_head.c.floor_seq)).one()
+            head, floor = connection.execute(_HEAD_AND_FLOOR).one()
             upto = min(after + limit, head)
             if upto <= after:
                 return LogPage(after, [], after, floor)
             records: list[LogRecord] = []
-            for table, load in _LOADERS:
-                query = select(table).where(table.c.seq > after, table.c.seq <= upto)
-                records.extend(load(row) for row in connection.execute(query))
+            for query, load in _PARTS:
+                records.extend(load(row) for row in connection.execute(query, {"after": after, "upto": upto}))
             # At last, so that it tells what was dropped while they were read.
-            floor = connection.execute(select(log_head.c.floor_seq)).scalar_one()
+            _, floor = connection.execute(_HEAD_AND_FLOOR).one()
         records.sort(key=attrgetter("seq"))
         page = LogPage(after, records, upto, floor)
         if self._hand_on is not None and floor <= after:
@@ -173,7 +174,8 @@ class LogReader:
             .order_by(decisions.c.seq.desc())
             .limit(limit)
         )
-        with self._engine.connect().execution_options(yield_per=_KEYS_PER_QUERY) as connection:
+        origin = self._origin.execution_options(read_only=True)  # A cursor of PostgreSQL is in a transaction.
+        with origin.connect().execution_options(yield_per=_KEYS_PER_QUERY) as connection:
             for row in connection.execute(query):
                 yield load_decision(row)
 
@@ -203,8 +205,7 @@ class LogReader:
     def next_expiry_us(self, after_us: int) -> int | None:
         """The first closing time after this one, or None."""
         with self._engine.connect() as connection:
-            query = select(func.min(decisions.c.expire_us)).where(decisions.c.expire_us > after_us)
-            expiry: int | None = connection.execute(query).scalar_one()
+            expiry: int | None = connection.execute(_NEXT_EXPIRY, {"after_us": after_us}).scalar_one()
             return expiry
 
     def session_decision(self, router_uid: int, session_id: str, since_us: int) -> DecisionRecord | None:
@@ -282,4 +283,10 @@ def _load_change(row: AnyRow) -> RegistryRecord | TickRecord:
     return RegistryRecord(row.seq, row.time_us, row.router, router)
 
 
-_LOADERS = ((decisions, load_decision), (reports, load_report), (changes, _load_change))
+# Built once: putting a statement together costs as much as running it.
+_NEXT_EXPIRY = select(func.min(decisions.c.expire_us)).where(decisions.c.expire_us > bindparam("after_us"))
+_HEAD_AND_FLOOR = select(log_head.c.seq, log_head.c.floor_seq)
+_PARTS = tuple(
+    (select(table).where(table.c.seq > bindparam("after"), table.c.seq <= bindparam("upto")), load)
+    for table, load in ((decisions, load_decision), (reports, load_report), (changes, _load_change))
+)

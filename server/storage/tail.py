@@ -48,25 +48,34 @@ class LogTail:
     def take(self, after: int, limit: int) -> LogPage | None:
         """The pages that follow on `after`, joined until they span `limit` positions; None if there are none.
 
-        They are gone from here then. Of a page that was begun elsewhere the rest is given.
+        They are gone from here then, and so are those before them. Of a page that was begun elsewhere the rest is
+        given.
         """
+        records: list[LogRecord] = []
+        upto = after
         with self._lock:
-            while self._pages and self._pages[0].upto <= after:
-                self._drop()
-            records: list[LogRecord] = []
-            upto = after
-            while self._pages and self._pages[0].after <= upto and upto - after < limit:
-                page = self._drop()
+            while upto - after < limit and (page := self._next(upto)) is not None:
                 records += (
                     [each for each in page.records if each.seq > upto] if page.after < upto else page.records
                 )
-                upto = max(upto, page.upto)
+                upto = page.upto
         return None if upto == after else LogPage(after, records, upto)
 
-    def _drop(self) -> LogPage:
-        page = self._pages.popleft()
-        self._size -= _size(page)
-        return page
+    def _next(self, after: int) -> LogPage | None:
+        """A page that follows on `after`. Where several write the log, those of this process have gaps between
+        them, and what was read for another comes in later.
+        """
+        while self._pages and self._pages[0].upto <= after:
+            self._drop()
+        for number, page in enumerate(self._pages):
+            if page.after <= after < page.upto:
+                del self._pages[number]
+                self._size -= _size(page)
+                return page
+        return None
+
+    def _drop(self) -> None:
+        self._size -= _size(self._pages.popleft())
 
 
 def _size(page: LogPage) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, or_, select, text, tuple_
+from sqlalchemy import Connection, Engine, bindparam, or_, select, text, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from server.storage.notices import LEARNED, notify
@@ -86,7 +86,7 @@ def publish_views(engine: Engine, found: Iterable[StoredView], learner: LearnerH
 def read_board(engine: Engine, after: int) -> Board:
     """What is published now, and which routers were changed above this position of the log."""
     with engine.connect() as connection:
-        head = int(connection.execute(select(log_head.c.seq)).scalar_one())
+        head = int(connection.execute(_HEAD).scalar_one())
         return Board(
             head,
             _changed(connection, after, head),
@@ -106,15 +106,22 @@ def read_views(engine: Engine, keys: Iterable[ViewKey]) -> list[StoredView]:
 
 
 def _changed(connection: Connection, after: int, upto: int) -> set[str]:
-    since = (changes.c.seq > after, changes.c.seq <= upto, changes.c.router != "")
-    return set(connection.execute(select(changes.c.router).distinct().where(*since)).scalars())
+    return set(connection.execute(_CHANGED, {"after": after, "upto": upto}).scalars())
 
 
 def _learner(connection: Connection) -> LearnerHead | None:
-    row = connection.execute(select(learner_head)).one_or_none()
+    row = connection.execute(_LEARNER_HEAD).one_or_none()
     return None if row is None else LearnerHead(row.seq, row.holder)
 
 
+# Built once: they are asked some times a second.
+_HEAD = select(log_head.c.seq)
+_CHANGED = (
+    select(changes.c.router)
+    .distinct()
+    .where(changes.c.seq > bindparam("after"), changes.c.seq <= bindparam("upto"), changes.c.router != "")
+)
+_LEARNER_HEAD = select(learner_head)
 _POSITIONS = select(views.c.router, views.c.canary, views.c.seq)
 
 
