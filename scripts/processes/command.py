@@ -29,7 +29,7 @@ _LOADS = ("Route", "ReportReward")
     help="The part of one processor that each has.",
 )
 @click.option("--seconds", type=click.FloatRange(0.5, 600), default=20.0, show_default=True, help="Of each load.")
-@click.option("--callers", type=click.IntRange(1, 1000), default=50, show_default=True)
+@click.option("--callers", type=click.IntRange(1, 1000), default=100, show_default=True, help="Of all processes.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(processes: int, share: float, seconds: float, callers: int, as_json: bool) -> None:
     """Load one server on a PostgreSQL, and several that share another, in turns.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from itertools import accumulate
@@ -153,9 +153,11 @@ def write_batch(
 ) -> WrittenBatch:
     """Writes the batch. Decisions that are among the `recent` ones are not read back for their reports.
 
-    The update of `log_head` comes first: it holds off every other writer until the commit, so that
-    positions become visible in their order, and the log's time never runs backwards.
+    The update of `log_head` comes before all other statements: it holds off every other writer until the commit,
+    so that positions become visible in their order, and the log's time never runs backwards. What can be made
+    before it is.
     """
+    rows = {i: decision_row(each.draft) for i, each in enumerate(writes) if isinstance(each, DecisionWrite)}
     positions = [2 * len(each.rows) if isinstance(each, ImportWrite) else 1 for each in writes]
     first, time_us, partitioned_until = _reserve(connection, sum(positions), now_us)
     newest = max(_decision_ids(writes), default="")
@@ -180,7 +182,7 @@ def write_batch(
             transacts.append((index, seq, write))
     records: list[LogRecord] = []
     if decision_drafts:
-        records += _write_decisions(connection, decision_drafts, results)
+        records += _write_decisions(connection, decision_drafts, rows, results)
     if report_drafts:
         records += _write_reports(connection, report_drafts, catalogue, recent, results)
     for index, seq, write in imports:
@@ -221,16 +223,19 @@ def _transact(connection: Connection, write: Transact, seq: int, time_us: int) -
 
 
 def _write_decisions(
-    connection: Connection, writes: Sequence[tuple[int, DecisionRecord, float]], results: list[Any]
+    connection: Connection,
+    writes: Sequence[tuple[int, DecisionRecord, float]],
+    rows: Mapping[int, dict[str, Any]],
+    results: list[Any],
 ) -> list[DecisionRecord]:
-    """Writes the drafts, each with what second calls may cost on its day. Fills in the results; gives the records
-    that are new.
+    """Writes the drafts, each with what second calls may cost on its day. Their `rows` have no positions and times
+    yet. Fills in the results; gives the records that are new.
     """
     drafts = [draft for _, draft, _ in writes]
     known = _decisions_by_request(connection, drafts)
     days = SecondDays(connection)
     days.read([day_of(each.router_uid, each.time_us) for each in drafts if each.choice.second])
-    fresh = []
+    fresh, fresh_rows = [], []
     for index, draft, second_max_usd in writes:
         key = draft.router_uid, draft.request_id
         earlier = known.get(key)
@@ -241,8 +246,10 @@ def _write_decisions(
         if granted.request_id:
             known[key] = granted
         fresh.append(granted)
+        row = rows[index] if granted is draft else decision_row(granted)
+        fresh_rows.append(row | {"seq": draft.seq, "time_us": draft.time_us, "expire_us": draft.expire_us})
     if fresh:
-        insert_rows(connection, decisions, [decision_row(each) for each in fresh])
+        insert_rows(connection, decisions, fresh_rows)
         days.store()
     return fresh
 
