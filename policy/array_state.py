@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 ArrayState = Mapping[str, npt.NDArray[Any]]
@@ -20,3 +22,30 @@ def part_of(state: ArrayState, prefix: str) -> dict[str, npt.NDArray[Any]]:
     """What the whole has under names with this prefix."""
     start = f"{prefix} "
     return {name.removeprefix(start): array for name, array in state.items() if name.startswith(start)}
+
+
+def json_array(value: Any) -> npt.NDArray[np.uint8]:
+    """What JSON takes, as an array of the bytes of its text.
+
+    The elements of a list are encoded one by one: one call for tens of thousands of decisions would keep the
+    interpreter from all other threads for half a second.
+    """
+    return np.frombuffer("".join(_texts(value)).encode(), dtype=np.uint8)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The parts of what `json.dumps` gives."""
+    if isinstance(value, dict) and all(isinstance(name, str) for name in value):
+        separator = ""
+        yield "{"
+        for name, each in value.items():
+            yield f"{separator}{json.dumps(name)}: "
+            yield from _texts(each)
+            separator = ", "
+        yield "}"
+    elif isinstance(value, list):
+        yield "["
+        yield ", ".join([json.dumps(each) for each in value])
+        yield "]"
+    else:
+        yield json.dumps(value)

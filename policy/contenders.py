@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from policy.array_state import json_array
 from policy.candidates import INCUMBENT, CandidateSpec, Request, Threshold
 from policy.choices import Candidate, Choice
 from policy.decide import NoCandidateError, reconsider
@@ -292,9 +293,9 @@ class Learning:
 
     def state(self) -> bytes:
         buffer = io.BytesIO()
-        own = json.dumps([[seq, *choice] for seq, choice in self._own.items()])
+        own = json_array([[seq, *choice] for seq, choice in self._own.items()])
         learner = np.frombuffer(self._learner.state(), dtype=np.uint8)
-        np.savez(buffer, allow_pickle=False, own=np.frombuffer(own.encode(), dtype=np.uint8), learner=learner)
+        np.savez(buffer, allow_pickle=False, own=own, learner=learner)
         return buffer.getvalue()
 
     def restore(self, router: Router, state: bytes) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from policy.array_state import part_of, prefixed
+from policy.array_state import json_array, part_of, prefixed
 from policy.candidates import CandidateSpec
 from policy.confidence import Bounds
 from policy.contenders import Build, Learned, Learning, Sight, contender
@@ -301,7 +301,7 @@ class Evaluation:
             "batch": [each.dump() for each in self._batch],
             "paired": paired,
         }
-        arrays = {"meta": np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)}
+        arrays = {"meta": json_array(meta)}
         arrays |= prefixed("paired", paired_arrays)
         arrays |= entered_arrays
         buffer = io.BytesIO()

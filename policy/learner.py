@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policy.array_state import part_of, prefixed
+from policy.array_state import json_array, part_of, prefixed
 from policy.books import expected_loss, gives_up, loss_limit, owed_after
 from policy.cost import CostLearner
 from policy.domain import FloatArray, LearnerKind, Model, Router
@@ -340,9 +340,8 @@ class RouterLearner:
     def state(self) -> bytes:
         """The whole state but the router itself; `restore` gives a learner that goes on to the same bits."""
         buffer = io.BytesIO()
-        header = np.frombuffer(json.dumps(self._meta()).encode(), dtype=np.uint8)
         arrays = {**self._arrays(), **prefixed("quality", self._quality.state())}
-        np.savez(buffer, allow_pickle=False, meta=header, **arrays)
+        np.savez(buffer, allow_pickle=False, meta=json_array(self._meta()), **arrays)
         return buffer.getvalue()
 
     def _meta(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from policy.allowance import Standing
-from policy.array_state import ArrayState, part_of, prefixed
+from policy.array_state import ArrayState, json_array, part_of, prefixed
 from policy.cost import COST_FEATURES, CostPredictor
 from policy.domain import LearnerKind
 from policy.quality import Predictor
@@ -29,7 +29,6 @@ class ViewVersionError(ValueError):
 def dump_view(view: PolicyView) -> bytes:
     """The view without its layout, which is made again: what `load_view` gives decides alike, to the last bit."""
     buffer = io.BytesIO()
-    header = np.frombuffer(json.dumps(_meta(view)).encode(), dtype=np.uint8)
     shapes = list(view.cost.own_shapes.values())
     arrays = {
         **prefixed("quality", view.quality.state()),
@@ -37,7 +36,7 @@ def dump_view(view: PolicyView) -> bytes:
         "cost own_shapes": np.array(shapes, dtype=np.float64).reshape(len(shapes), COST_FEATURES),
         "typical_features": view.typical_features,
     }
-    np.savez(buffer, allow_pickle=False, meta=header, **arrays)
+    np.savez(buffer, allow_pickle=False, meta=json_array(_meta(view)), **arrays)
     return buffer.getvalue()
 
 
