@@ -20,6 +20,7 @@ from server.bench.messages import (
     wait_until_known,
 )
 from server.bench.processes import Servers, running
+from server.garbage import settle_memory
 
 _ROUTE = "/pointsman.v1.RouterService/Route"
 _REPORT = "/pointsman.v1.RouterService/ReportReward"
@@ -91,6 +92,7 @@ async def compare(
 
     `setups` are by what their results are called after.
     """
+    settle_memory()  # Else the load stands still now and then, and all requests of that moment seem slow.
     router_id = f"bench-{secrets.token_hex(4)}"
     requests = [
         route_request(router_id, plan.prompt_characters, plan.embedding, seed)
