@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+_BETWEEN_RESTS = 50
 
 ArrayState = Mapping[str, npt.NDArray[Any]]
 """A saved state: arrays by name."""
@@ -24,28 +26,31 @@ def part_of(state: ArrayState, prefix: str) -> dict[str, npt.NDArray[Any]]:
     return {name.removeprefix(start): array for name, array in state.items() if name.startswith(start)}
 
 
-def json_array(value: Any) -> npt.NDArray[np.uint8]:
-    """What JSON takes, as an array of the bytes of its text.
+def json_array(value: Any, rest: Callable[[], object] = lambda: None) -> npt.NDArray[np.uint8]:
+    """What JSON takes, as an array of the bytes of its text; an iterator is taken as a list.
 
     The elements of a list are encoded one by one: one call for tens of thousands of decisions would keep the
-    interpreter from all other threads for half a second.
+    interpreter from all other threads for half a second. `rest` is called after some of them, again and again.
     """
-    return np.frombuffer("".join(_texts(value)).encode(), dtype=np.uint8)
+    return np.frombuffer("".join(_texts(value, rest)).encode(), dtype=np.uint8)
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _texts(value: Any, rest: Callable[[], object]) -> Iterator[str]:
     """The parts of what `json.dumps` gives."""
     if isinstance(value, dict) and all(isinstance(name, str) for name in value):
         separator = ""
         yield "{"
         for name, each in value.items():
             yield f"{separator}{json.dumps(name)}: "
-            yield from _texts(each)
+            yield from _texts(each, rest)
             separator = ", "
         yield "}"
-    elif isinstance(value, list):
-        yield "["
-        yield ", ".join([json.dumps(each) for each in value])
-        yield "]"
+    elif isinstance(value, list | Iterator):
+        texts = []
+        for each in value:
+            texts.append(json.dumps(each))
+            if len(texts) % _BETWEEN_RESTS == 0:
+                rest()
+        yield f"[{', '.join(texts)}]"
     else:
         yield json.dumps(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -285,8 +285,11 @@ class Evaluation:
     def _new_comparison(self) -> PairedComparison:
         return PairedComparison(self._bounds, self._settings.level, self._settings.pending_max)
 
-    def state(self) -> bytes:
-        """The whole state but the router, the candidates and the settings, pending decisions included."""
+    def state(self, rest: Callable[[], object] = lambda: None) -> bytes:
+        """The whole state but the router, the candidates and the settings, pending decisions included.
+
+        `rest` is called now and then, since there may be many of them; nothing is to be followed meanwhile.
+        """
         entered, entered_arrays = self._roster.state()
         paired, paired_arrays = self._paired.state()
         meta: dict[str, Any] = {
@@ -297,11 +300,11 @@ class Evaluation:
             "requirements": asdict(self._requirements),
             "guard": self._guard.state(),
             "bounds": {metric: [each.low, each.high] for metric, each in self._bounds.items()},
-            "pending": [each.dump() for each in self._pending.values()],
+            "pending": (each.dump() for each in self._pending.values()),
             "batch": [each.dump() for each in self._batch],
             "paired": paired,
         }
-        arrays = {"meta": json_array(meta)}
+        arrays = {"meta": json_array(meta, rest)}
         arrays |= prefixed("paired", paired_arrays)
         arrays |= entered_arrays
         buffer = io.BytesIO()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from policy.candidates import CandidateSpec
@@ -55,8 +56,8 @@ class EvaluationFold(LogFold[Evaluation]):
         """The router's candidates at this position."""
         return self._settings[router].candidates
 
-    def snapshot(self, router: str) -> StoredEvaluation | None:
-        """The router's whole evaluation at this position; None once it was deleted."""
+    def snapshot(self, router: str, rest: Callable[[], object] = lambda: None) -> StoredEvaluation | None:
+        """The router's whole evaluation at this position; None once it was deleted. It `rest`s now and then."""
         evaluation = self.follower(router)
         if evaluation is None:
             return None
@@ -67,7 +68,7 @@ class EvaluationFold(LogFold[Evaluation]):
             seq=self.seq,
             since_seq=setting.since_seq,
             closed_through_us=self.closed_through_us,
-            state=evaluation.state(),
+            state=evaluation.state(rest),
         )
 
     def _change_router(self, record: RegistryRecord) -> None:

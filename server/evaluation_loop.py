@@ -35,6 +35,7 @@ _IDLE_SECONDS_MAX = 60.0
 _GATHER_SECONDS = 0.3
 # While requests come in: nine tenths of the time are theirs.
 _PAUSES_BUSY = 9.0
+_PAUSES_SAVING = 3.0
 _PAUSE_SECONDS_MAX = 1.0
 # Saving and watching may take this share of the time: requests are slow meanwhile, and that is not to be one in a
 # hundred of them.
@@ -258,11 +259,12 @@ class EvaluationLoop:
         self._wake.clear()
 
     def _save(self, routers: set[str]) -> None:
-        with self._lock:
-            fold = self._fold
-            if fold is None:
-                return
-            found = {router: fold.snapshot(router) for router in sorted(routers | set(fold.routers))}
+        fold = self._fold
+        if fold is None:
+            return
+        # Without the lock: this thread alone changes what is saved, and who asks meanwhile need not wait.
+        every = sorted(routers | set(fold.routers))
+        found = {router: fold.snapshot(router, _Rest(lambda: self._stopping)) for router in every}
         parts = [put_evaluation(router, fold.seq, stored) for router, stored in found.items()]
 
         def apply(connection: Connection, seq: int, time_us: int) -> None:
@@ -313,6 +315,22 @@ class EvaluationLoop:
                 name,
                 extra={"router": router},
             )
+
+
+class _Rest:
+    """Leaves the processor to others, three times as long as it was used since the last time; not `in_a_hurry`.
+
+    Shorter than between pages: the log goes on meanwhile, and what is in memory of it is of some seconds.
+    """
+
+    def __init__(self, in_a_hurry: Callable[[], bool]) -> None:
+        self._in_a_hurry = in_a_hurry
+        self._used = time.thread_time()
+
+    def __call__(self) -> None:
+        if not self._in_a_hurry():
+            time.sleep(_PAUSES_SAVING * (time.thread_time() - self._used))
+        self._used = time.thread_time()
 
 
 class _Due:
