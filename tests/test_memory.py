@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import Counter
+from collections.abc import Collection
 from itertools import chain
 from urllib.request import urlopen
 
@@ -53,6 +54,42 @@ async def scrape_has(server: Running, text: str) -> bool:
     return text.encode() in await asyncio.to_thread(lambda: urlopen(address).read())
 
 
+def more_of(after: Counter[str], before: Counter[str], least: int) -> dict[str, int]:
+    """The classes of which there are at least so many more."""
+    return {kind: more for kind, more in (after - before).items() if more >= least}
+
+
+async def held_at_rest(server: Running, least: int) -> Counter[str]:
+    """What is held once the evaluation has come to the router that stays, and what is gone is let go of."""
+    await eventually(lambda: scrape_has(server, 'pointsman_evaluation_pending_decisions{router="default"}'))
+    last = held()
+
+    async def rests() -> bool:
+        nonlocal last
+        await asyncio.sleep(PAUSE_SECONDS)
+        before, last = last, held()
+        return not more_of(last, before, least) and not more_of(before, last, least)
+
+    await eventually(rests)
+    return last
+
+
+async def held_again(before: Counter[str], least: int, but: Collection[str] = ()) -> None:
+    """Returns once there is no more than before. Fails with what there is too much of."""
+    grown: dict[str, int] = {}
+
+    async def nothing_more() -> bool:
+        nonlocal grown
+        await asyncio.sleep(PAUSE_SECONDS)
+        grown = {kind: more for kind, more in more_of(held(), before, least).items() if kind not in but}
+        return not grown
+
+    try:
+        await eventually(nothing_more)
+    except TimeoutError:
+        pytest.fail(f"held for good: {grown}")
+
+
 async def come_and_go(server: Running, names: range) -> None:
     """Routers are made, used, learned of, evaluated, scraped, and deleted."""
     made = [await server.create_router(f"r{each}") for each in names]
@@ -86,17 +123,9 @@ async def test_of_routers_that_are_gone_nothing_is_held(url: str, featuriser: Fe
     async with running_app(url, featuriser, **settings) as server:
         await server.create_models(a={}, b={})
         await come_and_go(server, range(ROUTERS))
-        # What is found of the router that stays belongs to what is held before.
-        await eventually(lambda: scrape_has(server, 'pointsman_evaluation_pending_decisions{router="default"}'))
-        before = held()
+        before = await held_at_rest(server, ROUTERS)
         await come_and_go(server, range(ROUTERS, 4 * ROUTERS))
-
-        async def nothing_more() -> bool:
-            await asyncio.sleep(PAUSE_SECONDS)
-            grown = {kind: more for kind, more in (held() - before).items() if more >= ROUTERS}
-            return not grown.keys() - OF_THE_LOG
-
-        await eventually(nothing_more)
+        await held_again(before, ROUTERS, but=OF_THE_LOG)
 
 
 def test_blank_views_of_routers_that_the_learner_never_sees_are_bounded() -> None:
@@ -167,13 +196,6 @@ async def test_requests_leave_nothing_behind_but_the_last_ones(
             await server.settled()
 
         await ask_all(range(3 * LAST))
-        # What the metrics show of the evaluation belongs to what is held before.
-        await eventually(lambda: scrape_has(server, 'pointsman_evaluation_pending_decisions{router="default"}'))
-        before = held()
+        before = await held_at_rest(server, LAST)
         await ask_all(range(3 * LAST, 10 * LAST))
-
-        async def nothing_more() -> bool:
-            await asyncio.sleep(PAUSE_SECONDS)
-            return not {kind: more for kind, more in (held() - before).items() if more >= LAST}
-
-        await eventually(nothing_more)
+        await held_again(before, LAST)

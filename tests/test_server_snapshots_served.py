@@ -27,6 +27,12 @@ async def listed(server: Running, parent: str = "routers/default") -> list[pb.Sn
     return list((await server.policies.ListSnapshots(pb.ListSnapshotsRequest(parent=parent))).snapshots)
 
 
+async def saved_at(server: Running, position: int) -> str:
+    """The name of a snapshot in which all up to there is learned; empty until one is saved."""
+    names = [each.name for each in await listed(server)]
+    return next((each for each in names if int(each.rpartition("/")[2]) >= position), "")
+
+
 async def file_of(server: Running, name: str) -> bytes:
     request = pb.ExportSnapshotRequest(name=name)
     return b"".join([each.chunk async for each in server.policies.ExportSnapshot(request)])
@@ -39,11 +45,12 @@ async def test_what_one_server_has_learned_another_takes_over_and_goes_back(
     async with running_app(url, featuriser, snapshot_seconds=0.05) as server:
         await server.create_models(a={}, b={})
         await traffic(server, random, 40, a=0.0, b=1.0)
-        await server.settled()
-        name = (await eventually(lambda: listed(server)))[-1].name
+        settled = await server.settled()
+        learned = int(settled.statistics.snapshot)
+        name = await eventually(lambda: saved_at(server, learned))
         await server.create_router("second")
         await server.create_models("routers/second", b={}, c={})
-        data = await file_of(server, (await listed(server))[-1].name)
+        data = await file_of(server, name)
         taken = (await server.policies.ImportSnapshot(parts(data, "routers/second"))).snapshot
         assert taken.name.startswith("routers/second/snapshots/import-")
         assert taken.source.startswith("routers/default/snapshots/")
