@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from policy.books import loss_limit
 from policy.choices import Candidate, Choice, Constraints, Exclusion, Preference, Query, Shadow, Turn
 from policy.circuit import Circuit, Phase
 from policy.domain import Model, ModelState, Router
@@ -44,6 +45,7 @@ def decide(
     incumbent_model: str = "",
     probed: Set[str] = frozenset(),
     blend: Blend | None = None,
+    owed: float = 0.0,
 ) -> Choice:
     """Chooses a model. The same arguments always give the same choice.
 
@@ -53,14 +55,15 @@ def decide(
     of decisions that explore, and the probabilities are those of both together. `probed` are the keys of the
     models with a probe in flight that the view does not know of; a choice that is a probe says so. `blend`
     makes of the live policy's probabilities those that are drawn by, as a canary does; it has no part in an
-    exploit-only decision. The fallbacks are models that work, or all others where none is known to work.
+    exploit-only decision. Where more utility is `owed` than the view knows of, that much less may be explored. The
+    fallbacks are models that work, or all others where none is known to work.
     Raises NoCandidateError.
     """
     forecast = _forecast(view, router, query, session)
     phases = _phases(forecast.aligned, now_us, probed)
     reasons = _exclusions(router, query, forecast, phases, now_us)
     eligible = _eligible(router, reasons)
-    outlook = _outlook(view, router, forecast, reasons)
+    outlook = _outlook(view, router, forecast, reasons, owed)
     policy = greedy if query.preference.exploit_only else parse_policy(router.spec.policy)
     probabilities = policy(outlook)
     if blend is not None and not query.preference.exploit_only:
@@ -203,6 +206,7 @@ def _outlook(
     router: Router,
     forecast: _Forecast,
     reasons: Sequence[Reason | None],
+    owed: float = 0.0,
 ) -> Outlook:
     objective = router.spec.objective
     # What a period's budget comes to for a request is for the learner to say.
@@ -218,6 +222,9 @@ def _outlook(
     scores = forecast.scores
     if excluded:
         scores = [score if reason is None else -math.inf for score, reason in zip(scores, reasons, strict=True)]
+    rules = forecast.aligned.rules
+    if owed > view.router.exploration_owed:
+        rules = replace(rules, loss_max=loss_limit(owed, router.spec.exploration.max_utility_loss))
     return Outlook(
         ids=forecast.aligned.ids,
         scores=scores,
@@ -225,7 +232,7 @@ def _outlook(
         experience=forecast.aligned.experience,
         money=forecast.money,
         unit_usd=unit_usd,
-        rules=forecast.aligned.rules,
+        rules=rules,
     )
 
 

@@ -24,6 +24,7 @@ from server.errors import (
     RouterNotFoundError,
     StorageUnavailableError,
 )
+from server.owing import Owing
 from server.probes import Probe, Probes
 from server.registry import Registry, RouterEntry
 from server.sessions import LastTurn, Sessions
@@ -82,6 +83,7 @@ class Route:
         self._others_write = others_write
         self._sessions = Sessions()
         self._probes = Probes()
+        self._owing = Owing()
 
     async def __call__(self, command: RouteCommand, deadline_seconds: float | None = None) -> DecisionRecord:
         """The decision as logged, or with a `seq` of 0 if it could not be and the router wants an answer all the
@@ -205,7 +207,9 @@ class Route:
         incumbent = command.incumbent_model if router.spec.mode is RouterMode.SHADOW else ""
         probed = self._probes.in_flight(router.uid, view.snapshot, now_us)
         blend = None if incumbent else self._blend(command, entry, query)
-        choice = decide(view, router, query, decision_id, now_us, session, incumbent, probed, blend)
+        owed = self._owing.of(router.uid)
+        choice = decide(view, router, query, decision_id, now_us, session, incumbent, probed, blend, owed)
+        self._owing.add(router.uid, choice, router.spec.exploration.max_utility_loss)
         second = offered(view, router, query, choice, decision_id, now_us)
         if second is not None:
             choice = replace(choice, second=second)
