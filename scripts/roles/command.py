@@ -6,6 +6,7 @@ import asyncio
 import json
 import statistics
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -31,15 +32,16 @@ _CALLERS = 16
 )
 @click.option("--requests", default=4000, show_default=True, help="How many requests share the budget.")
 @click.option("--routers", default=4, show_default=True, help="How many routers share it.")
-@click.option("--seed", default=1, show_default=True)
+@click.option("--seed", "seeds", multiple=True, default=(1, 2, 3), show_default=True, help="May be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
-def main(kills: int, reports: int, requests: int, routers: int, seed: int, as_json: bool) -> None:
+def main(kills: int, reports: int, requests: int, routers: int, seeds: tuple[int, ...], as_json: bool) -> None:
     """Run real servers of every role on a PostgreSQL of their own, and measure: how long after a SIGKILL of the
     learner another learns and a router decides with what that has learned; how long after a report is acknowledged
-    another router knows it; and what several routers spend of one budget, beside what one spends.
+    another router knows it; and what several routers spend of one budget, beside what one spends: where each has
+    the same share of the requests, and where the first has half of them, the second half of the rest, and so on.
     """
     with running_postgresql() as databases:
-        found = asyncio.run(_measure(databases, kills, reports, requests, routers, seed))
+        found = asyncio.run(_measure(databases, kills, reports, requests, routers, seeds))
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -48,12 +50,19 @@ def main(kills: int, reports: int, requests: int, routers: int, seed: int, as_js
 
 
 async def _measure(
-    databases: Databases, kills: int, reports: int, requests: int, routers: int, seed: int
+    databases: Databases, kills: int, reports: int, requests: int, routers: int, seeds: Sequence[int]
 ) -> dict[str, Any]:
     takeovers, views = await _takeovers(databases.new(), kills)
     pickups = await _pickups(databases.new(), reports)
-    one = await _spend(databases.new(), 1, requests, seed)
-    several = await _spend(databases.new(), routers, requests, seed)
+    shares = {
+        "one": [1.0],
+        f"{routers}": [1.0 / routers] * routers,
+        f"{routers}_uneven": [0.5 ** min(each + 1, routers - 1) for each in range(routers)],
+    }
+    spent = {
+        name: [await _spend(databases.new(), share, requests, seed) for seed in seeds]
+        for name, share in shares.items()
+    }
     return {
         "takeover_seconds": [round(each, 2) for each in takeovers],
         "takeover_seconds_max": max(takeovers),
@@ -62,9 +71,12 @@ async def _measure(
         "pickup_seconds_max": max(pickups),
         "requests": requests,
         "budget_usd_per_request": _BUDGET_USD,
-        "spend_of_one_usd_per_request": one,
-        f"spend_of_{routers}_usd_per_request": several,
-        "spend_difference_percent": 100.0 * (several / one - 1.0),
+        **{f"spend_of_{name}_usd_per_request": [round(usd, 7) for usd in found] for name, found in spent.items()},
+        "spend_difference_percent_max": max(
+            100.0 * abs(usd / one - 1.0)
+            for found in spent.values()
+            for usd, one in zip(found, spent["one"], strict=True)
+        ),
     }
 
 
@@ -115,21 +127,22 @@ async def _pickups(url: str, reports: int) -> list[float]:
     return found
 
 
-async def _spend(url: str, routers: int, requests: int, seed: int) -> float:
-    """USD for each request that so many routers spend on these requests, after the first quarter."""
+async def _spend(url: str, shares: Sequence[float], requests: int, seed: int) -> float:
+    """USD for each request that routers spend which have these shares of the requests, after the first quarter."""
     async with AsyncExitStack() as stack:
-        servers = [await stack.enter_async_context(serving(url, "router")) for _ in range(routers)]
+        servers = [await stack.enter_async_context(serving(url, "router")) for _ in shares]
         learner = await stack.enter_async_context(serving(url, "learner"))
         await _prepare(servers[0], _BUDGET_USD)
         await _active([learner])
         for each in servers:
             await seconds_until(each.serves, time.monotonic())
+        turns = np.random.default_rng(seed).choice(len(servers), requests, p=shares)
         costs = [0.0] * requests
         numbers = iter(range(requests))
 
         async def call() -> None:
             for number in numbers:
-                costs[number] = await _round(servers[number % routers], np.random.default_rng([seed, number]))
+                costs[number] = await _round(servers[turns[number]], np.random.default_rng([seed, number]))
 
         await asyncio.gather(*(call() for _ in range(_CALLERS)))
     measured = costs[round(_WARM_SHARE * requests) :]
