@@ -29,7 +29,7 @@ from policy.settlement import Limits, Pending, answers, events, left_out, with_a
 from policy.verdict import Requirements
 from policy.view import PolicyView
 
-STATE_VERSION = 7
+STATE_VERSION = 8
 EVENTS_IN_A_BATCH = 512
 
 _COUNTS = ("decisions", "settled", "evicted", "abandoned", "shadow", "incumbents", "revised")

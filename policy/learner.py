@@ -29,7 +29,7 @@ from policy.ridge import RidgeQuality
 from policy.view import ModelRecord, PolicyView, RouterRecord, experience_of
 from policy.vowpal import VowpalQuality
 
-STATE_VERSION = 17
+STATE_VERSION = 18
 
 _PLAN_EVERY = 32
 _PLAN_EVERY_EARLY = 4
