@@ -5,15 +5,16 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from engines import BOTH_ENGINES, POSTGRESQL
+from engines import BOTH_ENGINES, POSTGRESQL, SQLITE
 from servers import DAY_US, DEADLINE_SECONDS, Disk, draft_decision, draft_report
-from sqlalchemy import func, select, text
+from sqlalchemy import Connection, func, select, text
 
 from policy.candidates import CandidateSpec
 from policy.domain import RewardRule, RouterSpec
@@ -29,7 +30,7 @@ from server.storage import policy_store, registry_store
 from server.storage.evaluation_store import load_evaluations, put_evaluation
 from server.storage.partitions import extend_ahead, first_id
 from server.storage.reader import LogDroppedError
-from server.storage.retention import drop_old
+from server.storage.retention import drop_old, is_old
 from server.storage.schema import changes, decisions, log_head, reports
 from server.storage.writes import DecisionWrite, ReportWrite, Transact
 from server.views import Views
@@ -311,6 +312,35 @@ def test_a_step_is_small_on_sqlite(disk: Disk) -> None:
     steps = drop(disk)
     assert steps == (5 if disk.engine.dialect.name == "sqlite" else 1)
     assert count(disk, decisions) == 0
+
+
+@SQLITE
+def test_who_looks_for_the_old_reads_no_more_of_a_long_log_than_of_a_short_one(disk: Disk) -> None:
+    disk.put_router("default", RouterSpec(embedding_dimensions=8), "a", "b")
+    disk.report(disk.decide(new_draft(disk)))
+    disk.now_us += 10 * DAY_US
+    steps = []
+    for young in (300, 5700):
+        disk.write(*(DecisionWrite(new_draft(disk), DAY_US) for _ in range(young)))
+        learn(disk)
+        with disk.engine.connect() as connection:
+            looking = steps_of(connection, lambda: is_old(connection, disk.now_us - RETENTION_US))
+            dropping = steps_of(connection, lambda: drop_old(RETENTION_US)(connection, 0, disk.now_us))
+            connection.rollback()
+        steps.append((looking, dropping))
+    more = [later - earlier for earlier, later in zip(*steps, strict=True)]
+    assert max(more) < 100, "there is one snapshot more"
+
+
+def steps_of(connection: Connection, ask: Callable[[], object]) -> int:
+    """How many steps of SQLite's machine it takes, which must find something."""
+    driver, count = connection.connection.driver_connection, itertools.count()
+    driver.set_progress_handler(lambda: next(count) and None, 1)  # type: ignore[union-attr]
+    try:
+        assert ask()
+    finally:
+        driver.set_progress_handler(None, 0)  # type: ignore[union-attr]
+    return next(count)
 
 
 @POSTGRESQL

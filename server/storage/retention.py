@@ -135,18 +135,25 @@ def drop_old(retention_us: int) -> Callable[[Connection, int, int], int]:
 
 
 def _old_decisions(connection: Connection, before_us: int) -> list[tuple[int, str]]:
-    """The first decisions of the log, as far as they may go."""
+    """The first decisions of the log, as far as they may go.
+
+    The log's time never runs backwards, so that its first young decision ends the search: to ask the database for
+    the old ones would have it read all the others, since no index tells their times.
+    """
     safe = covered(connection)
     if safe is None:
         return []
     query = (
-        select(decisions.c.seq, decisions.c.decision_id, decisions.c.expire_us)
-        .where(decisions.c.seq < safe.seq, decisions.c.time_us < before_us)
+        select(decisions.c.seq, decisions.c.decision_id, decisions.c.time_us, decisions.c.expire_us)
+        .where(decisions.c.seq < safe.seq)
         .order_by(decisions.c.seq)
         .limit(_STEP)
     )
-    closed = takewhile(lambda row: row.expire_us <= safe.closed_through_us, connection.execute(query).all())
-    return [(row.seq, row.decision_id) for row in closed]
+    old = takewhile(
+        lambda row: row.time_us < before_us and row.expire_us <= safe.closed_through_us,
+        connection.execute(query).all(),
+    )
+    return [(row.seq, row.decision_id) for row in old]
 
 
 def _delete_decisions(connection: Connection, before_us: int) -> int:
