@@ -30,8 +30,8 @@ from server.storage import policy_store, registry_store
 from server.storage.evaluation_store import load_evaluations, put_evaluation
 from server.storage.partitions import extend_ahead, first_id
 from server.storage.reader import LogDroppedError
-from server.storage.retention import drop_old, is_old
-from server.storage.schema import changes, decisions, log_head, reports
+from server.storage.retention import drop_old, horizon_us, is_old, note_look
+from server.storage.schema import changes, decisions, log_gaps, log_head, reports
 from server.storage.writes import DecisionWrite, ReportWrite, Transact
 from server.views import Views
 
@@ -312,6 +312,30 @@ def test_a_step_is_small_on_sqlite(disk: Disk) -> None:
     steps = drop(disk)
     assert steps == (5 if disk.engine.dialect.name == "sqlite" else 1)
     assert count(disk, decisions) == 0
+
+
+def look_after(disk: Disk, days: int, retention_us: int) -> None:
+    """A server with a retention runs so long."""
+    for half_day in range(2 * days + 1):
+        disk.now_us += DAY_US // 2 if half_day else 0
+        disk.one(Transact(note_look(retention_us)))
+
+
+def test_time_without_a_server_does_not_count_however_long_ago_and_is_forgotten_once_it_is_past(
+    disk: Disk,
+) -> None:
+    retention_us = 10 * DAY_US
+    born_us = disk.now_us
+    look_after(disk, 1, retention_us)
+    for days_off, days_on in ((50, 2), (100, 1)):
+        disk.now_us += days_off * DAY_US
+        look_after(disk, days_on, retention_us)
+    with disk.engine.connect() as connection:
+        assert born_us - horizon_us(connection, disk.now_us, retention_us) == 6 * DAY_US, "4 days of 10 are over"
+    look_after(disk, 10, retention_us)
+    assert count(disk, log_gaps) == 0
+    with disk.engine.connect() as connection:
+        assert horizon_us(connection, disk.now_us, retention_us) == disk.now_us - retention_us
 
 
 @SQLITE

@@ -90,7 +90,9 @@ def note_look(retention_us: int) -> Callable[[Connection, int, int], None]:
         aged_us: int = connection.execute(select(log_head.c.aged_us)).scalar_one()
         if aged_us and time_us - aged_us >= long_us:
             connection.execute(insert(log_gaps).values(end_us=time_us, length_us=time_us - aged_us))
-        connection.execute(delete(log_gaps).where(log_gaps.c.end_us <= time_us - retention_us))
+        # Not those from before time_us - retention_us: later gaps take the horizon further back.
+        past = log_gaps.c.end_us <= horizon_us(connection, time_us, retention_us)
+        connection.execute(delete(log_gaps).where(past))
         connection.execute(update(log_head).values(aged_us=time_us))
 
     return apply
