@@ -30,7 +30,7 @@ async def test_a_write_is_on_disk_when_submit_returns(disk: Disk) -> None:
 
 
 async def test_a_full_queue_refuses_one_more_and_takes_writes_again_once_it_is_empty(disk: Disk) -> None:
-    async with running(disk, QUEUE_MAX) as commits:
+    async with running(disk, QUEUE_MAX, wait_seconds=30.0) as commits:
         first = await commits.hold()
         waiting = [asyncio.ensure_future(commits.group.submit(write(i))) for i in range(1, QUEUE_MAX + 1)]
         await asyncio.sleep(0)
@@ -41,6 +41,19 @@ async def test_a_full_queue_refuses_one_more_and_takes_writes_again_once_it_is_e
         await commits.group.submit(write(100))
     assert disk.reader.decision(hex_id(99)) is None
     assert disk.reader.decision(hex_id(100)) is not None
+
+
+async def test_a_write_that_waits_as_long_as_it_takes_is_not_refused_by_a_full_queue(disk: Disk) -> None:
+    """As the learner's are, which would start again from its last snapshot."""
+    async with running(disk, QUEUE_MAX, wait_seconds=30.0) as commits:
+        first = await commits.hold()
+        waiting = [asyncio.ensure_future(commits.group.submit(write(i))) for i in range(1, QUEUE_MAX + 1)]
+        await asyncio.sleep(0)
+        patient = asyncio.ensure_future(commits.group.submit(write(99), math.inf))
+        await asyncio.sleep(0)
+        commits.held.set()
+        await asyncio.gather(first, patient, *waiting)
+    assert disk.reader.decision(hex_id(99)) is not None
 
 
 async def test_a_storage_failure_is_said_to_every_caller_and_the_next_write_works(disk: Disk) -> None:

@@ -39,7 +39,7 @@ def promotion_name(router_id: str) -> str:
 def parse_promotion(field: str, name: str) -> str:
     """The router's id of a full name. Raises InvalidFieldError."""
     router_id = name.removeprefix(_ROUTERS).removesuffix(_PROMOTION)
-    if name != promotion_name(router_id) or not router_id or "/" in router_id:
+    if name != promotion_name(router_id) or not _can_be_id(router_id) or "/" in router_id:
         raise InvalidFieldError(field, f"must be 'routers/ROUTER/promotionSettings', not {name[:160]!r}")
     return router_id
 
@@ -59,7 +59,7 @@ def parse_router(field: str, name: str) -> str:
     if not name:
         return DEFAULT_ROUTER
     router_id = name.removeprefix(_ROUTERS)
-    if router_id == name or not router_id or "/" in router_id:
+    if router_id == name or not _can_be_id(router_id) or "/" in router_id:
         raise InvalidFieldError(field, f"must be 'routers/ROUTER', not {name[:80]!r}")
     return router_id
 
@@ -71,9 +71,15 @@ def parse_model(field: str, name: str) -> tuple[str, str]:
 
 def _member(field: str, name: str, collection: str, form: str) -> tuple[str, str]:
     router, separator, member = name.removeprefix(_ROUTERS).partition(collection)
-    if not name.startswith(_ROUTERS) or not separator or not router or "/" in router or not member:
+    named = name.startswith(_ROUTERS) and separator and _can_be_id(router) and _can_be_id(member)
+    if not named or "/" in router:
         raise InvalidFieldError(field, f"must be 'routers/ROUTER/{form}', not {name[:160]!r}")
     return router, member
+
+
+def _can_be_id(text: str) -> bool:
+    """A NUL is in no id, and not every database can be asked for one that has it."""
+    return bool(text) and "\0" not in text
 
 
 def short_model(router_id: str, name: str) -> str:

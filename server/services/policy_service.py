@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -41,6 +42,8 @@ from server.usecases.promote_policy import Find, PromoteCommand, PromotePolicy
 from server.usecases.snapshots import Snapshots
 
 _CHUNK_BYTES = 1 << 20
+# A position that every database can count to, and the id of a policy, which a change of settings has none of.
+_TRANSITION = re.compile(r"([0-9]{1,18}):([A-Za-z0-9._-]{0,63})\Z")
 
 
 class PolicyService(pb_grpc.PolicyServiceServicer):
@@ -251,7 +254,10 @@ def _target(value: pb.PolicyState.ValueType) -> PolicyState:
 
 
 def _after(token: str) -> tuple[int, str]:
-    seq, _, policy = token.partition(":")
-    if token and not (seq.isascii() and seq.isdigit() and len(token) < 128):
+    """The position and the policy of the transition before the page; of the first page before all."""
+    if not token:
+        return 0, ""
+    found = _TRANSITION.match(token)
+    if found is None:
         raise InvalidFieldError("page_token", "must be the next_page_token of the page before")
-    return (int(seq), policy) if token else (0, "")
+    return int(found[1]), found[2]

@@ -133,8 +133,8 @@ def _check(header: Header) -> None:
         raise InvalidFieldError("chunk", "has more models or a larger state than a router can have")
     for name, _ in header.models:
         require_model_id("chunk", name)
-    if len(header.source) > 160:
-        raise InvalidFieldError("chunk", "has a source of more than 160 characters")
+    if len(header.source) > 160 or "\0" in header.source:
+        raise InvalidFieldError("chunk", "has a source of more than 160 characters, or with a NUL in it")
 
 
 class SnapshotVersionError(Exception):

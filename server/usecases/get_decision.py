@@ -12,6 +12,7 @@ from server.errors import DecisionNotFoundError
 from server.registry import Registry
 from server.storage.bounded_reads import BoundedReads
 from server.storage.reader import LogReader
+from server.usecases.report_reward import require_decision_id
 from server.views import Views
 
 
@@ -40,6 +41,7 @@ class GetDecision:
         Raises DecisionNotFoundError, also for a decision of a router that is not among the `permitted`, if given,
         StorageUnavailableError.
         """
+        require_decision_id(decision_id)
         decision, reports = await self._reads(partial(self._read, decision_id, permitted))
         # Not in that thread: a view is for the one that routes.
         explanation = self._explain(decision)
@@ -50,7 +52,7 @@ class GetDecision:
     ) -> tuple[DecisionRecord, list[ReportRecord]]:
         decision = self._reader.decision(decision_id)
         if decision is None or (permitted is not None and decision.router not in permitted):
-            raise DecisionNotFoundError(decision_id[:64])
+            raise DecisionNotFoundError(decision_id)
         return decision, self._reader.reports([decision_id]).get(decision_id, [])
 
     def _explain(self, decision: DecisionRecord) -> Explanation:

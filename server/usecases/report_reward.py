@@ -61,8 +61,7 @@ def check_report(report: ReportRecord) -> None:
     """Raises InvalidFieldError for what is wrong whatever the decision, DecisionNotFoundError for no id at all."""
     if not report.decision_id:
         raise InvalidFieldError("decision_id", "must be set to the decision_id of a RouteResponse")
-    if not _DECISION_ID.match(report.decision_id):
-        raise DecisionNotFoundError(report.decision_id[:64])
+    require_decision_id(report.decision_id)
     require_text("report_id", report.report_id, ID_LENGTH_MAX)
     require_text("served_model", report.served_model, MODEL_ID_LENGTH_MAX)
     if report.activation:
@@ -94,3 +93,9 @@ def check_report(report: ReportRecord) -> None:
             "reward",
             "must be set, or else signals, usage, latency or error: the report says nothing",
         )
+
+
+def require_decision_id(value: str) -> None:
+    """Raises DecisionNotFoundError for what can be the id of no decision, and that a database may not take."""
+    if not _DECISION_ID.match(value):
+        raise DecisionNotFoundError(value[:64])
