@@ -54,11 +54,12 @@ class _Pending:
 class GroupCommit:
     """The one writer of the log. `submit` returns once the write is on disk.
 
-    At most `queue_max` writes wait; one more is refused with QueueFullError. A write is waited for
-    `wait_seconds` at most. Storage is away when a write fails, or none is finished for that long: then one
-    write at a time finds out whether it is back, and all others are refused at once. Each of `tails` is given what
-    a batch has written; `on_commit` is called in the event loop after it, and `on_batch` hears how many writes it
-    had and how many seconds it took. `on_time` hears from the writer's thread to what time the log has come.
+    At most `queue_max` writes wait; one more is refused with QueueFullError, unless it is to wait as long as it
+    takes, as the server's own few do. A write is waited for `wait_seconds` at most. Storage is away when a write
+    fails, or none is finished for that long: then one write at a time finds out whether it is back, and all others
+    are refused at once. Each of `tails` is given what a batch has written; `on_commit` is called in the event loop
+    after it, and `on_batch` hears how many writes it had and how many seconds it took. `on_time` hears from the
+    writer's thread to what time the log has come.
     """
 
     def __init__(
@@ -135,7 +136,7 @@ class GroupCommit:
         if bounded and self._away and (self._committing or self._pending):
             self._not_stored += 1
             raise StorageUnavailableError
-        if len(self._pending) >= self._queue_max:
+        if bounded and len(self._pending) >= self._queue_max:
             raise QueueFullError
         loop = asyncio.get_running_loop()
         pending = _Pending(write, loop.create_future(), loop.time(), bounded, on_lost)
