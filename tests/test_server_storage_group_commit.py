@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
+import os
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 from commits import running, write
 from engines import BOTH_ENGINES, POSTGRESQL
 from servers import Disk, draft_report, hex_id
+from sqlalchemy import Connection, event
 from sqlalchemy.exc import OperationalError
 
 from policy.log import DecisionRecord
@@ -287,4 +291,33 @@ async def test_a_write_that_a_constraint_refuses_fails_alone(disk: Disk) -> None
         StorageUnavailableError,
         DecisionRecord,
     ]
+    assert all(disk.reader.decision(hex_id(number)) for number in range(4))
+
+
+@POSTGRESQL
+async def test_a_write_tried_alone_whose_connection_is_lost_in_its_commit_is_not_said_to_be_lost(
+    disk: Disk,
+) -> None:
+    """The database has committed it, and is gone before it has said so."""
+    until_lost = itertools.count(-2)
+
+    def lose(connection: Connection) -> None:
+        if next(until_lost) == 0:
+            driver: Any = connection.connection.dbapi_connection
+            driver.execute("COMMIT")
+            driver.execute("BEGIN")
+            with socket.socket() as unconnected:
+                os.dup2(unconnected.fileno(), driver.pgconn.socket)
+
+    async with running(disk) as commits:
+        await commits.group.submit(write(1))
+        first = await commits.hold()
+        rest = [asyncio.ensure_future(commits.group.submit(write(number))) for number in (2, 1, 3)]
+        await asyncio.sleep(0)
+        event.listen(disk.engine, "commit", lose)
+        commits.held.set()
+        fates = await asyncio.gather(first, *rest, return_exceptions=True)
+    told = {number: str(fate) for number, fate in zip((0, 2, 1, 3), fates, strict=True)}
+    assert "nothing was stored" in told[1]
+    assert "is not known" in told[3]
     assert all(disk.reader.decision(hex_id(number)) for number in range(4))

@@ -214,8 +214,7 @@ class GroupCommit:
             except (SQLAlchemyError, OSError) as error:
                 self._say_not_stored("", cause=error)
                 self._not_stored += sum(not each.done.done() for each in batch)
-                # A connection that is lost in the middle of a commit does not tell what has become of it.
-                unsure = isinstance(error, DBAPIError) and error.connection_invalidated
+                unsure = _is_unsure(error)
                 results = [StorageUnavailableError(unsure=unsure and each.begun) for each in batch]
             except Exception as error:  # A fault of ours must not end the only writer.
                 logger.exception("a batch of %d writes was not stored", len(batch))
@@ -285,9 +284,9 @@ class GroupCommit:
         for each in batch:
             try:
                 results += self._commit([each])
-            except (SQLAlchemyError, OSError):
+            except (SQLAlchemyError, OSError) as error:
                 logger.exception("a write was not stored")
-                results.append(StorageUnavailableError())
+                results.append(StorageUnavailableError(unsure=_is_unsure(error)))
         return results
 
     def _commit(self, batch: list[_Pending]) -> list[Any]:
@@ -326,6 +325,11 @@ def _made(pending: _Pending) -> bool:
             pending.done.set_exception(error)
             return False
     return True
+
+
+def _is_unsure(error: Exception) -> bool:
+    """A connection that is lost in the middle of a commit does not tell what has become of it."""
+    return isinstance(error, DBAPIError) and error.connection_invalidated
 
 
 def _is_change(pending: _Pending) -> bool:
