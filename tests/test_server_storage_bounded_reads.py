@@ -37,6 +37,33 @@ async def test_a_read_that_nobody_waits_for_any_more_keeps_the_next_ones_from_wa
     reads.close()
 
 
+async def test_who_has_little_time_does_not_keep_the_others_from_reading() -> None:
+    reads = BoundedReads(wait_seconds=30.0)
+    slow = threading.Event()
+    with pytest.raises(StorageUnavailableError):
+        await reads(lambda: slow.wait(30), 0.01)
+    assert await reads(lambda: 1) == 1
+    slow.set()
+    reads.close()
+
+
+async def test_what_someone_with_little_time_asked_for_hangs_once_it_takes_longer_than_all_wait() -> None:
+    reads = BoundedReads(wait_seconds=0.2)
+    hanging = threading.Event()
+    with pytest.raises(StorageUnavailableError):
+        await reads(lambda: hanging.wait(30), 0.01)
+
+    async def refuses() -> bool:
+        try:
+            return not await reads(lambda: True, 30.0)
+        except StorageUnavailableError:
+            return True
+
+    await eventually(refuses)
+    hanging.set()
+    reads.close()
+
+
 async def test_a_read_that_fails_once_its_caller_has_gone_is_no_fault_of_ours() -> None:
     faults: list[dict[str, Any]] = []
     # Of this loop alone: what earlier tests left behind may be collected here.

@@ -26,7 +26,8 @@ _SAY_SECONDS = 30.0
 class BoundedReads:
     """Threads of its own: a database that hangs must not take those that others need.
 
-    As long as a read hangs that nobody waits for any more, the next ones are refused at once.
+    As long as a read hangs that nobody waits for any more, the next ones are refused at once. It hangs once it has
+    taken as long as all wait, and not when someone with less time has given it up.
     """
 
     def __init__(self, wait_seconds: float = math.inf, clock: Callable[[], float] = time.monotonic) -> None:
@@ -47,15 +48,19 @@ class BoundedReads:
             self._say("an earlier one still hangs")
             raise StorageUnavailableError
         seconds = self.wait_seconds if wait_seconds is None else max(0.0, wait_seconds)
-        reading = asyncio.get_running_loop().run_in_executor(self._threads, read)
+        loop = asyncio.get_running_loop()
+        usual = loop.time() + self.wait_seconds
+        reading = loop.run_in_executor(self._threads, read)
         reading.add_done_callback(_heard)
         try:
             timeout = seconds if math.isfinite(seconds) else None
             return await asyncio.wait_for(asyncio.shield(reading), timeout)
         except (SQLAlchemyError, OSError) as error:  # A TimeoutError is an OSError.
             if not reading.done():
-                self._hanging += 1
-                reading.add_done_callback(self._returned)
+                if seconds >= self.wait_seconds:
+                    self._hangs(reading)
+                elif math.isfinite(usual):
+                    loop.call_at(usual, self._hangs, reading)
                 self._say(f"no answer within {seconds:g} s")
             else:
                 self._say(_cause(error))
@@ -70,6 +75,11 @@ class BoundedReads:
                 "reads of the database are refused, %d since the last such line: %s", self._refused, why
             )
             self._said, self._refused = now, 0
+
+    def _hangs(self, reading: asyncio.Future[Any]) -> None:
+        if not reading.done():
+            self._hanging += 1
+            reading.add_done_callback(self._returned)
 
     def _returned(self, _reading: asyncio.Future[Any]) -> None:
         self._hanging -= 1
