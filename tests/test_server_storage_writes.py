@@ -164,6 +164,19 @@ def test_a_served_model_that_was_removed_is_accepted(log: Disk, decision: Decisi
     assert log.report(decision, reward=1.0, served_model="b") is Disposition.RECORDED
 
 
+def test_what_another_router_of_the_same_id_knows_and_asks_is_nothing_to_the_decisions_of_a_deleted_one(
+    log: Disk, decision: DecisionRecord
+) -> None:
+    """As if there were none of that id."""
+    log.change("default", registry_store.delete_router("default", None))
+    rule, priced = RewardRule(signal_weights={"stars": 1.0}), ModelSpec(prices=Prices(usd_per_request=0.25))
+    log.put_router("default", RouterSpec(reward_rule=rule), a=priced, c=priced)
+    for model in ("a", "c"):
+        log.report(decision, signals={"stars": 4.0}, usage=Usage(1, 1), served_model=model)
+    stored = log.reader.reports([decision.decision_id])[decision.decision_id]
+    assert [(each.learned_reward, each.charged_usd) for each in stored] == [(None, None)] * 2
+
+
 @pytest.mark.parametrize("value", [-0.1, 1.5, 1e9])
 def test_a_weighted_signal_out_of_range_is_refused(log: Disk, decision: DecisionRecord, value: float) -> None:
     with pytest.raises(InvalidFieldError, match=r"signals\[thumbs\]"):

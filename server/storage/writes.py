@@ -279,10 +279,16 @@ def _stamped(
     """The row's decision at this position of the log, and its report, joined, at the next."""
     decision = altered(row.decision, seq=seq, time_us=time_us)
     draft = altered(row.report, seq=seq + 1, time_us=time_us)
-    router = catalogue.router(decision.router)
+    router = _router_of(decision, catalogue)
     rule = router.spec.reward_rule if router else RewardRule()
     prices = _prices(router, decision.choice.model)
     return decision, resolve(draft, joined(False, []), decision.choice.model, rule, prices)
+
+
+def _router_of(decision: DecisionRecord | Subject, catalogue: Catalogue) -> Router | None:
+    """The router as it is now, None if it was deleted, whatever has its id since."""
+    router = catalogue.router(decision.router)
+    return router if router is not None and router.uid == decision.router_uid else None
 
 
 def _prices(router: Router | None, model: str) -> Prices | None:
@@ -362,10 +368,10 @@ def _judge(
     late = draft.time_us > decision.expire_us
     if draft.activation and late:
         raise DecisionExpiredError(draft.decision_id)
-    elsewhere = served_router not in ("", decision.router)
-    if draft.served_model and (elsewhere or not catalogue.knows_model(decision.router, draft.served_model)):
+    router = _router_of(decision, catalogue)
+    known = router is None or catalogue.knows_model(decision.router, draft.served_model)
+    if draft.served_model and (served_router not in ("", decision.router) or not known):
         raise ModelNotFoundError(decision.router, draft.served_model, "served_model")
-    router = catalogue.router(decision.router)
     rule = router.spec.reward_rule if router else RewardRule()
     for name in rule.signal_weights:
         if not 0.0 <= draft.signals.get(name, 0.0) <= 1.0:
