@@ -7,6 +7,7 @@ from typing import Any, cast
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from server.storage.patience import Patience
 from server.storage.session import SessionLostError
 
 # After so much silence, in seconds, the other side is taken to be dead. The database then drops the session with
@@ -37,7 +38,7 @@ class PostgreSQLSession:
         self._connection = cast("Any", pooled.driver_connection)
         pooled.detach()
         self._connection.autocommit = True
-        self._connection.answer_seconds = _LOST_SECONDS
+        self._connection.patience = Patience(_LOST_SECONDS)
         try:
             for setting, value in _WATCHED.items():
                 self._ask(_SET, value, setting)
