@@ -32,7 +32,8 @@ class ApiKey:
     """A key as it is kept: of its text only the id and a digest. Times are microseconds since 1970.
 
     `routers` are the ids of those it may touch, None for all. `burst` is how many requests may come at once after
-    a pause, where there is a rate.
+    a pause, where there is a rate. `unread` says what this version does not understand of it; that is good for
+    nothing.
     """
 
     id: str
@@ -46,6 +47,7 @@ class ApiKey:
     requests_per_second: float | None = None
     burst: int | None = None
     concurrent_max: int | None = None
+    unread: str = ""
 
     def permits(self, router_id: str) -> bool:
         """Whether it may touch this router."""

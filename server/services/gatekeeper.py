@@ -199,7 +199,7 @@ def _require_scope(key: ApiKey, method: str, access: Access) -> None:
         raise PermissionDeniedError(
             "SCOPE_MISSING",
             f"{method.rpartition('/')[2]} takes a key with the scope {wanted}; key {key.id} is for "
-            f"{', '.join(sorted(key.scopes))}",
+            f"{', '.join(sorted(key.scopes)) or 'nothing'}",
             {"key": key.id, "scope": wanted},
         )
 

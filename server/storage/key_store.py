@@ -38,7 +38,11 @@ def revoke_key(engine: Engine, key_id: str, time_us: int) -> bool:
 
 
 def read_keys(engine: Engine) -> list[ApiKey]:
-    """All keys, in the order of their creation, those that are revoked or expired included."""
+    """All keys, in the order of their creation, those that are revoked or expired included.
+
+    Scopes that this version does not know are left out. A key whose scopes or routers it cannot read at all is
+    good for nothing, but it is there, and can be revoked.
+    """
     query = select(api_keys).order_by(api_keys.c.create_us, api_keys.c.id)
     with engine.execution_options(read_only=True).connect() as connection:
         return [_load(row) for row in connection.execute(query)]
@@ -53,16 +57,38 @@ def key_counts(engine: Engine) -> tuple[int, int]:
 
 
 def _load(row: AnyRow) -> ApiKey:
+    scopes, routers, unread = _permissions(row)
     return ApiKey(
         id=row.id,
         name=row.name,
         digest=bytes(row.digest),
-        scopes=frozenset(map(Scope, json.loads(row.scopes))),
+        scopes=scopes,
         create_us=row.create_us,
-        routers=None if row.routers is None else frozenset(json.loads(row.routers)),
+        routers=routers,
         expire_us=row.expire_us,
         revoke_us=row.revoke_us,
         requests_per_second=row.requests_per_second,
         burst=row.burst,
         concurrent_max=row.concurrent_max,
+        unread=unread,
     )
+
+
+def _permissions(row: AnyRow) -> tuple[frozenset[Scope], frozenset[str] | None, str]:
+    """The scopes and the routers, and what a newer version has written of them that is not understood."""
+    try:
+        scopes = _names(row.scopes)
+        routers = None if row.routers is None else _names(row.routers)
+    except ValueError as error:
+        return frozenset(), frozenset(), str(error)
+    unknown = sorted(scopes - set(Scope))
+    # No scope implies or restricts another, so those that are known mean here what they mean there.
+    return frozenset(map(Scope, scopes.difference(unknown))), routers, ", ".join(unknown)
+
+
+def _names(written: str) -> frozenset[str]:
+    """Raises ValueError for what is no list of names."""
+    names = json.loads(written)
+    if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
+        raise ValueError(f"{written[:80]!r} is no list of names")
+    return frozenset(names)
