@@ -117,11 +117,8 @@ class Learners:
         written = self._parts.log.submit(write, math.inf)
         return asyncio.run_coroutine_threadsafe(written, self._event_loop).result()
 
-    def _refresh_registry(self, router_ids: set[str]) -> None:
+    def _refresh_registry(self, router_id: str) -> None:
         """From the watch's thread, which waits for it: where this raises, it asks again."""
-
-        async def refresh() -> None:
-            for router_id in sorted(router_ids):
-                await self._parts.change.refresh(router_id, partial(registry_store.read_entry, self._parts.engine))
-
-        asyncio.run_coroutine_threadsafe(refresh(), self._event_loop).result()
+        read = partial(registry_store.read_entry, self._parts.engine)
+        refreshed = self._parts.change.refresh(router_id, read)
+        asyncio.run_coroutine_threadsafe(refreshed, self._event_loop).result()

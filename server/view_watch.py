@@ -29,8 +29,9 @@ _STOP_SECONDS = 5.0
 class ViewWatch:
     """A thread of its own. It looks when it is told that there is something, and twice a second if it is not.
 
-    Views are taken while this server does not learn itself, as `takes_views` says. `on_registry` takes over the
-    routers that were changed; where it raises they are given again. `on_looked` is called after every look.
+    Views are taken while this server does not learn itself, as `takes_views` says. `on_registry` takes over one
+    router that was changed; where it raises it is given that one again at the next look, and what is of other
+    routers goes on. `on_looked` is called after every look.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class ViewWatch:
         candidate_views: CandidateViews,
         clock_us: Callable[[], int],
         takes_views: Callable[[], bool],
-        on_registry: Callable[[set[str]], object],
+        on_registry: Callable[[str], object],
         on_looked: Callable[[], object],
     ) -> None:
         self._engine = engine
@@ -52,6 +53,8 @@ class ViewWatch:
         self._on_registry = on_registry
         self._on_looked = on_looked
         self._changes_upto = 0
+        self._changed: set[str] = set()
+        self._misread: set[str] = set()
         self._taken: dict[ViewKey, int] = {}
         self._board = Board(0, set(), {}, None)
         self._learned_upto = -1
@@ -120,9 +123,9 @@ class ViewWatch:
         """Takes over all that is new. Never raises: what cannot be read is looked for again."""
         try:
             self._board = board = read_board(self._reading, self._changes_upto)
-            if board.changed:
-                self._on_registry(board.changed)
+            self._changed |= board.changed
             self._changes_upto = board.head
+            self._take_registry()
             if self._takes_views():
                 self._take(board.positions)
             self._failing = False
@@ -137,6 +140,21 @@ class ViewWatch:
         self._say_if_late()
         self._on_looked()
 
+    def _take_registry(self) -> None:
+        """Raises what is no fault of one router: where storage is away none can be read."""
+        for router in sorted(self._changed):
+            try:
+                self._on_registry(router)
+            except (SQLAlchemyError, OSError):
+                raise
+            except Exception:  # Such as a spec of a newer version.
+                if router not in self._misread:
+                    logger.exception("routers/%s stays as it was: its change cannot be taken over", router)
+                self._misread.add(router)
+            else:
+                self._changed.discard(router)
+                self._misread.discard(router)
+
     def _take(self, positions: Mapping[ViewKey, int]) -> None:
         wanted = {key for key, seq in positions.items() if self._taken.get(key, -1) < seq}
         if not wanted:
@@ -145,9 +163,10 @@ class ViewWatch:
             try:
                 self._put(found)
                 self._refused.discard(found.key)
-            except ViewVersionError as error:
+            except Exception as error:  # A view that is damaged, say, must not keep the others from being taken.
                 if found.key not in self._refused:
-                    logger.warning("routers/%s keeps its last view: %s", found.router, error)
+                    damaged = not isinstance(error, ViewVersionError)
+                    logger.warning("routers/%s keeps its last view: %s", found.router, error, exc_info=damaged)
                 self._refused.add(found.key)
             self._taken[found.key] = found.seq
 
