@@ -32,7 +32,7 @@ class Watched:
 
     def __init__(self, disk: Disk, on_registry: Callable[[str], object]) -> None:
         self.views, self.candidate_views = Views(), CandidateViews()
-        self._looked = threading.Condition()
+        self.looked = threading.Condition()
         self._looks = 0
         self.watch = ViewWatch(
             disk.engine,
@@ -45,15 +45,15 @@ class Watched:
         )
 
     def _look(self) -> None:
-        with self._looked:
+        with self.looked:
             self._looks += 1
-            self._looked.notify_all()
+            self.looked.notify_all()
 
     def look(self) -> None:
         """Returns when it has looked once more, from beginning to end."""
-        with self._looked:
+        with self.looked:
             until = self._looks + 2
-            assert self._looked.wait_for(lambda: self._looks >= until, DEADLINE_SECONDS)
+            assert self.looked.wait_for(lambda: self._looks >= until, DEADLINE_SECONDS)
 
 
 @contextmanager
