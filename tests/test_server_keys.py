@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 from dataclasses import replace
 
@@ -55,6 +56,31 @@ def test_any_other_text_is_no_key() -> None:
         *(other, text[:17] + other[17:], other[:17] + text[17:], key.id, key.digest.hex(), "é" * 81),
     ):
         assert refused(ring, wrong) == "KEY_INVALID"
+
+
+def test_every_text_is_compared_in_constant_time_whether_there_is_such_a_key_or_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text, key = made()
+    unknown, _ = made()
+    ring = ring_of(key)
+    compare, asked = hmac.compare_digest, []
+
+    def spy(given: bytes, kept: bytes) -> bool:
+        same = compare(given, kept)
+        asked.append((given, kept, same))
+        return same
+
+    monkeypatch.setattr(hmac, "compare_digest", spy)
+    wrong_secret = text[:-1] + ("0" if text[-1] != "0" else "1")
+    for wrong in (unknown, wrong_secret, "no key at all"):
+        assert refused(ring, wrong) == "KEY_INVALID"
+    assert ring.authenticate(text, NOW_US) is key
+    texts = (unknown, wrong_secret, "no key at all", text)
+    assert [given for given, _, _ in asked] == [digest_of(each) for each in texts]
+    assert [kept == key.digest for _, kept, _ in asked] == [False, True, False, True]
+    assert [len(kept) for _, kept, _ in asked] == [32] * 4
+    assert [same for _, _, same in asked] == [False, False, False, True]
 
 
 def test_only_who_has_the_whole_key_hears_that_it_is_revoked_or_expired() -> None:
