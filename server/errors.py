@@ -157,7 +157,7 @@ class PermissionDeniedError(PointsmanError):
 
 
 class LimitExceededError(PointsmanError):
-    """The key has used up what it may; the same request can be sent again after `retry_seconds`."""
+    """A key has used up what it may, or all callers have; the same can be sent again after `retry_seconds`."""
 
     def __init__(self, reason: str, message: str, metadata: Mapping[str, str], retry_seconds: float) -> None:
         super().__init__(message, metadata)
