@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from pathlib import Path
@@ -203,10 +204,26 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
 
 
 @BOTH_ENGINES
-def test_an_error_of_the_database_does_not_tell_what_was_to_be_written(disk: Disk) -> None:
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO decisions (prompt) VALUES (:prompt)",
+        # PostgreSQL tells the whole row of which this is missing.
+        "UPDATE decisions SET prompt = :prompt, model = NULL",
+    ],
+)
+def test_an_error_of_the_database_does_not_tell_what_was_to_be_written(
+    disk: Disk, statement: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk.put_router("default", RouterSpec(embedding_dimensions=8), "a", "b")
+    disk.decide(draft_decision(hex_id(1)))
+    prompt = {"prompt": " ".join(("a", "secret"))}  # Not as it is in the source, whose lines the log has.
     with pytest.raises(DBAPIError) as caught, disk.engine.begin() as connection:
-        connection.execute(text("INSERT INTO decisions (prompt) VALUES (:prompt)"), {"prompt": "a secret"})
-    assert "secret" not in str(caught.value)
+        connection.execute(text(statement), prompt)
+    logging.getLogger("test").error("a failure: %s", caught.value, exc_info=caught.value)
+    assert "decisions" in str(caught.value.orig)
+    assert type(caught.value.orig).__name__ in caplog.text
+    assert "a secret" not in caplog.text
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])

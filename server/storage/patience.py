@@ -43,23 +43,27 @@ class Patience:
 
 class PatientConnection(psycopg.Connection[Any]):
     """Closes itself if an answer takes longer than its `patience`, None being as long as it takes, or the wait for
-    it fails.
+    it fails. Its errors say what is wrong, without the values of any row.
     """
 
     patience: Patience | None = None
 
     def wait(self, gen: Generator[Any, Any, T], *given: Any, **named: Any) -> T:
-        """Waits for what psycopg has asked the database. Raises OperationalError."""
+        """Waits for what psycopg has asked the database. Raises psycopg.Error."""
         waited = gen if self.patience is None else self._patient(gen, self.patience)
         try:
             return super().wait(waited, *given, **named)
-        except psycopg.OperationalError:
+        except psycopg.Error as error:
             # The database's own errors come once it has answered. But where the wait itself fails, as when a
             # network breaks, psycopg does not tell libpq, which goes on to call the connection good: nothing works
             # on it any more, but no pool would throw it away, nor would anyone hear that it is not known what has
             # become of a commit.
-            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+            lost = isinstance(error, psycopg.OperationalError)
+            if lost and self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self.pgconn.finish()
+            # Errors get into the log. DETAIL may be the row that could not be written, with its prompt.
+            if error.diag.message_primary:
+                error.args = (error.diag.message_primary,)
             raise
 
     def _patient(self, gen: Generator[Any, Any, T], patience: Patience) -> Generator[Any, Any, T]:
