@@ -33,7 +33,7 @@ from server.services.health import HealthService
 from server.settings import Settings
 from server.statuses import Statuses
 from server.storage import registry_store
-from server.storage.positions import log_time_us
+from server.storage.positions import database_time_us, log_time_us
 from server.storage.retention import require_window
 from server.tracing.asked import open_tracing
 from server.usecases.promote_policy import PromotePolicy
@@ -118,12 +118,12 @@ class App:
 
     async def start(self, declared: list[DeclaredRouter]) -> None:
         """Migrates, applies what a file declares, and serves. Raises OSError if the address is taken, or the
-        database by a server that does not go with this one, InvalidFieldError if the doors are not as the settings
-        need them.
+        database by a server that does not go with this one, or if the clock is far ahead of the database's, and
+        InvalidFieldError if the doors are not as the settings need them.
         """
         doors = Doors(self._settings)
         await asyncio.to_thread(self._database.open)
-        self._clock.reached(await asyncio.to_thread(log_time_us, self._engine))
+        await asyncio.to_thread(self._set_clock)
         await self._key_watch.refresh()
         doors.require_locked(self._ring.locked)
         head = await asyncio.to_thread(self._reader.head)  # What is changed from here on, the watch will see.
@@ -185,6 +185,12 @@ class App:
     async def wait(self) -> None:
         """Serves until `stop`."""
         await self._server.wait_for_termination()
+
+    def _set_clock(self) -> None:
+        logged_us, database_us = log_time_us(self._engine), database_time_us(self._engine)
+        if database_us is not None:
+            self._clock.require_believable(max(logged_us, database_us))
+        self._clock.reached(logged_us)
 
     def _roles(self, views: Views) -> Roles:
         watch = self._learners.watch

@@ -54,6 +54,16 @@ class LogClock:
         with self._lock:
             self._time_ns = max(self._now_ns(), time_us * 1000)
 
+    def require_believable(self, others_us: int) -> None:
+        """Raises OSError if the machine's clock is ahead of this time, which others know, by over five minutes."""
+        ahead_ns = self._wall_ns() - others_us * 1000
+        if ahead_ns > _DOUBT_NS:
+            raise OSError(
+                f"this machine's clock is ahead of the database's, and of its log, by {ahead_ns // _SECOND_NS} s: "
+                "set it right, then start again. The log's time would follow it for good, for every server, and "
+                "all open windows and sessions would end"
+            )
+
     def _now_ns(self) -> int:
         read_ns, wall_ns = self._monotonic_ns(), self._wall_ns()
         passed_ns, self._read_ns = read_ns - self._read_ns, read_ns

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from clocks import DAY_US, MINUTE_US, YEARS_US, Machine
-from engines import BOTH_ENGINES
+from engines import BOTH_ENGINES, POSTGRESQL
 from grpc_health.v1 import health_pb2
 from pointsman.v1 import router_service_pb2 as pb
 from servers import Disk, Running, eventually, running_app
@@ -189,9 +189,9 @@ async def test_started_again_with_a_clock_that_is_behind_it_goes_on_from_the_log
     url: str, featuriser: Featuriser
 ) -> None:
     ahead = Machine()
-    ahead.jump_us(YEARS_US)
     async with running_app(url, featuriser, clock=ahead.log_clock()) as served:
         await served.create_models(a={}, b={})
+        await jumped(ahead, served, YEARS_US)
         before = await served.route(prompt="in ten years")
     right = Machine()
     async with running_app(url, featuriser, clock=right.log_clock()) as served:
@@ -201,3 +201,38 @@ async def test_started_again_with_a_clock_that_is_behind_it_goes_on_from_the_log
         right.pass_us(DAY_US)
         later = await served.route(prompt="tomorrow")
         assert later.create_time.seconds >= decision.create_time.seconds + 0.85 * 86_400
+
+
+@POSTGRESQL
+async def test_a_clock_that_is_ahead_of_the_databases_keeps_a_server_from_starting(
+    url: str, featuriser: Featuriser
+) -> None:
+    wrong = Machine()
+    async with running_app(url, featuriser, clock=Machine().log_clock()) as served:
+        await served.create_models(a={}, b={})
+        before = await served.route(prompt="before")
+        wrong.jump_us(YEARS_US)
+        with pytest.raises(OSError, match="ahead of the database's, and of its log, by 3155"):
+            async with running_app(url, featuriser, clock=wrong.log_clock()):
+                pass
+        after = await served.route(prompt="after")
+        assert after.create_time.seconds < before.create_time.seconds + YEARS_US // 2_000_000
+        assert await served.report(before, reward=1.0) == pb.DISPOSITION_RECORDED
+    # One that is a little ahead, or years behind, does not.
+    for off_us in (4 * MINUTE_US, -YEARS_US):
+        other = Machine()
+        other.jump_us(off_us)
+        async with running_app(url, featuriser, clock=other.log_clock()) as served:
+            assert (await served.route(prompt="again")).create_time.seconds >= after.create_time.seconds
+
+
+@POSTGRESQL
+async def test_where_the_log_has_come_as_far_a_server_with_that_clock_may_start(
+    url: str, featuriser: Featuriser
+) -> None:
+    machine = Machine()
+    async with running_app(url, featuriser, clock=machine.log_clock()) as served:
+        await served.create_models(a={}, b={})
+        await jumped(machine, served, YEARS_US)
+    async with running_app(url, featuriser, clock=machine.log_clock()) as served:
+        await served.route(prompt="again")

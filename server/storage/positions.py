@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, func, select, text
 
 from server.storage.schema import changes, decisions, log_head, reports, snapshots
+
+_DATABASE_TIME = text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,14 @@ def log_time_us(engine: Engine) -> int:
     """The time of the log's last record, in microseconds since 1970; 0 in an empty log."""
     with engine.execution_options(read_only=True).connect() as connection:
         return int(connection.execute(select(log_head.c.time_us)).scalar_one())
+
+
+def database_time_us(engine: Engine) -> int | None:
+    """The time by the database's own clock, in microseconds since 1970; None for SQLite, which has none."""
+    if engine.dialect.name == "sqlite":
+        return None
+    with engine.execution_options(read_only=True).connect() as connection:
+        return int(connection.execute(_DATABASE_TIME).scalar_one())
 
 
 def time_after_us(engine: Engine, position: int) -> int | None:
