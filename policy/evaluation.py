@@ -180,6 +180,8 @@ class Evaluation:
 
     def on_report(self, report: ReportRecord, decision: DecisionRecord) -> None:
         """A report on one of the router's decisions was logged. Raises OrderError if it was not answered yet."""
+        if decision.router_uid != self._router.uid:
+            return  # Another router's that had the same name, of which nothing was answered here.
         self._require_answered(decision)
         if report.seq <= decision.seq:
             raise OrderError(f"a report at {report.seq} is on a decision after it, at {decision.seq}")
@@ -202,6 +204,8 @@ class Evaluation:
 
     def on_close(self, decision: DecisionRecord, joined: Joined) -> None:
         """A decision's window has closed. Raises OrderError if it was not answered yet."""
+        if decision.router_uid != self._router.uid:
+            return
         self._require_answered(decision)
         for _, asked in self._roster.asked:
             asked.on_close(decision, joined)
