@@ -43,6 +43,10 @@ class EvaluationFold(LogFold[Evaluation]):
             each.router.id: _Setting(each.router, each.candidates, each.since_seq) for each in stored
         }
 
+    def uid(self, router: str) -> int:
+        """The uid of the router that is followed under this name."""
+        return self._settings[router].router.uid
+
     def since_seq(self, router: str) -> int:
         """From which position on the router's live policy has been what it is."""
         return self._settings[router].since_seq

@@ -160,6 +160,8 @@ class EvaluationLoop:
             if fold is None or evaluation is None:
                 return None
             entry = self._registry.entry(router)
+            if entry is not None and entry.router.uid != fold.uid(router):
+                return None  # Of another router that has its name, and that the log has still to end or begin.
             requirements = (entry.promotion if entry else Promotion()).requirements
             return found_of(evaluation, fold.seq, fold.since_seq(router), requirements)
 

@@ -49,7 +49,9 @@ class StoredEvaluations:
         try:
             with self._lock:
                 known = self._newest(router, keep)
-                return known and found_of(known[1], known[0].seq, known[0].since_seq, requirements)
+                if known is None or (entry is not None and entry.router.uid != known[0].router.uid):
+                    return None  # What is saved may still be another router's that had the name.
+                return found_of(known[1], known[0].seq, known[0].since_seq, requirements)
         except SQLAlchemyError as error:
             raise StorageUnavailableError from error
         except ValueError as error:

@@ -1,18 +1,22 @@
-"""A router that is created again under the id of one that was deleted is evaluated by nothing of its namesake's."""
+"""A router that is created again under its former id is evaluated by nothing of the one that was deleted."""
 
 from __future__ import annotations
 
 from pointsman.v1 import registry_service_pb2 as registry_pb
-from servers import Disk, Running, draft_decision, eventually, hex_id, last_seq, running_app
+from servers import Disk, draft_decision, eventually, hex_id, last_seq, running_app
 from test_server_evaluation_loop import EVALUATION, SERVING, evaluated, folded
 
 from policy.domain import ModelError, RewardJoin, RewardRule, RouterSpec
 from policy.features import Featuriser
 from policy.log import DecisionRecord, Usage
 from server.evaluation_fold import EvaluationFold
+from server.evaluation_loop import EvaluationLoop
 from server.storage import registry_store as store
 from server.storage.engine import open_engine
-from server.storage.evaluation_store import load_evaluations
+from server.storage.evaluation_store import load_evaluations, put_evaluation
+from server.storage.writes import Transact
+from server.stored_evaluation import StoredEvaluations
+from server.views import CandidateViews
 
 NAME = "routers/support"
 
@@ -72,6 +76,34 @@ def test_the_guard_and_the_counts_know_nothing_of_what_a_namesakes_calls_came_to
     evaluation = folded(disk.reader).follower("default")
     assert evaluation.results().revised == 0
     assert {each["count"] for each in evaluation._guard.state()["levels"].values()} == {0}
+
+
+def test_what_was_found_of_a_namesake_is_not_said_of_the_router_that_has_its_name_now(disk: Disk) -> None:
+    """Neither by the evaluation that has yet to come to it in the log, nor from what was saved before it."""
+    fresh(disk)
+    disk.decide(draft_decision(hex_id(1)))
+    fold = folded(disk.reader)
+    disk.one(Transact(put_evaluation("default", fold.seq, fold.snapshot("default"))))
+    saved = StoredEvaluations(disk.engine, disk.registry)
+    loop = evaluating(disk, fold)
+    assert [each("default").results.decisions for each in (loop.find, saved.find, saved.glance)] == [1, 1, 1]
+    disk.change("default", store.delete_router("default", None))
+    fresh(disk)
+    assert [each("default") for each in (loop.find, saved.find, saved.glance)] == [None, None, None]
+    while fold.advance(100):
+        pass
+    assert loop.find("default").results.decisions == 0
+
+
+def evaluating(disk: Disk, fold: EvaluationFold) -> EvaluationLoop:
+    """One that has come as far as this, and rests."""
+
+    def unheard(*_: object) -> None: ...
+
+    followed = (disk.engine, disk.reader, disk.registry, CandidateViews())
+    loop = EvaluationLoop(*followed, unheard, lambda: disk.now_us, unheard, unheard, unheard, 10.0)
+    loop._fold = fold
+    return loop
 
 
 async def test_a_server_goes_on_evaluating_all_routers_also_after_a_restart(
