@@ -48,8 +48,8 @@ class EvaluationUnavailableError(PointsmanError):
 
     def __init__(self, router: str) -> None:
         super().__init__(
-            f"nothing is known of routers/{router} yet: the evaluation has to come to it in the log, "
-            "or has died, which the health of pointsman.v1.evaluation says",
+            f"nothing is known of routers/{router} now: the evaluation has to come to it in the log, "
+            "or closes the windows of long ago, or has died, which the health of pointsman.v1.evaluation says",
             {"router": router},
         )
 

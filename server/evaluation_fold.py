@@ -14,6 +14,7 @@ from policy.promotion import PolicyRecord, other_policy
 from server.learner_fold import LogFold, Position, learned_as
 from server.storage.evaluation_store import StoredEvaluation
 from server.storage.reader import LogReader
+from server.storage.tail import LogPage
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +25,34 @@ class _Setting:
     candidates: tuple[CandidateSpec, ...]
     since_seq: int
 
+    @classmethod
+    def first(cls, router: Router) -> _Setting:
+        """That of a router that is new."""
+        return cls(router, (), router.uid)
+
+    def then(self, router: Router, record: RegistryRecord) -> _Setting:
+        """What it is from this record on, by which the router has become this."""
+        if not isinstance(record, PolicyRecord):
+            anew, candidates = other_policy(self.router.spec, router.spec), self.candidates
+        else:
+            anew = other_policy(self.router.spec, router.spec) or record.restored is not None
+            candidates = record.candidates
+        return _Setting(router, candidates, record.seq if anew else self.since_seq)
+
 
 class EvaluationFold(LogFold[Evaluation]):
-    """The evaluations of all routers at one position of the log."""
+    """The evaluations of all routers at one position of the log.
 
-    def __init__(self, reader: LogReader, stored: list[StoredEvaluation]) -> None:
+    `read` takes as long as learning the whole log where there is a new candidate that learns; it changes nothing
+    that can be asked for, and raises ReplayStoppedError as soon as it is `stopping`.
+    """
+
+    def __init__(
+        self,
+        reader: LogReader,
+        stored: list[StoredEvaluation],
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
         super().__init__(
             reader,
             {
@@ -42,6 +66,14 @@ class EvaluationFold(LogFold[Evaluation]):
         self._settings = {
             each.router.id: _Setting(each.router, each.candidates, each.since_seq) for each in stored
         }
+        self._stopping = stopping
+        self._known: dict[int, dict[str, Learned]] = {}
+
+    def read(self, limit: int, upto: int | None = None) -> LogPage:
+        """As of any fold, and learns what the page's new candidates begin with."""
+        page = super().read(limit, upto)
+        self._learn_beforehand(page)
+        return page
 
     def uid(self, router: str) -> int:
         """The uid of the router that is followed under this name."""
@@ -81,25 +113,40 @@ class EvaluationFold(LogFold[Evaluation]):
             self._settings.pop(record.router_id, None)
 
     def _begin(self, router: Router) -> Evaluation:
-        self._settings[router.id] = _Setting(router, (), router.uid)
+        self._settings[router.id] = _Setting.first(router)
         return Evaluation(router)
 
     def _changed(self, follower: Evaluation, router: Router, record: RegistryRecord) -> Evaluation:
-        before = self._settings[router.id]
-        candidates, since = before.candidates, before.since_seq
+        before, after = self._settings[router.id], self._settings[router.id].then(router, record)
         recorded = record if isinstance(record, PolicyRecord) else None
-        if other_policy(before.router.spec, router.spec) or (recorded and recorded.restored):
+        if after.since_seq != before.since_seq:
             follower.restart(record.seq, promoted=recorded is not None)
-            since = record.seq
         if router != before.router:
             follower.on_registry(router)
         if recorded is not None:
-            candidates = recorded.candidates
-            follower.on_candidates(candidates, self._learned(before, recorded))
+            follower.on_candidates(after.candidates, self._known.pop(record.seq))
             if recorded.requirements is not None:
                 follower.on_requirements(recorded.requirements, record.seq)
-        self._settings[router.id] = _Setting(router, candidates, since)
+        self._settings[router.id] = after
         return follower
+
+    def _learn_beforehand(self, page: LogPage) -> None:
+        """Learns what the page's new candidates begin with, from the log alone: nobody who asks has to wait."""
+        settings = dict(self._settings)
+        for record in page.records:
+            if not isinstance(record, RegistryRecord):
+                continue
+            if record.seq <= self._followed_upto.get(record.router_id, 0):
+                continue
+            before = settings.get(record.router_id)
+            if record.router is None:
+                settings.pop(record.router_id, None)
+            elif before is None:
+                settings[record.router_id] = _Setting.first(record.router)
+            else:
+                if isinstance(record, PolicyRecord):
+                    self._known[record.seq] = self._learned(before, record)
+                settings[record.router_id] = before.then(record.router, record)
 
     def _learned(self, before: _Setting, record: PolicyRecord) -> dict[str, Learned]:
         """What new candidates begin with, by name: what a learner of their kind knows of the log so far.
@@ -111,6 +158,6 @@ class EvaluationFold(LogFold[Evaluation]):
         new = [each for each in record.candidates if each.id not in known and each.learns and not each.features]
         found: dict[LearnerKind, Learned] = {}
         for kind in {each.learner or before.router.spec.learner for each in new}:
-            learner = learned_as(self._reader, before.router, kind, record)
+            learner = learned_as(self._reader, before.router, kind, record, self._stopping)
             found[kind] = Learned(learner.router, learner.state())
         return {each.id: found[each.learner or before.router.spec.learner] for each in new}

@@ -21,6 +21,7 @@ from policy.promotion import Promotion, better_fixed, judged
 from policy.verdict import Requirements
 from server.errors import PointsmanError
 from server.evaluation_fold import EvaluationFold
+from server.learner_fold import ReplayStoppedError
 from server.registry import Registry
 from server.storage.evaluation_store import forget_evaluations, load_evaluations, put_evaluation
 from server.storage.reader import LogReader
@@ -42,6 +43,7 @@ _PAUSE_SECONDS_MAX = 1.0
 _UPKEEP_SHARE = 0.002
 _UPKEEP_GAP_SECONDS_MAX = 15.0
 _WATCH_SECONDS = 1.0
+_FIND_SECONDS = 1.0
 
 Submit = Callable[[Transact], object]
 
@@ -135,7 +137,9 @@ class EvaluationLoop:
         self._wake.set()
 
     def stop(self) -> None:
-        """Saves the state as it is, and ends; what is left of the log is for the next start."""
+        """Saves the state as it is, and ends; what is left of the log is for the next start. Where it is learning
+        what a candidate begins with, it ends with what was saved last.
+        """
         self._stopping = True
         self._wake.set()
         if self._thread.is_alive():
@@ -153,23 +157,37 @@ class EvaluationLoop:
         return None if fold is None else fold.seq
 
     def find(self, router: str) -> Found | None:
-        """What is known of a router now; None if the evaluation has not come to it. Waits for a page at most."""
-        with self._lock:
-            fold = self._fold
-            evaluation = fold.follower(router) if fold is not None else None
-            if fold is None or evaluation is None:
-                return None
-            entry = self._registry.entry(router)
-            if entry is not None and entry.router.uid != fold.uid(router):
-                return None  # Of another router that has its name, and that the log has still to end or begin.
-            requirements = (entry.promotion if entry else Promotion()).requirements
-            return found_of(evaluation, fold.seq, fold.since_seq(router), requirements)
+        """What is known of a router now; None if the evaluation has not come to it. Waits for a page, but for no
+        longer than a second: None then, too.
+        """
+        # The windows that ended while no server ran are closed with one record: whoever asks meanwhile must not
+        # keep a thread that others wait for.
+        if not self._lock.acquire(timeout=_FIND_SECONDS):
+            return None
+        try:
+            return self._find(router)
+        finally:
+            self._lock.release()
+
+    def _find(self, router: str) -> Found | None:
+        """What `find` finds; for who has the lock."""
+        fold = self._fold
+        evaluation = fold.follower(router) if fold is not None else None
+        if fold is None or evaluation is None:
+            return None
+        entry = self._registry.entry(router)
+        if entry is not None and entry.router.uid != fold.uid(router):
+            return None  # Of another router that has its name, and that the log has still to end or begin.
+        requirements = (entry.promotion if entry else Promotion()).requirements
+        return found_of(evaluation, fold.seq, fold.since_seq(router), requirements)
 
     def _run(self) -> None:
         while True:
             try:
-                self._follow()
+                self._begin()
                 return
+            except ReplayStoppedError:
+                return  # Saved is what was saved last: what comes after it is for the next start.
             except (SQLAlchemyError, OSError, PointsmanError) as error:
                 if self._abandoned:
                     return
@@ -183,9 +201,14 @@ class EvaluationLoop:
                 logger.exception("the evaluation has died; routing and learning go on")
                 self._on_health(False)
                 return
-            finally:
-                with self._lock:
-                    self._fold = None
+
+    def _begin(self) -> None:
+        try:
+            self._follow()
+        finally:
+            # Before anybody hears that it has ended: nothing is found from here on.
+            with self._lock:
+                self._fold = None
 
     def _follow(self) -> None:
         fold = self._open()
@@ -199,8 +222,9 @@ class EvaluationLoop:
         healthy = False
         while True:
             began = time.thread_time()
+            page = fold.read(_PAGE)
             with self._lock:
-                advanced = fold.advance(_PAGE)
+                advanced = fold.follow(page)
                 if self._abandoned:
                     return
                 save.changed |= fold.changed
@@ -230,11 +254,14 @@ class EvaluationLoop:
     def _open(self) -> EvaluationFold:
         stored = load_evaluations(self._engine)
         try:
-            return EvaluationFold(self._reader, stored)
+            return EvaluationFold(self._reader, stored, self._ends)
         except ValueError as error:
             logger.warning("the whole log is evaluated again: %s", error)
             self._submit(Transact(forget_evaluations(stored), logs=False))
-            return EvaluationFold(self._reader, [])
+            return EvaluationFold(self._reader, [], self._ends)
+
+    def _ends(self) -> bool:
+        return self._stopping or self._abandoned
 
     def _publish(self, fold: EvaluationFold, routers: set[str]) -> NewViews:
         """Publishes what the canaries know, for the decisions that they have a share in; gives it."""
@@ -281,7 +308,8 @@ class EvaluationLoop:
         once, and once when a model alone is no longer better.
         """
         for router in sorted(routers):
-            found = self.find(router)
+            with self._lock:
+                found = self._find(router)
             of = {"router": router}
             name = found.worse_than if found else ""
             before = self._alarms.pop(router, "")

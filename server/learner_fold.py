@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
@@ -21,6 +21,10 @@ from server.storage.tail import LogPage
 _RECENT_DECISIONS = 20_000
 _CLOSING_CHUNK = 1000
 _REPLAY_PAGE = 1000
+
+
+class ReplayStoppedError(Exception):
+    """The log was to be learned from its beginning, and whoever wants that known is to end."""
 
 
 class Follower(Protocol):
@@ -91,6 +95,13 @@ class LogFold(ABC, Generic[F]):
 
         Raises LogDroppedError if some of them were dropped since the first were followed.
         """
+        return self.follow(self.read(limit, upto))
+
+    def read(self, limit: int, upto: int | None = None) -> LogPage:
+        """The records that `advance` would follow, for `follow`: with the reading done, nothing else is yet.
+
+        Raises as `advance` does.
+        """
         limit = max(limit, (self._floor or 0) - self.seq)  # Hardly anything is left below it.
         if upto is not None:
             limit = min(limit, upto - self.seq)
@@ -100,6 +111,10 @@ class LogFold(ABC, Generic[F]):
         if page.floor > max(self._floor, self.seq):
             raise LogDroppedError(f"the log was dropped up to {page.floor}, while it was read from {self.seq}")
         self._prefetch(page)
+        return page
+
+    def follow(self, page: LogPage) -> int:
+        """Follows what was `read`; gives how many positions."""
         for record in page.records:
             self._close_windows(record.time_us)
             self._apply(record)
@@ -209,12 +224,22 @@ class LogFold(ABC, Generic[F]):
 
 
 class LearnerFold(LogFold[RouterLearner]):
-    """The learners of all routers at one position of the log."""
+    """The learners of all routers at one position of the log.
 
-    def __init__(self, reader: LogReader, snapshots: list[StoredSnapshot]) -> None:
+    Where the log has to be learned from its beginning for one record, `advance` raises ReplayStoppedError once it
+    is `stopping`. The fold is then of no more use: a part of a page was followed.
+    """
+
+    def __init__(
+        self,
+        reader: LogReader,
+        snapshots: list[StoredSnapshot],
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
         restored = {each.router.id: RouterLearner.restore(each.router, each.state) for each in snapshots}
         positions = {each.router.id: Position(each.seq, each.closed_through_us) for each in snapshots}
         super().__init__(reader, {router: (restored[router], positions[router]) for router in restored})
+        self._stopping = stopping
 
     def view(self, router: str) -> PolicyView | None:
         """What decisions of this router are to be made with now; None once it was deleted.
@@ -246,7 +271,7 @@ class LearnerFold(LogFold[RouterLearner]):
             if router == follower.router:
                 return follower  # A candidate that comes or goes changes nothing of what is learned.
             if router.spec.learner is not follower.router.spec.learner:
-                follower = learned_as(self._reader, follower.router, router.spec.learner, record)
+                follower = learned_as(self._reader, follower.router, router.spec.learner, record, self._stopping)
         follower.on_registry(router)
         return follower
 
@@ -271,26 +296,44 @@ class LearnerFold(LogFold[RouterLearner]):
         """What was saved by another version, learned from the log again, so far as it is in the log."""
         if restored.position is None:
             return RouterLearner(router)
-        fold = LearnerFold(self._reader.without_tail(), [])
-        while fold.seq < restored.position and fold.advance(_REPLAY_PAGE, restored.position):
-            pass
-        return fold._followers[router.id]
+        fold = _Replay(self._reader.without_tail(), self._stopping)
+        return fold.learned(router.id, restored.position)
 
 
-class _OneKind(LearnerFold):
+class _Replay(LearnerFold):
+    """The learners of all routers from the log's beginning on, until it is `stopping`."""
+
+    def __init__(self, reader: LogReader, stopping: Callable[[], bool]) -> None:
+        super().__init__(reader, [], stopping)
+
+    def learned(self, router: str, upto: int) -> RouterLearner:
+        """The router's learner once it knows all up to a position. Raises LogDroppedError, ReplayStoppedError."""
+        while self.seq < upto and self.advance(_REPLAY_PAGE, upto):
+            self._require_wanted()
+        return self._followers[router]
+
+    def _fetch_closing(self, upto_us: int) -> None:
+        self._require_wanted()  # Between two records there may be millions of windows that end.
+        super()._fetch_closing(upto_us)
+
+    def _require_wanted(self) -> None:
+        if self._stopping():
+            raise ReplayStoppedError
+
+
+class _OneKind(_Replay):
     """The learner of one router, as if it had been of this kind from the beginning."""
 
-    def __init__(self, reader: LogReader, router: Router, kind: LearnerKind) -> None:
-        super().__init__(reader, [])
+    def __init__(self, reader: LogReader, router: Router, kind: LearnerKind, stopping: Callable[[], bool]) -> None:
+        super().__init__(reader, stopping)
         self._of = router
         self._kind = kind
 
     def before(self, record: RegistryRecord) -> RouterLearner:
         """Learns all that was before a record of the router's."""
-        while self.seq < record.seq - 1 and self.advance(_REPLAY_PAGE, record.seq - 1):
-            pass
+        learner = self.learned(self._of.id, record.seq - 1)
         self._close_windows(record.time_us)
-        return self._followers[self._of.id]
+        return learner
 
     def _change_router(self, record: RegistryRecord) -> None:
         if record.router_id == self._of.id:
@@ -306,10 +349,17 @@ class _OneKind(LearnerFold):
         return replace(router, spec=replace(router.spec, learner=self._kind))
 
 
-def learned_as(reader: LogReader, router: Router, kind: LearnerKind, record: RegistryRecord) -> RouterLearner:
+def learned_as(
+    reader: LogReader,
+    router: Router,
+    kind: LearnerKind,
+    record: RegistryRecord,
+    stopping: Callable[[], bool],
+) -> RouterLearner:
     """What a learner of this kind knows of the router just before a record, learned from the log's beginning.
 
     So a policy that is promoted, with another kind of learner than the router had, begins with all that was
     ever reported, and rebuilding it gives the same bits. It takes as long as learning the log does.
+    Raises ReplayStoppedError as soon as it is `stopping`.
     """
-    return _OneKind(reader.without_tail(), router, kind).before(record)
+    return _OneKind(reader.without_tail(), router, kind, stopping).before(record)

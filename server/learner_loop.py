@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from policy.learner import StateVersionError
 from server.errors import PointsmanError
-from server.learner_fold import LearnerFold
+from server.learner_fold import LearnerFold, ReplayStoppedError
 from server.storage.codec import dump_router
 from server.storage.reader import LogReader, StoredSnapshot
 from server.storage.schema import changes, snapshots
@@ -80,7 +80,9 @@ class LearnerLoop:
         self._wake.set()
 
     def stop(self) -> None:
-        """Learns what is in the log, saves a snapshot, and ends."""
+        """Learns what is in the log, saves a snapshot, and ends. Where the log is being learned from its beginning
+        for one record it ends without: that is begun again after the next start.
+        """
         self._stopping = True
         self._wake.set()
         self._thread.join()
@@ -95,6 +97,8 @@ class LearnerLoop:
             try:
                 self._follow()
                 return
+            except ReplayStoppedError:
+                return  # Saved is what was saved last: what comes after it is for the next start.
             except (SQLAlchemyError, OSError, PointsmanError) as error:
                 if self._abandoned:
                     return
@@ -155,10 +159,13 @@ class LearnerLoop:
 
     def _open(self) -> LearnerFold:
         try:
-            return LearnerFold(self._reader, self._reader.latest_snapshots())
+            return LearnerFold(self._reader, self._reader.latest_snapshots(), self._ends)
         except StateVersionError as error:
             logger.warning("the whole log is learned again: %s", error)
-            return LearnerFold(self._reader, [])
+            return LearnerFold(self._reader, [], self._ends)
+
+    def _ends(self) -> bool:
+        return self._stopping or self._abandoned
 
     def _publish(self, fold: LearnerFold, routers: set[str], *, settled: bool = False) -> None:
         found = {router: ("", fold.view(router)) for router in routers}

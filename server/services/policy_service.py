@@ -206,7 +206,7 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
     async def GetEvaluation(self, request: pb.GetEvaluationRequest, context: Context) -> pb.GetEvaluationResponse:
         """Says what is known of a router's candidates."""
         router_id = self._router(parse_router("router", request.router)).router.id
-        # It may have to wait for a page of the log.
+        # It may have to wait for a page of the log, for a second at most.
         found = await asyncio.to_thread(self._find, router_id)
         if found is None:
             raise EvaluationUnavailableError(router_id)

@@ -29,7 +29,7 @@ from server.usecases.change_registry import ChangeRegistry
 _HOLDBACK_MAX = 0.99
 
 Find = Callable[[str], Found | None]
-"""What the evaluation knows of a router; may wait for a page of the log."""
+"""What the evaluation knows of a router; may wait for a page of the log, a second at most."""
 
 
 @dataclass(frozen=True, slots=True)
