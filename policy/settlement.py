@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from policy.choices import Candidate
 from policy.confidence import Bounds
-from policy.domain import FloatArray, Router, RouterSpec, require_number
+from policy.domain import WORTH_USD_MIN, FloatArray, Router, RouterSpec, require_number
 from policy.evidence import Events, LeftOut, Metric, settled
 from policy.log import DecisionRecord, ReportRecord
 from policy.standing import Block, Standing
@@ -32,10 +32,10 @@ class Limits:
 
     They are declared before the first event: a bound that followed the data would have seen what it bounds.
     `cost_max_usd` None is taken from the router: what a call of 8,192 tokens in and 4,096 out costs on its
-    dearest model; if it has no prices, 50 budgets of a request, or what quality from 0 to 1 is worth.
-    What a call may take from utility follows from these and from what quality is worth. With a budget alone it
-    is `utility_loss_max`, and the price of money is kept to what a call of the largest cost takes that at.
-    Raises InvalidFieldError.
+    dearest model; if it has no prices, or they come to next to nothing, 50 budgets of a request, or what quality
+    from 0 to 1 is worth. What a call may take from utility follows from these and from what quality is worth. With
+    a budget alone it is `utility_loss_max`, and the price of money is kept to what a call of the largest cost
+    takes that at. Raises InvalidFieldError.
     """
 
     cost_max_usd: float | None = None
@@ -65,8 +65,9 @@ class Limits:
 
 def _cost_max_usd(router: Router) -> float:
     prices = [model.spec.prices for model in router.models if model.spec.prices.known]
-    if prices:
-        return max(each.cost_usd(_LONG_INPUT_TOKENS, _LONG_OUTPUT_TOKENS) for each in prices)
+    dearest_usd = max((each.cost_usd(_LONG_INPUT_TOKENS, _LONG_OUTPUT_TOKENS) for each in prices), default=0.0)
+    if dearest_usd >= WORTH_USD_MIN:  # Below it may even come to 0, and nothing lies between 0 and 0.
+        return dearest_usd
     objective = router.spec.objective
     if objective.budget_usd_per_request is not None:
         return _BUDGETS_MAX * objective.budget_usd_per_request

@@ -22,6 +22,9 @@ from evaluation_logs import (
     value,
     with_choice,
 )
+from hypothesis import example, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from policy.candidates import CandidateSpec
 from policy.choices import IMPORTED, Candidate
@@ -214,6 +217,44 @@ def test_the_bounds_are_declared_from_prices_or_else_from_the_objective() -> Non
     budgeted = replace(router(value=None, budget=0.002), models=bare)
     assert Limits().bounds(budgeted)[Metric.COST_USD].high == pytest.approx(0.1)
     assert Limits(cost_max_usd=3.0).bounds(budgeted)[Metric.COST_USD].high == 3.0
+
+
+PRICES = st.sampled_from([0.0, 5e-324, 1e-320, 1e-300, 1e-15, 1e-12, 1.0, 1e6]) | st.floats(0.0, 1e6)
+WORTHS = st.none() | st.sampled_from([1e-12, 1e-6, 1.0, 1e12])
+
+
+@hypothesis_settings(deadline=None, max_examples=40)
+@given(
+    prices=st.tuples(PRICES, PRICES, PRICES),
+    worth=WORTHS,
+    budget=WORTHS,
+    latency_price=st.sampled_from([0.0, 5e-324, 1.0, 1e12]),
+    cost=st.sampled_from([0.0, 5e-324, 1e-300, 1e-3, 1e12]),
+    money=st.sampled_from([0.0, 5e-324, 20.0, 1e300]),
+)
+@example(prices=(5e-324, 0.0, 0.0), worth=None, budget=None, latency_price=0.0, cost=0.001, money=20.0)
+def test_whatever_a_router_declares_is_evaluated_and_taken_back(
+    prices: tuple[float, float, float],
+    worth: float | None,
+    budget: float | None,
+    latency_price: float,
+    cost: float,
+    money: float,
+) -> None:
+    input_price, output_price, per_request = prices
+    declared = replace(
+        router(value=worth, budget=budget, latency_price=latency_price),
+        models=tuple(
+            model(name, uid, input_price=input_price, output_price=output_price, per_request=per_request)
+            for uid, name in enumerate(MODELS, start=1)
+        ),
+    )
+    evaluation = Evaluation(declared)
+    for each in log(29, 10).records:
+        decision = with_choice(each, price_of_money=money).decision
+        play(evaluation, [Record(decision, (told(decision, 1.0, cost),))])
+    again = Evaluation.restore(declared, [], evaluation.state())
+    assert repr(again.results()) == repr(evaluation.results())
 
 
 @pytest.mark.parametrize("field", ["cost_max_usd", "latency_max_seconds", "utility_loss_max"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
@@ -29,7 +30,7 @@ from test_server_learner_fold import busy_log
 
 import policy.evaluation
 from policy.candidates import CandidateSpec
-from policy.domain import LearnerKind, Objective, RouterSpec
+from policy.domain import LearnerKind, ModelSpec, Objective, Prices, RouterSpec
 from policy.evaluation import Evaluation
 from policy.features import Featuriser
 from server.evaluation_fold import EvaluationFold
@@ -235,10 +236,23 @@ def test_pages_of_any_size_and_restarts_anywhere_give_the_same_numbers(disk: Dis
     assert fingerprints(fold) == whole
 
 
-def more_log(disk: Disk, random: Random, first: int, decisions: int) -> None:
+def test_a_price_whose_calls_cost_nothing_in_a_float_does_not_bar_the_way_back(disk: Disk) -> None:
+    disk.put_router(
+        "default", RouterSpec(embedding_dimensions=8), a=ModelSpec(prices=Prices(5e-324)), b=ModelSpec()
+    )
+    more_log(disk, seeded("tiny"), 0, 20, ("default",))
+    fold = folded(disk.reader)
+    saved = fold.snapshot("default")
+    assert saved is not None
+    assert fingerprints(EvaluationFold(disk.reader, [saved])) == fingerprints(fold)
+
+
+def more_log(
+    disk: Disk, random: Random, first: int, decisions: int, routers: Sequence[str] = ("default", "other")
+) -> None:
     for number in range(first, first + decisions):
         disk.now_us += random.randrange(0, 5000)
-        router = random.choice(("default", "other"))
+        router = random.choice(routers)
         disk.write(
             DecisionWrite(draft_decision(hex_id(number), router, seed=number), random.choice((500, 20_000)))
         )
