@@ -39,7 +39,9 @@ def bearer(key: str) -> list[tuple[str, str]]:
 async def outcome(
     channel: grpc.aio.Channel, method: str, request: bytes = b"", metadata: Iterable[tuple[str, str]] = ()
 ) -> tuple[grpc.StatusCode, str]:
-    """The code of a call of any kind, and the reason of its ErrorInfo."""
+    """The code of a call of any kind, and the reason of its ErrorInfo; of a watch, which has no end, OK once it is
+    answered.
+    """
 
     async def once() -> AsyncIterator[bytes]:
         yield request
@@ -47,7 +49,9 @@ async def outcome(
     call = channel.stream_stream(method)(once(), metadata=list(metadata), timeout=30)
     try:
         async for _ in call:
-            pass
+            if method.endswith("/Watch"):
+                call.cancel()
+                return grpc.StatusCode.OK, ""
     except grpc.aio.AioRpcError as error:
         info = error_details_pb2.ErrorInfo()
         status = rpc_status.from_call(error)

@@ -11,12 +11,12 @@ from typing import Any
 
 import grpc
 import pytest
+from every_call import NO_ROUTER_IN_THE_REQUEST, REFLECTION, REQUESTS, may, naming
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_status import rpc_status
 from locks import add_key, bearer, outcome
-from pointsman.v1 import policy_service_pb2, registry_service_pb2, router_service_pb2
 from pointsman.v1 import registry_service_pb2 as registry_pb
 from pointsman.v1 import router_service_pb2 as pb
 from servers import Running, eventually, refusal, running_app
@@ -34,42 +34,6 @@ from server.storage.engine import open_engine
 from server.storage.key_store import revoke_key
 
 Code = grpc.StatusCode
-REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-SERVICES = [
-    *router_service_pb2.DESCRIPTOR.services_by_name.values(),
-    *registry_service_pb2.DESCRIPTOR.services_by_name.values(),
-    *policy_service_pb2.DESCRIPTOR.services_by_name.values(),
-]
-REQUESTS: dict[str, Any] = {
-    f"/{service.full_name}/{method.name}": method.input_type._concrete_class
-    for service in SERVICES
-    for method in service.methods
-}
-OPEN_TO: dict[str, set[str]] = {
-    "route": {"Route", "ActivateDecision", "GetDecision"},
-    "report": {"ReportReward", "BatchReportRewards", "ActivateDecision"},
-}
-DATA_PLANE = {"Route", "ReportReward", "BatchReportRewards", "ActivateDecision"}
-NO_ROUTER_IN_THE_REQUEST = {
-    *("ReportReward", "BatchReportRewards", "ActivateDecision", "GetDecision", "ListRouters"),
-}
-
-
-def may(scope: str, method: str) -> bool:
-    """Said here again, apart from the table that the server goes by."""
-    name = method.rpartition("/")[2]
-    return name not in DATA_PLANE if scope == "administer" else name in OPEN_TO[scope]
-
-
-def naming(method: str, router: str) -> bytes:
-    """A request that names the router where the method takes one."""
-    request = REQUESTS[method]()
-    *parents, last = METHODS[method].router.split(".")
-    message = request
-    for each in parents:
-        message = getattr(message, each)
-    setattr(message, last, router if last == "router_id" else f"routers/{router}")
-    return bytes(request.SerializeToString())
 
 
 @pytest.fixture
