@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +15,20 @@ from grpc_status import rpc_status
 from pointsman.v1 import policy_service_pb2, registry_service_pb2, router_service_pb2
 
 _SECONDS_MAX = 30.0
-_OURS = "/pointsman.v1."
+_HEALTH = "/grpc.health.v1.Health/"
 _DOCUMENTED = frozenset(
     {
         *("OK", "INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "ABORTED"),
         *("RESOURCE_EXHAUSTED", "UNAVAILABLE"),
     }
 )
+# Those of other services, of which docs/calls.md tells.
+_DOCUMENTED_ELSEWHERE: Mapping[str, frozenset[str]] = {
+    "/grpc.health.v1.Health/Check": frozenset({"OK", "NOT_FOUND", "INVALID_ARGUMENT"}),
+    "/grpc.health.v1.Health/List": frozenset({"OK", "INVALID_ARGUMENT"}),
+    "/grpc.health.v1.Health/Watch": frozenset({"OK", "INVALID_ARGUMENT"}),
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": frozenset({"OK", "INVALID_ARGUMENT"}),
+}
 # Where nothing is wrong with the server.
 _UNAVAILABLE = frozenset({"EVALUATION_UNAVAILABLE"})
 
@@ -91,11 +98,11 @@ def _take(call: Any) -> None:
 
 def _judged(method: Method, error: Any) -> Answer:
     code: str = error.code().name
-    if not method.path.startswith(_OURS):
-        # These are grpcio's own, which answers bytes that are no message as it does.
-        return Answer(code)
-    if code not in _DOCUMENTED:
+    if code not in _DOCUMENTED_ELSEWHERE.get(method.path, _DOCUMENTED):
         return Answer(code, f"{code} is not documented: {error.details()}")
+    if code == "NOT_FOUND" and method.path.startswith(_HEALTH):
+        # The one answer that is grpcio's own, without details.
+        return Answer(code)
     status = rpc_status.from_call(error)
     if status is None:
         return Answer(code, f"{code} comes without details: {error.details()}")
