@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -13,6 +15,23 @@ _BETWEEN_RESTS = 50
 
 ArrayState = Mapping[str, npt.NDArray[Any]]
 """A saved state: arrays by name."""
+
+
+_READS = threading.Lock()
+
+
+def loaded(state: bytes, *names: str) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of what `numpy.savez` gave, all unless some are named. Raises ValueError, KeyError or OSError.
+
+    One at a time, whatever the thread: NumPy has Python parse the head of each, and of two that are parsed at once
+    releases of Python 3.11 may fail one with a SystemError (https://github.com/python/cpython/issues/106905).
+    """
+    arrays = {}
+    with np.load(io.BytesIO(state), allow_pickle=False) as archive:
+        for name in names or archive.files:
+            with _READS:
+                arrays[name] = archive[name]
+    return arrays
 
 
 def prefixed(prefix: str, state: ArrayState) -> dict[str, npt.NDArray[Any]]:

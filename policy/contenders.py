@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from policy.array_state import json_array
+from policy.array_state import json_array, loaded
 from policy.candidates import INCUMBENT, CandidateSpec, Request, Threshold
 from policy.choices import Candidate, Choice
 from policy.decide import NoCandidateError, reconsider
@@ -299,8 +299,7 @@ class Learning:
         return buffer.getvalue()
 
     def restore(self, router: Router, state: bytes) -> None:
-        with np.load(io.BytesIO(state), allow_pickle=False) as archive:
-            own, learner = archive["own"].tobytes(), archive["learner"].tobytes()
+        own, learner = (each.tobytes() for each in loaded(state, "own", "learner").values())
         self._learner = _Spender.restore(self._spec.router(router), learner)
         self._own = OrderedDict((seq, (model, cost)) for seq, model, cost in json.loads(own))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from policy.array_state import json_array, part_of, prefixed
+from policy.array_state import json_array, loaded, part_of, prefixed
 from policy.candidates import CandidateSpec
 from policy.confidence import Bounds
 from policy.contenders import Build, Learned, Learning, Sight, contender
@@ -328,8 +328,7 @@ class Evaluation:
 
         Raises ValueError for another version's state or other candidates.
         """
-        with np.load(io.BytesIO(state), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = loaded(state)
         meta = json.loads(arrays["meta"].tobytes())
         if meta["version"] != STATE_VERSION:
             raise ValueError(f"the state has version {meta['version']}, this evaluation {STATE_VERSION}")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policy.array_state import json_array, part_of, prefixed
+from policy.array_state import json_array, loaded, part_of, prefixed
 from policy.books import expected_loss, gives_up, loss_limit, owed_after
 from policy.cost import CostLearner
 from policy.domain import FloatArray, LearnerKind, Model, Router
@@ -368,8 +368,7 @@ class RouterLearner:
     @classmethod
     def restore(cls, router: Router, state: bytes) -> RouterLearner:
         """The learner that gave `state` when its router was this. Raises StateVersionError for another version."""
-        with np.load(io.BytesIO(state), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = loaded(state)
         meta = json.loads(arrays["meta"].tobytes())
         if meta["version"] != STATE_VERSION:
             raise StateVersionError(f"the snapshot has version {meta['version']}, this learner {STATE_VERSION}")

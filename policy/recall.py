@@ -7,13 +7,11 @@ calls and failures, circuits, and which queries came lately.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-
+from policy.array_state import loaded
 from policy.cost import CostLearner
 from policy.domain import Router
 from policy.drift import Level
@@ -113,5 +111,4 @@ def forgotten(spans: list[Span], told: int, now: int) -> list[Span]:
 
 def state_version(state: bytes) -> int:
     """By which version of the learner a state was saved. Raises ValueError or OSError if it is none."""
-    with np.load(io.BytesIO(state), allow_pickle=False) as archive:
-        return int(json.loads(archive["meta"].tobytes())["version"])
+    return int(json.loads(loaded(state, "meta")["meta"].tobytes())["version"])

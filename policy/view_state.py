@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from policy.allowance import Standing
-from policy.array_state import ArrayState, json_array, part_of, prefixed
+from policy.array_state import ArrayState, json_array, loaded, part_of, prefixed
 from policy.cost import COST_FEATURES, CostPredictor
 from policy.domain import LearnerKind
 from policy.quality import Predictor
@@ -42,8 +42,7 @@ def dump_view(view: PolicyView) -> bytes:
 
 def load_view(state: bytes) -> PolicyView:
     """The inverse of `dump_view`. Raises ViewVersionError for what another version has written."""
-    with np.load(io.BytesIO(state), allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
+    arrays = loaded(state)
     meta = json.loads(arrays["meta"].tobytes())
     if meta["version"] != VIEW_VERSION:
         raise ViewVersionError(f"the view has version {meta['version']}, this server reads {VIEW_VERSION}")

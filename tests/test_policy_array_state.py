@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+import io
 import json
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.array_state import json_array
+from policy.array_state import json_array, loaded
 from policy.evidence import Metric
 
 plain = st.recursive(
@@ -35,3 +41,31 @@ def test_many_elements_leave_time_for_others_in_between() -> None:
     text = json_array({"few": [1, 2], "many": values()}, lambda: rests.append(len(made))).tobytes()
     assert json.loads(text) == {"few": [1, 2], "many": list(range(120))}
     assert rests == [50, 100]
+
+
+@pytest.fixture
+def interrupted() -> Iterator[None]:
+    """Other threads come in between at every object that is made, as they may at any."""
+    thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
+
+    def pause(*_: object) -> None:
+        """Gives the others their turn."""
+
+    gc.callbacks.append(pause)
+    gc.set_threshold(1)
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+    gc.set_threshold(*thresholds)
+    gc.callbacks.remove(pause)
+
+
+@pytest.mark.usefixtures("interrupted")
+def test_states_are_read_by_several_threads_at_once() -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, **{str(number): np.full(3, number) for number in range(20)})
+    state = buffer.getvalue()
+    with ThreadPoolExecutor(4) as pool:
+        for arrays in pool.map(loaded, [state] * 300):
+            assert all((array == int(name)).all() for name, array in arrays.items())
+    assert list(loaded(state, "3", "1")) == ["3", "1"]
