@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import accumulate
 from operator import attrgetter
 from typing import Any, Protocol
 
-from sqlalchemy import BigInteger, BindParameter, Connection, bindparam, case, select, update
+from sqlalchemy import BigInteger, Connection, bindparam, case, update
 
 from policy.domain import InvalidFieldError, Prices, RewardRule, Router
 from policy.join import joined, resolve
@@ -23,14 +22,14 @@ from server.errors import (
     PointsmanError,
 )
 from server.storage import partitions
+from server.storage.before_write import decisions_by_request, earlier_reports, report_subjects
 from server.storage.bulk import insert_rows
-from server.storage.codec import decision_row, load_decision, load_report, report_row
+from server.storage.codec import decision_row, report_row
 from server.storage.recent import RecentDecisions, Subject
 from server.storage.schema import decisions, log_head, reports
 from server.storage.second_days import SecondDays, day_of
 from server.storage.tail import LogPage
 
-_KEYS_PER_QUERY = 400
 _NOW_US = bindparam("now_us", type_=BigInteger)
 # Built once: putting a statement together costs more than running it.
 _RESERVE = (
@@ -40,14 +39,6 @@ _RESERVE = (
         time_us=case((log_head.c.time_us > _NOW_US, log_head.c.time_us), else_=_NOW_US),
     )
     .returning(log_head.c.seq, log_head.c.time_us, log_head.c.partitioned_until)
-)
-_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
-_SUBJECTS = select(decisions.c.decision_id, *(decisions.c[each.name] for each in fields(Subject))).where(
-    decisions.c.decision_id.in_(_IDS)
-)
-_EARLIER = select(reports).where(reports.c.decision_id.in_(_IDS)).order_by(reports.c.seq)
-_OF_REQUESTS = select(decisions).where(
-    decisions.c.router_uid == bindparam("router_uid"), decisions.c.request_id.in_(_IDS)
 )
 
 
@@ -232,7 +223,7 @@ def _write_decisions(
     yet. Fills in the results; gives the records that are new.
     """
     drafts = [draft for _, draft, _ in writes]
-    known = _decisions_by_request(connection, drafts)
+    known = decisions_by_request(connection, drafts)
     days = SecondDays(connection)
     days.read([day_of(each.router_uid, each.time_us) for each in drafts if each.choice.second])
     fresh, fresh_rows = [], []
@@ -258,7 +249,7 @@ def _write_import(
     connection: Connection, write: ImportWrite, seq: int, time_us: int, catalogue: Catalogue
 ) -> tuple[list[Disposition], list[DecisionRecord | ReportRecord]]:
     """The disposition of each row, and the records that are new: of each new row two, one after the other."""
-    seen = set(_decisions_by_request(connection, [row.decision for row in write.rows]))
+    seen = set(decisions_by_request(connection, [row.decision for row in write.rows]))
     dispositions: list[Disposition] = []
     fresh: list[tuple[DecisionRecord, ReportRecord]] = []
     for position, row in enumerate(write.rows):
@@ -296,21 +287,6 @@ def _prices(router: Router | None, model: str) -> Prices | None:
     return {each.id: each.spec.prices for each in router.models}.get(model) if router else None
 
 
-def _decisions_by_request(
-    connection: Connection, drafts: Iterable[DecisionRecord]
-) -> dict[tuple[int, str], DecisionRecord]:
-    by_router: dict[int, list[str]] = defaultdict(list)
-    for draft in drafts:
-        if draft.request_id:
-            by_router[draft.router_uid].append(draft.request_id)
-    found: dict[tuple[int, str], DecisionRecord] = {}
-    for router_uid, request_ids in by_router.items():
-        for keys in _chunks(request_ids):
-            for row in connection.execute(_OF_REQUESTS, {"router_uid": router_uid, "ids": keys}):
-                found[router_uid, row.request_id] = load_decision(row)
-    return found
-
-
 def _write_reports(
     connection: Connection,
     writes: Sequence[tuple[int, ReportRecord, ReportWrite]],
@@ -321,8 +297,8 @@ def _write_reports(
     """Fills in the results; gives the records that are new."""
     decision_ids = sorted({draft.decision_id for _, draft, _ in writes})
     subjects = recent.find(decision_ids, writes[0][1].time_us)
-    subjects |= _report_subjects(connection, [each for each in decision_ids if each not in subjects])
-    earlier = _earlier_reports(connection, decision_ids)
+    subjects |= report_subjects(connection, [each for each in decision_ids if each not in subjects])
+    earlier = earlier_reports(connection, decision_ids)
     days = SecondDays(connection)
     seconds = {draft.decision_id for _, draft, _ in writes if draft.second}
     days.read([day_of(row.router_uid, row.time_us) for each, row in subjects.items() if each in seconds])
@@ -382,24 +358,3 @@ def _judge(
     prices = _prices(router, draft.served_model or called)
     report = resolve(altered(draft, late=late) if late else draft, state, called, rule, prices)
     return report, Disposition.LATE if late else Disposition.RECORDED
-
-
-def _report_subjects(connection: Connection, decision_ids: Sequence[str]) -> dict[str, Subject]:
-    return {
-        row[0]: Subject(*row[1:])
-        for keys in _chunks(decision_ids)
-        for row in connection.execute(_SUBJECTS, {"ids": keys})
-    }
-
-
-def _earlier_reports(connection: Connection, decision_ids: Sequence[str]) -> dict[str, list[ReportRecord]]:
-    found: dict[str, list[ReportRecord]] = defaultdict(list)
-    for keys in _chunks(decision_ids):
-        for row in connection.execute(_EARLIER, {"ids": keys}):
-            found[row.decision_id].append(load_report(row))
-    return found
-
-
-def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(keys), _KEYS_PER_QUERY):
-        yield keys[start : start + _KEYS_PER_QUERY]
