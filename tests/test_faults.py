@@ -31,7 +31,14 @@ ROUTER = "routers/default"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("engine", "roles", "count"), [("postgresql", ["all"] * 2, 13), ("sqlite", ["all"], 4)])
+@pytest.mark.parametrize(
+    ("engine", "roles", "count"),
+    [
+        ("postgresql", ["all"] * 2, 13),
+        ("postgresql", ["router", "router", "learner", "learner"], 13),
+        ("sqlite", ["all"], 4),
+    ],
+)
 def test_what_was_acknowledged_is_kept_and_learned_once_whatever_breaks(
     engine: str, roles: list[str], count: int, tmp_path: Path
 ) -> None:

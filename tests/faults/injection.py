@@ -78,9 +78,7 @@ class Injector:
         tasks: list[asyncio.Task[None]] = []
         for number, fault in enumerate(faults, 1):
             await asyncio.sleep(fault.after_seconds)
-            self.say(
-                f"{number}/{len(faults)} {fault.kind} {self.servers[fault.server].spec.name} {fault.seconds:.1f} s"
-            )
+            self.say(f"{number}/{len(faults)} {fault.kind} {self._target(fault).spec.name} {fault.seconds:.1f} s")
             task = asyncio.create_task(self._inject(fault))
             tasks.append(task)
             if not fault.together:
@@ -96,8 +94,13 @@ class Injector:
                 if wire is not None:
                     wire.become(Wire.WHOLE)
 
+    def _target(self, fault: Fault) -> Server:
+        """Whose process or wire it is. Of a server that only learns clients have no wire."""
+        possible = [each for each in self.servers if each.spec.answers or fault.kind not in _FRONT_KINDS]
+        return possible[fault.server % len(possible)]
+
     async def _inject(self, fault: Fault) -> None:
-        server = self.servers[fault.server]
+        server = self._target(fault)
         if fault.kind in _SERVER_KINDS:
             await self._server_fault(fault, server)
         elif fault.kind in _FRONT_KINDS:
