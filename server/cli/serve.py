@@ -16,7 +16,7 @@ from server.app import App
 from server.cli.loading import load_settings
 from server.config_file import read_config
 from server.event_loop import ServingLoop
-from server.garbage import settle_memory
+from server.garbage import give_back_memory, settle_memory
 from server.logs import set_up_logs, tell
 from server.settings import Role, Settings
 
@@ -47,6 +47,7 @@ def serve(*, until_input_ends: bool, **given: Any) -> None:
 
     Every setting can also be given in the environment, as POINTSMAN_PORT and so on; the README lists them.
     """
+    give_back_memory()
     settings = load_settings({key: value for key, value in given.items() if value is not None})
     # The learner's process of a server writes to that server's log.
     set_up_logs(settings.log_level, settings.log_format, Role.LEARNER.value if until_input_ends else "")
