@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -25,22 +24,18 @@ print(*shared.weights.tolist(), *own.weights.tolist())
 
 def learned(source: Path, cache: Path, file_bytes_max: int | None = None) -> str:
     """The weights of a learner in a process that has this source and may keep what it compiles in this folder."""
-
-    def limit() -> None:
-        if file_bytes_max is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes_max, file_bytes_max))
-
+    # Set in the process itself: what is called between fork and exec has gRPC's threads write into its output.
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({file_bytes_max}, {file_bytes_max}))\n"
     environment = {**os.environ, "PYTHONPATH": str(source), "NUMBA_CACHE_DIR": str(cache), "HOME": str(cache)}
     environment.pop("XDG_CACHE_HOME", None)
     run = subprocess.run(
-        [sys.executable, "-c", _LEARN],
+        [sys.executable, "-c", _LEARN if file_bytes_max is None else limit + _LEARN],
         env=environment,
         cwd=source,
         capture_output=True,
         text=True,
         check=True,
         timeout=120,
-        preexec_fn=limit,
     )
     assert run.stderr == ""
     return run.stdout

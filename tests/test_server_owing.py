@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from engines import BOTH_ENGINES
-from servers import Disk, eventually, running_app
+from servers import Disk, Running, eventually, running_app
 from test_several_servers import knows
 
 from policy.books import expected_loss
@@ -50,6 +50,11 @@ def test_only_so_many_routers_are_remembered() -> None:
     assert owing.of(1) > owing.of(3) > 0.0
 
 
+async def has_cap(server: Running) -> bool:
+    router = await server.get_router()
+    return await knows(server, "dear") and router.exploration.max_utility_loss == CAP
+
+
 def losses(url: str) -> list[float]:
     """What each decision of the log gave up on average."""
     disk = Disk(url)
@@ -69,7 +74,7 @@ async def test_routers_that_nobody_learns_for_keep_their_cap(url: str, featurise
     ):
         await one.create_models(cheap={"prices": (0.0, 0.0, 0.0)}, dear={"prices": (0.0, 0.0, DEAR_USD)})
         await one.update_router(objective={"quality_value_usd": 0.01}, exploration={"max_utility_loss": CAP})
-        await eventually(lambda: knows(other, "dear"))
+        await eventually(lambda: has_cap(other))
         for start in range(0, DECISIONS, 20):
             numbers = range(start, start + 20)
             await asyncio.gather(*(each.route(prompt=f"question {n}") for n in numbers for each in (one, other)))
