@@ -19,7 +19,7 @@ from policy.guard import Crossed
 from policy.league import Results
 from policy.promotion import Promotion, better_fixed, judged
 from policy.verdict import Requirements
-from server.errors import PointsmanError
+from server.errors import EvaluationUnavailableError, PointsmanError
 from server.evaluation_fold import EvaluationFold
 from server.learner_fold import ReplayStoppedError
 from server.registry import Registry
@@ -158,12 +158,12 @@ class EvaluationLoop:
 
     def find(self, router: str) -> Found | None:
         """What is known of a router now; None if the evaluation has not come to it. Waits for a page, but for no
-        longer than a second: None then, too.
+        longer than a second. Raises EvaluationUnavailableError then.
         """
         # The windows that ended while no server ran are closed with one record: whoever asks meanwhile must not
         # keep a thread that others wait for.
         if not self._lock.acquire(timeout=_FIND_SECONDS):
-            return None
+            raise EvaluationUnavailableError(router)
         try:
             return self._find(router)
         finally:

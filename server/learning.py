@@ -147,7 +147,9 @@ class Learning:
             turn.evaluation.notify()
 
     def find(self, router: str) -> Found | None:
-        """What the evaluation knows of a router now, or where another server evaluates, what it has saved."""
+        """What the evaluation knows of a router now, or where another server evaluates, what it has saved. Raises
+        EvaluationUnavailableError where that of this server is busy, StorageUnavailableError.
+        """
         turn = self._turn
         found = None if turn is None else turn.evaluation.find(router)
         return self._find_stored(router) if found is None else found

@@ -50,6 +50,7 @@ async def test_a_candidate_that_is_better_passes_the_gate_and_one_that_is_not_do
     await server.update_router(policy="uniform")
     await create(server, "good", policy="fixed:b")
     await create(server, "bad", policy="fixed:a")
+    await evaluated(server)
     nothing = await refusal(promote(server, "good", pb.POLICY_STATE_CANARY, canary_share=0.1))
     assert (nothing.code, nothing.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NOT_PROMOTABLE")
     assert nothing.metadata["outcome"] == "refused"

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import grpc
 import pytest
 from pointsman.v1 import policy_service_pb2 as pb
-from servers import Disk, Running, last_seq, running_app, seeded
+from servers import Disk, Running, last_seq, refusal, running_app, seeded
 from test_server_evaluation_loop import candidate, create, evaluated, fingerprints, folded, traffic
 from test_server_learner_fold import busy_log
 from test_server_learner_fold import fingerprints as learned
@@ -100,6 +101,30 @@ async def test_who_asks_for_an_evaluation_need_not_wait_while_a_candidate_learns
         assert not candidate(await evaluated(server), "mine").comparator
 
 
+async def test_what_was_found_before_a_router_was_changed_promotes_nothing(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+    await server.create_models(a={}, b={})
+    await create(server, "earlier", policy="fixed:a")
+    await traffic(server, seeded("changed"), 10)
+    assert candidate(await evaluated(server), "earlier").HasField("support")
+    with held(monkeypatch, evaluation_fold, over.is_set) as begun:
+        try:
+            await create(server, "mine", learner=2)
+            await asyncio.to_thread(begun.wait)
+            await server.update_router(policy="fixed:b")
+            live = pb.PromotePolicyRequest(
+                name="routers/default/policies/earlier", state=pb.POLICY_STATE_LIVE, reason="it is better"
+            )
+            asked = await refusal(server.policies.PromotePolicy(live))
+            assert (asked.code, asked.reason) == (grpc.StatusCode.UNAVAILABLE, "EVALUATION_UNAVAILABLE")
+            live.force = True
+            assert (await server.policies.PromotePolicy(live)).policy.state == pb.POLICY_STATE_LIVE
+        finally:
+            over.set()
+
+
 async def test_who_asks_while_a_page_takes_long_is_told_that_it_is_unavailable(server: Running) -> None:
     """As where one record closes all the windows that ended while no server ran."""
     await server.create_models(a={})
@@ -107,7 +132,8 @@ async def test_who_asks_while_a_page_takes_long_is_told_that_it_is_unavailable(s
     assert server.app is not None
     learning = server.app._learning
     with learning._turn.evaluation._lock:
-        assert await asyncio.to_thread(learning.find, "default") is None
+        asked = await refusal(server.policies.GetEvaluation(pb.GetEvaluationRequest()))
+        assert (asked.code, asked.reason) == (grpc.StatusCode.UNAVAILABLE, "EVALUATION_UNAVAILABLE")
     assert await asyncio.to_thread(learning.find, "default") is not None
 
 

@@ -277,9 +277,12 @@ def _stamped(
 
 
 def _router_of(decision: DecisionRecord | Subject, catalogue: Catalogue) -> Router | None:
-    """The router as it is now, None if it was deleted, whatever has its id since."""
+    """The router as it is now, None if it was deleted, whatever has its id since.
+
+    Where another server has made it anew, and this one has yet to hear of it, it is what this one knows of.
+    """
     router = catalogue.router(decision.router)
-    return router if router is not None and router.uid == decision.router_uid else None
+    return router if router is not None and router.uid <= decision.router_uid else None
 
 
 def _prices(router: Router | None, model: str) -> Prices | None:

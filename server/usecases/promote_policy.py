@@ -29,7 +29,9 @@ from server.usecases.change_registry import ChangeRegistry
 _HOLDBACK_MAX = 0.99
 
 Find = Callable[[str], Found | None]
-"""What the evaluation knows of a router; may wait for a page of the log, a second at most."""
+"""What the evaluation knows of a router; may wait for a page of the log, for a second at most, and then raises
+EvaluationUnavailableError.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +103,13 @@ class PromotePolicy:
         return policy
 
     async def _judged(self, command: PromoteCommand) -> str:
-        """The evidence as JSON. Raises NotPromotableError, unless it is forced."""
-        found = await asyncio.to_thread(self._find, command.router_id)
-        if found is None:
+        """The evidence as JSON. Raises NotPromotableError or EvaluationUnavailableError, unless it is forced."""
+        try:
+            found = await self._known(command.router_id)
+        except EvaluationUnavailableError:
             if command.force:
                 return "{}"
-            raise EvaluationUnavailableError(command.router_id)
+            raise
         result = next((each for each in found.results.candidates if each.id == command.policy_id), None)
         if result is None:
             if command.force:
@@ -123,6 +126,16 @@ class PromotePolicy:
                 {"outcome": verdict.outcome.value, **reasons},
             )
         return evidence(replace(found, requirements=requirements), result, verdict)
+
+    async def _known(self, router_id: str) -> Found:
+        """What is known of a router as it is now: what was found against a policy that is no longer live, say, is
+        no evidence. Raises EvaluationUnavailableError.
+        """
+        found = await asyncio.to_thread(self._find, router_id)
+        entry = self._registry.entry(router_id)
+        if found is None or entry is None or found.position < entry.stamp.revision:
+            raise EvaluationUnavailableError(router_id)
+        return found
 
 
 def evidence(found: Found, result: CandidateResult, verdict: Verdict) -> str:

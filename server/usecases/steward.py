@@ -31,8 +31,8 @@ class Steward:
     async def __call__(self, router_id: str, found: Found) -> None:
         """Does what is to be done; what cannot be done now is tried again when more is found."""
         entry = self._registry.entry(router_id)
-        if entry is None:
-            return
+        if entry is None or found.position < entry.stamp.revision:
+            return  # It may have another policy since, or another objective: a later look will tell.
         try:
             if not await self._go_back(entry, found):
                 await self._walk(entry, found)
@@ -54,7 +54,6 @@ class Steward:
         result = next((each for each in found.results.candidates if each.id in waiting), None)
         if result is None:
             return False
-        # The rest of what was found may be of before the promotion; then a later look will tell.
         crossed = found.crossed if found.since >= live[0].stamp.revision else None
         reason = crossed.sentence if crossed else reason_to_go_back(result, found.requirements)
         if not reason:
