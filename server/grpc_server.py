@@ -50,6 +50,9 @@ _DESCRIPTORS = (
     policy_service_pb2.DESCRIPTOR.services_by_name["PolicyService"],
 )
 
+# A caller that is gone without a word keeps its streams until it is asked whether it is there.
+_KEEPALIVE_SECONDS = 60.0
+
 
 def answered(role: Role) -> tuple[Any, ...]:
     """The descriptors of the services that a server of this role answers, health and reflection aside."""
@@ -91,6 +94,7 @@ class GrpcServer:
                 ("grpc.max_receive_message_length", largest),
                 ("grpc.max_send_message_length", largest),
                 ("grpc.so_reuseport", int(self.parts.settings.share_port)),
+                ("grpc.keepalive_time_ms", round(1000 * _KEEPALIVE_SECONDS)),
             ],
         )
         server.add_generic_rpc_handlers((entrance,))

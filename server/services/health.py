@@ -10,7 +10,7 @@ from grpc_health.v1 import health, health_pb2
 from server.errors import LimitExceededError
 from server.services.status import Context, abort
 
-WATCHES_MAX = 256
+WATCHES_MAX = 1024
 """Streams of Watch at a time. They last as long as their callers like, and nobody needs a key for one."""
 _RETRY_SECONDS = 10.0
 
