@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 import server.storage.engine
 from policy.domain import InvalidFieldError, RouterSpec
-from server.storage.engine import Durability, migrate, open_engine, open_relaxed, shown_url
+from server.storage.engine import Durability, let_go, migrate, open_engine, open_relaxed, shown_url
 from server.storage.schema import metadata
 
 
@@ -224,6 +224,18 @@ def test_an_error_of_the_database_does_not_tell_what_was_to_be_written(
     assert "decisions" in str(caught.value.orig)
     assert type(caught.value.orig).__name__ in caplog.text
     assert "a secret" not in caplog.text
+
+
+@BOTH_ENGINES
+def test_a_connection_that_is_in_use_when_the_database_is_let_go_of_is_closed_when_it_comes_back(url: str) -> None:
+    engine = open_engine(url)
+    used = engine.connect()
+    raw: Any = used.connection.dbapi_connection
+    let_go(engine)
+    assert used.execute(text("SELECT 1")).scalar_one() == 1
+    used.close()
+    with pytest.raises(engine.dialect.import_dbapi().Error, match="closed"):
+        raw.execute("SELECT 1")
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])

@@ -7,13 +7,14 @@ import itertools
 import math
 import os
 import socket
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from commits import running, write
 from engines import BOTH_ENGINES, POSTGRESQL
-from servers import Disk, draft_report, hex_id
+from servers import Disk, draft_report, eventually, hex_id
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import OperationalError
 
@@ -24,13 +25,29 @@ from server.storage.writes import ReportWrite, Transact
 pytestmark = BOTH_ENGINES
 
 QUEUE_MAX = 5
-QUEUE_MAX = 5
 
 
 async def test_a_write_is_on_disk_when_submit_returns(disk: Disk) -> None:
     async with running(disk) as commits:
         await commits.group.submit(write(7))
         assert disk.reader.decision(hex_id(7)) is not None
+
+
+async def test_nothing_of_a_batch_is_held_while_the_next_is_waited_for(disk: Disk) -> None:
+    class Held:
+        def __call__(self, _connection: Connection, _seq: int, _time_us: int) -> None:
+            return None
+
+    async with running(disk) as commits:
+        held = Held()
+        gone = weakref.ref(held)
+        await commits.group.submit(Transact(held, logs=False))
+        del held
+
+        async def is_gone() -> bool:
+            return gone() is None
+
+        await eventually(is_gone)
 
 
 async def test_a_full_queue_refuses_one_more_and_takes_writes_again_once_it_is_empty(disk: Disk) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from server.storage.checkpoints import Checkpoints
 from server.storage.claim import Claim
-from server.storage.engine import Durability, hurry, migrate, open_engine, open_relaxed
+from server.storage.engine import Durability, hurry, let_go, migrate, open_engine, open_relaxed
 
 
 class Database:
@@ -42,7 +42,7 @@ class Database:
         """Lets go of it."""
         if self._checkpoints is not None:
             self._checkpoints.stop()
-        self.view_engine.dispose()
-        self.engine.dispose()
+        let_go(self.view_engine)
+        let_go(self.engine)
         if self._claim is not None:
             self._claim.release()

@@ -192,6 +192,14 @@ def hurry(engine: Engine, seconds: float) -> None:
         patience.hurry(seconds)
 
 
+def let_go(engine: Engine) -> None:
+    """Closes all its connections, those that are in use as soon as they come back: whoever gave up a read leaves a
+    thread that reads on, and a pool that was disposed of would keep its connection.
+    """
+    event.listen(engine.pool, "checkin", lambda connection, _record: connection and connection.close())
+    engine.dispose()
+
+
 def migrate(engine: Engine) -> None:
     """Brings the database to the newest schema, one server at a time. Raises OSError if it cannot be opened."""
     config = Config()

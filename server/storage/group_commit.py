@@ -194,7 +194,6 @@ class GroupCommit:
 
     async def run(self) -> None:
         """Commits batches until `close`; what is pending then is still written."""
-        loop = asyncio.get_running_loop()
         while self._pending or not self._closing:
             if not self._pending:
                 self._wake.clear()
@@ -203,27 +202,31 @@ class GroupCommit:
             if not self._closing:
                 await self._gather()
             self._usual += (len(self._pending) - self._usual) / _USUAL_OF_BATCHES
-            batch = self._take()
-            if not batch:
-                continue
-            self._committing, self._began = True, time.perf_counter()
-            try:
-                results = await loop.run_in_executor(self._thread, self._commit_all, batch)
-                self._stored_at = loop.time()
-                self._say_stored()
-            except (SQLAlchemyError, OSError) as error:
-                self._say_not_stored("", cause=error)
-                self._not_stored += sum(not each.done.done() for each in batch)
-                unsure = _is_unsure(error)
-                results = [StorageUnavailableError(unsure=unsure and each.begun) for each in batch]
-            except Exception as error:  # A fault of ours must not end the only writer.
-                logger.exception("a batch of %d writes was not stored", len(batch))
-                results = [error for _ in batch]
-            self._on_batch(len(batch), time.perf_counter() - self._began)
-            self._committing = False
-            _settle(batch, results)
-            self._on_commit()
+            await self._write(self._take())
         self._thread.shutdown()
+
+    async def _write(self, batch: list[_Pending]) -> None:
+        """Commits it and tells who waits. Here and not in `run`, which would hold it until the next one comes."""
+        if not batch:
+            return
+        loop = asyncio.get_running_loop()
+        self._committing, self._began = True, time.perf_counter()
+        try:
+            results = await loop.run_in_executor(self._thread, self._commit_all, batch)
+            self._stored_at = loop.time()
+            self._say_stored()
+        except (SQLAlchemyError, OSError) as error:
+            self._say_not_stored("", cause=error)
+            self._not_stored += sum(not each.done.done() for each in batch)
+            unsure = _is_unsure(error)
+            results = [StorageUnavailableError(unsure=unsure and each.begun) for each in batch]
+        except Exception as error:  # A fault of ours must not end the only writer.
+            logger.exception("a batch of %d writes was not stored", len(batch))
+            results = [error for _ in batch]
+        self._on_batch(len(batch), time.perf_counter() - self._began)
+        self._committing = False
+        _settle(batch, results)
+        self._on_commit()
 
     def _take(self) -> list[_Pending]:
         """The next batch, made: no more than can be in the time for which all else may wait.
