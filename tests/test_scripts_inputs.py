@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pointsman.v1 import policy_service_pb2 as policy_pb
 from pointsman.v1 import router_service_pb2 as pb
 from servers import Running, seeded
 
@@ -77,15 +78,22 @@ def test_requests_are_mostly_of_the_message_that_they_are_for(data: st.DataObjec
     assert whole > 0
 
 
-@pytest.mark.parametrize("text", ["\ufdd0", "\ufdd1"])
+@pytest.mark.parametrize("text", ["\ufdd0" * 3, "\ufdd1" * 3])
 def test_what_no_text_may_hold_is_on_the_wire_in_the_place_of_what_stands_for_it(text: str) -> None:
     stands = Requests(
         Contents({}, {"pointsman.v1.RouteRequest": [pb.RouteRequest(prompt=f"a{text}b", router="r")]})
     )
     sent, _ = stands.right(pb.RouteRequest.DESCRIPTOR)
-    assert len(sent) == pb.RouteRequest(prompt="a---b", router="r").ByteSize()
+    assert len(sent) == pb.RouteRequest(prompt=f"a{9 * '-'}b", router="r").ByteSize()
     with pytest.raises(DecodeError):
         pb.RouteRequest.FromString(sent)
+
+
+def test_a_file_in_which_such_bytes_stand_by_chance_is_sent_as_it_is() -> None:
+    file = b"a snapshot " + "\ufdd0 \ufdd1".encode()
+    right = policy_pb.ImportSnapshotRequest(parent="routers/other", chunk=file)
+    sent, _ = Requests(Contents({}, {right.DESCRIPTOR.full_name: [right]})).right(right.DESCRIPTOR)
+    assert policy_pb.ImportSnapshotRequest.FromString(sent) == right
 
 
 async def test_health_of_all_services_is_listed(server: Running) -> None:

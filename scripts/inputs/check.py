@@ -80,7 +80,8 @@ def check(target: Target, inputs: int, seed: int, on_inputs: Callable[[int], Non
     _verify(target)
     never = [each.path for each in methods() if not found.codes[each.path, "OK"]]
     if never:
-        raise FaultError(f"nothing that was sent to {', '.join(never)} was answered OK")
+        codes = {code: count for (path, code), count in found.codes.items() if path in never}
+        raise FaultError(f"nothing that was sent to {', '.join(never)} was answered OK, but {codes}")
     return found
 
 
