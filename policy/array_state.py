@@ -12,12 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 _BETWEEN_RESTS = 50
+_READS = threading.Lock()
 
 ArrayState = Mapping[str, npt.NDArray[Any]]
 """A saved state: arrays by name."""
-
-
-_READS = threading.Lock()
 
 
 def loaded(state: bytes, *names: str) -> dict[str, npt.NDArray[Any]]:

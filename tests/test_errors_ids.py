@@ -131,8 +131,11 @@ async def test_an_id_with_a_nul_in_it_is_a_bad_field(ready: Running, field: str,
     assert (refused.code, refused.fields) == (INVALID, [field])
 
 
-@pytest.mark.parametrize("decision_id", ["\0", "0" * 31 + "\0", "9" * 40])
-async def test_what_can_be_no_decisions_id_is_that_of_none(ready: Running, decision_id: str) -> None:
+@pytest.mark.parametrize(
+    "decision_id",
+    ["0" * 32, "nonsense", "x" * 100_000, "'; drop table decisions; --", "\0", "0" * 31 + "\0", "9" * 40],
+)
+async def test_an_unknown_decision_is_not_found(ready: Running, decision_id: str) -> None:
     for call in (
         ready.report(decision_id, reward=0.5),
         ready.router.GetDecision(pb.GetDecisionRequest(decision_id=decision_id)),
@@ -140,6 +143,7 @@ async def test_what_can_be_no_decisions_id_is_that_of_none(ready: Running, decis
     ):
         refused = await refusal(call)
         assert (refused.code, refused.reason) == (NOT_FOUND, "DECISION_NOT_FOUND")
+        assert refused.metadata["decision_id"] == decision_id[:64]
 
 
 @pytest.mark.parametrize("snapshot", ["9" * 21, "9" * 18, "-1", "x" * 1000])
